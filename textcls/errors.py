@@ -1,0 +1,82 @@
+"""Every error a user can meet.
+
+In: what was found, what was expected and what to do. Out: an exception that says all three, survives pickling (Ray
+carries it between processes) and knows the exit status it stands for. Not here: our own bugs, which are `assert`s.
+
+    TextclsError                 1
+    ├── InputError               2   the user's input is at fault; running it again will not help
+    │   ├── RecipeError              the recipe or a --set: unknown key, bad value, impossible combination
+    │   ├── DataError                the CSV: missing file or column, too many rejects, one single label
+    │   ├── ModelError               the pretrained model: not found, wrong kind, wrong hash
+    │   ├── RunDirError              --out: taken, finished, foreign or damaged
+    │   └── BundleError              a bundle: no manifest, wrong hash, unknown version
+    ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
+    └── TrainingError            1   workers failed more often than allowed
+"""
+
+from typing import ClassVar
+
+
+class TextclsError(Exception):
+    """An error told to the user as up to three sentences.
+
+    Args:
+        found: what was found, with the value, file and line it was found at.
+        expected: what was expected instead.
+        todo: what the user can do about it.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, found: str, *, expected: str = "", todo: str = "") -> None:
+        super().__init__(found)
+        self.found, self.expected, self.todo = found, expected, todo
+
+    def __str__(self) -> str:
+        lines = [self.found]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.todo:
+            lines.append(f"  to do:    {self.todo}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.found, self.expected, self.todo)
+
+
+def _rebuild(cls: type[TextclsError], found: str, expected: str, todo: str) -> TextclsError:
+    return cls(found, expected=expected, todo=todo)
+
+
+class InputError(TextclsError):
+    """The user's input is at fault; running it again will not help."""
+
+    exit_status = 2
+
+
+class RecipeError(InputError):
+    """A recipe or a --set that cannot be used: unknown key, bad value, impossible combination."""
+
+
+class DataError(InputError):
+    """A CSV that cannot be trained on: missing file or column, too many rejects, one single label."""
+
+
+class ModelError(InputError):
+    """A pretrained model that cannot be used: not found, wrong kind, wrong hash."""
+
+
+class RunDirError(InputError):
+    """An --out that cannot be used: taken, finished, foreign or damaged."""
+
+
+class BundleError(InputError):
+    """A bundle that must not be loaded: no manifest, wrong hash, unknown version."""
+
+
+class StorageError(TextclsError):
+    """A disk is full, a path cannot be written, or remote storage fails."""
+
+
+class TrainingError(TextclsError):
+    """Training workers failed more often than `scale.max_failures` allows."""

@@ -1,0 +1,327 @@
+"""What a run is asked to do.
+
+In: a YAML file and `--set section.key=value` overrides. Out: one frozen, fully checked `Recipe` and its fingerprint.
+Not here: anything that needs Ray, a model or the data; those are checked where they are first known.
+
+The docstring under each field is its documentation: it feeds `train.py --help-recipe` and the README's table.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from textcls.errors import RecipeError
+
+
+def _name(value: object) -> str:
+    """A label, column or cell value as the CSV spells it. YAML turns `no`, `off` and `true` into booleans."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"YAML read a bare word as {value!r}; put the name in quotes")
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"a name or a number is needed, not {type(value).__name__}")
+    return str(value)
+
+
+def _names(value: object) -> object:
+    """One name stands for a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
+
+
+class Spec(BaseModel):
+    """A frozen recipe section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSpec(Spec):
+    """Where the labelled rows are and how to read them."""
+
+    csv: Names = ()
+    """CSV files: paths, globs or URIs (`s3://`, `gs://`, `package://NAME/path` inside an installed package)."""
+    text_columns: Names = ("text",)
+    """Columns that hold the text; several are joined by a space. Without a header: 0-based positions."""
+    label_column: Name = "label"
+    """Column that holds the label. Without a header: a 0-based position."""
+    where: dict[Name, Names] = {}
+    """Keep only rows whose column has one of these values; the others are counted as `outside_where`, not read."""
+    header: bool = True
+    """Whether the first record of each file names its columns."""
+    delimiter: str = "auto"
+    """One character, `tab`, or `auto`: the one of `,` `;` tab `|` under which the header holds the asked columns."""
+    quoting: Literal["minimal", "none"] = "minimal"
+    """`minimal`: a cell that begins with a double quote is quoted. `none`: a quote is a character like any other."""
+    encoding: str = "utf-8"
+    """A Python codec name. A UTF-8 byte order mark is always skipped."""
+    label_map: dict[Name, Name] = {}
+    """Label as written in the CSV -> label name. A label that is not listed keeps its own name."""
+    labels: Names | None = None
+    """The label names, in the order of their ids; any other label is a reject. Left out: the names found, sorted."""
+    on_duplicate: Literal["keep_first", "keep_all"] = "keep_first"
+    """What happens to rows with the same normalised text: keep the first in file order, or all (in one split)."""
+    max_reject_fraction: float = Field(0.01, ge=0, le=1)
+    """Above this share of rejects among the rows read, the run stops before training."""
+    max_cell_chars: int = Field(16 * 2**20, ge=1)
+    """A longer cell is a reject. Bounds the memory that an unclosed quote can take."""
+    shard_bytes: int = Field(64 * 2**20, ge=1)
+    """A larger file is read by several tasks at once, each an exact byte range of about this size."""
+
+    @field_validator("text_columns")
+    @classmethod
+    def _some_text(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("one or more different columns are needed")
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+        if value != "auto" and (len(value) != 1 or not value.isascii() or value in '"\r\n'):
+            raise ValueError("'auto', 'tab' or one ASCII character that is no quote or line end is needed")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_codec(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"Python knows no text encoding {value!r}") from error
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.label_column in self.text_columns:
+            raise ValueError(f"label_column {self.label_column!r} is also a text column")
+        if not self.header and (bad := [c for c in self.columns if not c.isdecimal()]):
+            raise ValueError(f"without a header columns are 0-based positions, not {', '.join(map(repr, bad))}")
+        if self.labels is not None:
+            if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+                raise ValueError("labels must hold two or more different names")
+            if stray := sorted(set(self.label_map.values()) - set(self.labels)):
+                raise ValueError(f"label_map leads to {stray[0]!r}, which is not in labels {list(self.labels)}")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column a row must have, each once: text columns, the label, the `where` columns."""
+        return tuple(dict.fromkeys((*self.text_columns, self.label_column, *self.where)))
+
+
+class SplitSpec(Spec):
+    """How rows are divided, by a hash of the text, within each class."""
+
+    val: float = Field(0.1, gt=0, lt=1)
+    """Share of each class that chooses the best checkpoint."""
+    test: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that is scored once, after training."""
+    seed: int = Field(42, ge=0, lt=2**63)
+    """Another seed, another division."""
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} + test {self.test} leaves nothing to train on; keep the sum below 1")
+        return self
+
+
+class TextSpec(Spec):
+    """How text becomes token ids. Stored in the bundle; training, batch jobs and HTTP all use it."""
+
+    lowercase: bool = True
+    """Lower-case the text, as the tokenizer's own normalizer. Turn off for a cased model."""
+    unicode_form: Literal["NFC", "NFKC", "none"] = "NFC"
+    """Unicode normalisation form, as the tokenizer's own normalizer."""
+    max_tokens: int = Field(128, ge=8)
+    """A longer text is cut to this many tokens, special tokens included, and says so. At most the model's own limit."""
+
+
+class ModelSpec(Spec):
+    """The pretrained encoder."""
+
+    pretrained: str = "google-bert/bert-base-uncased"
+    """Hub name, local directory, `s3://`/`gs://` URI or `package://NAME/path`."""
+    revision: str = "main"
+    """Hub revision; pin a commit for a run that can be repeated."""
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Expected sha256 of `model.safetensors`; another file is refused."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Dropout of the hidden layers, the attention and the head. Left out: the model's own."""
+
+
+class TrainSpec(Spec):
+    """The fine-tuning loop."""
+
+    epochs: int = Field(3, ge=1)
+    """Passes over the training rows."""
+    rows_per_step: int = Field(32, ge=1)
+    """Rows of one optimizer step, over all workers together."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay; biases and norms are exempt."""
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of all steps in which the learning rate rises from 0 to its peak; after it, it falls linearly to 0."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """The gradient is scaled down to this norm if longer."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target spread evenly over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: each class has the same total weight in the loss."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the matrix products. `auto`: bf16 where the hardware multiplies it, else fp32."""
+    select_by: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
+    """Validation metric that chooses the best checkpoint."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many epochs without a better `select_by`. Left out: run all epochs."""
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    """Also keep a checkpoint every so many steps. Left out: one at the end of each epoch."""
+    max_tokens_per_micro_batch: int = Field(16384, ge=512)
+    """Padded tokens a worker runs at once; a larger share of a step is run in several parts. Lower it for a small GPU."""
+    seed: int = Field(42, ge=0, lt=2**63)
+    """Seeds the head's weights, the order of the rows and dropout."""
+
+
+class ScaleSpec(Spec):
+    """How many processes train. Never changes what is learned, except for float rounding."""
+
+    workers: int | Literal["auto"] = "auto"
+    """Training processes. `auto`: one per GPU of the cluster, or one CPU process."""
+    use_gpu: bool | Literal["auto"] = "auto"
+    """`auto`: if the cluster has a GPU."""
+    cpus_per_worker: int | Literal["auto"] = "auto"
+    """CPUs, and threads, of a worker. `auto`: on CPUs all of a node's, beside a GPU one."""
+    max_failures: int = Field(3, ge=0)
+    """Worker failures after which the run gives up; each restart continues from the last checkpoint."""
+
+    @field_validator("workers", "cpus_per_worker")
+    @classmethod
+    def _at_least_one(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("'auto' or 1 or more is needed")
+        return value
+
+
+class Recipe(Spec):
+    """What a run is asked to do, section by section."""
+
+    data: DataSpec = DataSpec()
+    split: SplitSpec = SplitSpec()
+    text: TextSpec = TextSpec()
+    model: ModelSpec = ModelSpec()
+    train: TrainSpec = TrainSpec()
+    scale: ScaleSpec = ScaleSpec()
+
+    @model_validator(mode="after")
+    def _workers_have_rows(self) -> Self:
+        if isinstance(self.scale.workers, int) and self.scale.workers > self.train.rows_per_step:
+            raise ValueError(
+                f"scale.workers {self.scale.workers} is more than train.rows_per_step {self.train.rows_per_step}: "
+                "some workers would never have a row"
+            )
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the resolved recipe; two runs that share it were asked to do the same."""
+        return _digest(self.model_dump(mode="json"))
+
+    @property
+    def learning_fingerprint(self) -> str:
+        """sha256 of everything but `scale`, which never changes what is learned: what a resumed run must share."""
+        return _digest(self.model_dump(mode="json", exclude={"scale"}))
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
+    """A checked recipe.
+
+    Args:
+        text: YAML, a mapping of sections.
+        overrides: `section.key=value` each, applied in order; a value is YAML and replaces what was there.
+        source: names the recipe in messages.
+
+    Raises:
+        RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not YAML: {error}", todo="check quotes, colons and indentation there") from None
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
+        )
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(
+            f"{source}: {_explain(error)}", todo="python jobs/train.py --help-recipe lists every key"
+        ) from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
+    try:
+        # A lone sign such as | or ; is meant as it stands, whatever YAML makes of it.
+        parsed = yaml.safe_load(value) if len(value) > 1 or value.isalnum() else value
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: the value is not YAML: {error}", todo="put it in quotes") from None
+    place = content
+    for depth, key in enumerate(keys[:-1], 1):
+        inside = place.get(key)
+        if inside is None:
+            inside = place[key] = {}
+        if not isinstance(inside, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
+        place = inside
+    place[keys[-1]] = parsed
+
+
+def _explain(error: ValidationError) -> str:
+    """All problems of a recipe, one a line, each by its dotted key."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, list(keys_of(Recipe)), n=1, cutoff=0.5)
+            lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
+        else:
+            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+            lines.append(f"{where or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{found}")
+    return "\n  ".join(dict.fromkeys(lines))
+
+
+def keys_of(spec: type[Spec], prefix: str = "") -> Iterator[str]:
+    """Every dotted key a recipe can hold, in order, sections included."""
+    for name, field in spec.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+
+
+def describe_keys() -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default as YAML, documentation) of every recipe key, in order."""
+    for section, section_field in Recipe.model_fields.items():
+        spec = section_field.annotation
+        assert isinstance(spec, type) and issubclass(spec, Spec)
+        for name, field in spec.model_fields.items():
+            default = json.dumps(field.get_default(call_default_factory=True), default=list)
+            yield f"{section}.{name}", default, " ".join((field.description or "").split())
