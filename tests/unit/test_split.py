@@ -1,0 +1,115 @@
+"""Law 3: the split is a function of the text, and exact. `pytest tests/unit/test_split.py`"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textcls.data import split
+from textcls.recipe import SplitSpec
+
+
+def divided(keys, labels, spec, *, parts=1, keep_all=False, places=None, classes=None):
+    """Split codes of rows given as (integer key, label id), done in so many parts."""
+    keys = np.asarray(keys, np.uint64)
+    labels = np.asarray(labels, np.int32)
+    places = np.arange(len(keys)) if places is None else places
+    classes = classes or int(labels.max(initial=0)) + 1
+    hashes = split.shuffle_hash(keys, spec.seed)
+    part = split.part_of(hashes, parts)
+    members = [np.flatnonzero(part == p) for p in range(parts)]
+    tallies = [
+        split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], places[m], keep_all=keep_all) for m in members
+    ]
+    sizes = np.stack([t.class_sizes(classes) for t in tallies])
+    cuts = split.cut_points(sizes.sum(axis=0), spec)
+    before = np.cumsum(sizes, axis=0) - sizes
+    codes = np.full(len(keys), -1, np.int8)
+    for p, (m, t) in enumerate(zip(members, tallies, strict=True)):
+        codes[m] = split.assign(t, before[p], cuts)
+    return codes
+
+
+rows = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=120)
+specs = st.builds(
+    SplitSpec, val=st.sampled_from([0.05, 0.1, 0.25]), test=st.sampled_from([0.1, 0.2, 0.5]), seed=st.integers(0, 5)
+)
+
+
+@given(rows, specs, st.integers(2, 9))
+def test_any_number_of_parts_gives_the_same_split(rows, spec, parts):
+    keys, labels = zip(*rows, strict=True)
+    assert (divided(keys, labels, spec) == divided(keys, labels, spec, parts=parts)).all()
+
+
+@given(rows, specs, st.randoms(), st.booleans())
+def test_split_does_not_depend_on_row_order(rows, spec, random, keep_all):
+    shuffled = random.sample(rows, len(rows))
+
+    def split_of_key(rows):
+        keys, labels = zip(*rows, strict=True)
+        codes = divided(keys, labels, spec, keep_all=keep_all, classes=4)
+        return {key: code for key, code in zip(keys, codes, strict=True) if code != split.DUPLICATE}
+
+    assert split_of_key(rows) == split_of_key(shuffled)
+
+
+@given(rows, specs)
+def test_equal_texts_never_straddle_splits_even_under_two_labels(rows, spec):
+    keys, labels = zip(*rows, strict=True)
+    codes = divided(keys, labels, spec, keep_all=True)
+    for key in set(keys):
+        assert len({c for k, c in zip(keys, codes, strict=True) if k == key}) == 1
+
+
+@given(rows, specs)
+def test_keep_first_keeps_exactly_the_first_row_of_each_text(rows, spec):
+    keys, labels = zip(*rows, strict=True)
+    kept = divided(keys, labels, spec) != split.DUPLICATE
+    assert kept.tolist() == [key not in keys[:i] for i, key in enumerate(keys)]
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8), specs)
+def test_each_class_keeps_its_shares_to_within_one_row(class_sizes, spec):
+    labels = np.repeat(np.arange(len(class_sizes)), class_sizes)
+    codes = divided(np.arange(len(labels)), labels, spec, parts=3)
+    for label, size in enumerate(class_sizes):
+        counts = np.bincount(codes[labels == label], minlength=3)
+        assert counts[split.TRAIN] >= 1
+        if size >= 10:  # below, the row that training keeps may cost another split its share
+            assert abs(counts[split.TEST] - size * spec.test) <= 1
+            assert abs(counts[split.VAL] - size * spec.val) <= 1
+
+
+def test_another_seed_is_another_split_of_the_same_sizes():
+    labels = np.zeros(1000, np.int32)
+    one, two = (divided(np.arange(1000), labels, SplitSpec(seed=seed)) for seed in (1, 2))
+    assert (np.bincount(one) == np.bincount(two)).all()
+    assert (one != two).mean() > 0.2
+
+
+def test_neighbouring_keys_are_spread_evenly():
+    """0.2 of 10,000 consecutive keys, in each tenth of them: 6 standard deviations are 76 rows of 200."""
+    codes = divided(np.arange(10_000), np.zeros(10_000, np.int32), SplitSpec())
+    for tenth in np.split(codes == split.TEST, 10):
+        assert abs(int(tenth.sum()) - 200) < 76
+
+
+def test_conflicting_labels_are_found():
+    tally = split.tally(
+        np.array([5, 7, 5, 7], np.uint64), np.zeros(4, np.uint64), np.array([0, 1, 2, 1]), np.arange(4), keep_all=False
+    )
+    assert tally.conflicts.tolist() == [0]
+
+
+def test_keys_that_share_a_hash_half_are_different_texts():
+    codes = split.tally(
+        np.array([5, 5], np.uint64), np.array([1, 2], np.uint64), np.zeros(2, np.int32), np.arange(2), keep_all=False
+    )
+    assert codes.first.all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_tiny_class_trains_before_it_tests(size):
+    cuts = split.cut_points(np.array([size]), SplitSpec(val=0.4, test=0.5))
+    assert cuts.max() <= size - 1

@@ -1,0 +1,276 @@
+"""What a run leaves behind: a Hugging Face model directory plus a manifest, `bundle.json`.
+
+In: a local directory that holds a trained model. Out: the same files at a URI, with a manifest that names each by size
+and sha256 and says how the model is to be used; and back again, if every byte is as it was written.
+Not here: the model itself. Nothing is unpickled or run, neither torch nor transformers is imported, and a local bundle
+is loaded without a network.
+
+The hashes find damage and mix-ups, not forgery: whoever can write a bundle can write its manifest too.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from textcls import storage
+from textcls.errors import BundleError
+from textcls.recipe import Recipe, TextSpec
+
+MANIFEST = "bundle.json"
+FORMAT_VERSION = 1
+
+_NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+# Data formats only: no pickles (.bin, .pt, .ckpt, ...) and no code. A `.model` is a SentencePiece vocabulary.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(json|safetensors|txt|model|md)")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "ray")
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """A part of the manifest: cannot be changed, knows no other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FileRecord(Frozen):
+    """What a file of the bundle must be, byte for byte."""
+
+    sha256: Digest
+    size_bytes: int = Field(ge=0)
+
+
+class Calibration(Frozen):
+    """How scores were fitted to observed frequencies."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """What the logits were divided by; already folded into the head, so whatever loads the model need not know."""
+
+
+class Manifest(Frozen):
+    """What a bundle says about itself."""
+
+    format_version: Literal[1] = 1
+    """Version of this layout."""
+    labels: tuple[str, ...] = Field(min_length=2)
+    """Label names; the place of a name is its label id."""
+    text: TextSpec
+    """How text becomes token ids; the tokenizer's files say the same."""
+    scoring: Literal["softmax"] = "softmax"
+    """How logits become scores."""
+    calibration: Calibration = Calibration()
+    """How scores were fitted to observed frequencies."""
+    metrics: dict[str, JsonValue]
+    """The result on the test split."""
+    recipe: dict[str, JsonValue]
+    """The resolved recipe of the run."""
+    recipe_fingerprint: Digest
+    """`Recipe.fingerprint` of the run."""
+    data_fingerprint: str
+    """Identifies the rows the run learned from."""
+    versions: dict[str, str]
+    """Library versions of the run."""
+    files: dict[str, FileRecord]
+    """Every file of the bundle but the manifest."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        uri: where it was loaded from.
+        directory: local directory that `from_pretrained` can be given.
+        manifest: what it says about itself.
+        digest: sha256 that names this bundle and no other; two bundles that share it hold the same bytes.
+    """
+
+    uri: str
+    directory: str
+    manifest: Manifest
+    digest: str
+
+
+def write_bundle(
+    model_dir: str,
+    uri: str,
+    *,
+    labels: Sequence[str],
+    text: TextSpec,
+    metrics: Mapping[str, JsonValue],
+    recipe: Recipe,
+    data_fingerprint: str,
+    calibration: Calibration | None = None,
+) -> Manifest:
+    """The manifest of a bundle published at a URI.
+
+    Args:
+        model_dir: local directory of `save_pretrained` files, the tokenizer's included; gets a `bundle.json`.
+        uri: where the bundle goes; nothing may be there yet.
+        labels: label names in the order of their ids, as in `config.json`.
+        text: the text settings in use, as in the tokenizer's files.
+        metrics: the result on the test split, finite numbers.
+        recipe: the resolved recipe.
+        data_fingerprint: identifies the rows the run learned from.
+        calibration: what was folded into the head. Left out: nothing.
+
+    Raises:
+        BundleError: a file is missing or of an unsafe kind, or `config.json` says other labels.
+        RunDirError: the URI is taken.
+        StorageError: no space, no permission, the network fails; nothing that loads is left behind.
+    """
+    names = sorted(set(os.listdir(model_dir)) - {MANIFEST})
+    _check_names(model_dir, names)
+    if missing := sorted(set(_NEEDED) - set(names)):
+        raise BundleError(f"{model_dir}: no {', no '.join(missing)}", expected="a saved model with its tokenizer")
+    _check_config(os.path.join(model_dir, "config.json"), labels)
+    manifest = Manifest(
+        labels=tuple(labels),
+        text=text,
+        calibration=calibration or Calibration(),
+        metrics=dict(metrics),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_fingerprint=recipe.fingerprint,
+        data_fingerprint=data_fingerprint,
+        versions={"python": platform.python_version()} | {name: _version(name) for name in ("textcls", *_LIBRARIES)},
+        files={name: _record(model_dir, name) for name in names},
+    )
+    storage.write_bytes(os.path.join(os.path.abspath(model_dir), MANIFEST), _seal(manifest.model_dump(mode="json")))
+    storage.put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
+    return manifest
+
+
+def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
+    """A bundle of which every byte has been checked against its manifest.
+
+    Args:
+        uri: local directory, `s3://`, `gs://` or `package://NAME/path`.
+        cache: local directory for copies of remote bundles. Left out: `~/.cache/textcls/bundles`.
+
+    Raises:
+        BundleError: no manifest, another format version, a file that is missing, damaged, unlisted or of an unsafe
+            kind; names the file.
+        StorageError: storage cannot be read, or the copy of a remote bundle cannot be written.
+    """
+    uri = storage.absolute(uri)
+    if not storage.exists(storage.join(uri, MANIFEST)):
+        raise BundleError(f"{uri} has no {MANIFEST}: not a bundle, or an unfinished one", todo="check the path")
+    if not storage.is_remote(uri):
+        return _verified(uri, uri)
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    copy = storage.download_directory(uri, cache or os.path.join(root, "textcls", "bundles"))
+    try:
+        return _verified(uri, copy)
+    except BundleError:
+        shutil.rmtree(copy, ignore_errors=True)  # the copy may be what is damaged: the next try gets a new one
+        raise
+
+
+def _verified(uri: str, directory: str) -> Bundle:
+    """The bundle in a local directory, after a look at every byte; messages name `uri`."""
+    manifest, digest = _open_seal(storage.read_bytes(storage.join(directory, MANIFEST)), storage.join(uri, MANIFEST))
+    found = set(storage.names_in(directory)) - {MANIFEST}
+    todo = "copy or train the bundle again"
+    if missing := sorted(set(manifest.files) - found):
+        raise BundleError(f"{uri}: {missing[0]} is missing", expected=f"every file that {MANIFEST} lists", todo=todo)
+    if unlisted := sorted(found - set(manifest.files)):
+        # from_pretrained would look at it too; an adapter_config.json, say, changes the model.
+        raise BundleError(
+            f"{uri}: {unlisted[0]} does not belong to the bundle",
+            expected=f"no file that {MANIFEST} does not list",
+            todo="move it away",
+        )
+    for name, record in manifest.files.items():
+        if (is_now := _record(directory, name)) != record:
+            raise BundleError(
+                f"{storage.join(uri, name)} is damaged: {is_now.size_bytes} bytes with sha256 {is_now.sha256}",
+                expected=f"{record.size_bytes} bytes with sha256 {record.sha256}",
+                todo=todo,
+            )
+    return Bundle(uri, directory, manifest, digest)
+
+
+def _record(directory: str, name: str) -> FileRecord:
+    path = os.path.join(directory, name)
+    if not os.path.isfile(path):
+        raise BundleError(f"{path} is not a file", expected="a bundle's files, side by side")
+    with storage.explained(path), open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileRecord(sha256=digest, size_bytes=file.tell())
+
+
+def _check_names(place: str, names: Iterable[str]) -> None:
+    """No pickles, no code, no paths that lead elsewhere."""
+    for name in names:
+        if not _SAFE_NAME.fullmatch(name):
+            raise BundleError(
+                f"{place}: {name!r} must not be in a bundle",
+                expected="files of the kinds .json, .safetensors, .txt, .model and .md, side by side",
+                todo="move it away, or save it as one of these",
+            )
+
+
+def _check_config(path: str, labels: Sequence[str]) -> None:
+    """`config.json` must say what the manifest says, since other programs look only there."""
+    config = json.loads(storage.read_bytes(path))
+    # transformers leaves the names out when they are the ones it would make up.
+    found = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    if found != {str(label_id): label for label_id, label in enumerate(labels)}:
+        raise BundleError(f"{path}: id2label is {found}", expected=f"the labels {list(labels)}, in this order")
+    if (kind := config.get("problem_type")) != "single_label_classification":
+        raise BundleError(f"{path}: problem_type is {kind!r}", expected="'single_label_classification'")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # textcls as a runtime_env's working_dir
+        return "not installed"
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    """The one way to write this content, so that no byte of the file is free to change."""
+    return (json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _seal(content: Mapping[str, Any]) -> bytes:
+    """`bundle.json`: the content and, as `manifest_sha256`, the hash of it without this key."""
+    return _canonical({**content, "manifest_sha256": hashlib.sha256(_canonical(content)).hexdigest()})
+
+
+def _open_seal(raw: bytes, name: str) -> tuple[Manifest, str]:
+    """(manifest, its own sha256) of the bytes of a `bundle.json`."""
+    try:
+        content = json.loads(raw)
+        version, digest = content.get("format_version"), content.pop("manifest_sha256", "")
+        intact = _seal(content) == raw
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{name} is damaged: {error}", todo="copy or train the bundle again") from error
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{name}: format_version is {version!r}",
+            expected=f"{FORMAT_VERSION}, which this version of textcls reads",
+            todo="use the version of textcls that wrote the bundle, or train it again",
+        )
+    if not intact:
+        raise BundleError(
+            f"{name} is damaged", expected="exactly the bytes that were written", todo="copy or train the bundle again"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{name}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+    _check_names(name, manifest.files)
+    return manifest, digest

@@ -1,0 +1,148 @@
+"""Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
+
+In: the fields of one record and its line. Out: `CleanRow`, `Reject` or None. Not here: reading files
+(csv_shards.py), duplicates and splits (split.py), label ids (labels.py).
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from textcls.data.csv_shards import CellTooLong, Fields, Layout
+from textcls.recipe import DataSpec, TextSpec
+from textcls.text import normalise
+
+_SHOWN_CHARS = 120
+
+
+class Reason(StrEnum):
+    """Why a row is a reject; `explanation` says it in one line."""
+
+    explanation: str
+
+    MISSING_TEXT = "missing_text", "every text column is empty or white space"
+    MISSING_LABEL = "missing_label", "the label is empty or white space"
+    UNKNOWN_LABEL = "unknown_label", "the label, after data.label_map, is not among data.labels"
+    UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
+    RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
+    CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
+
+    def __new__(cls, value: str, explanation: str) -> "Reason":
+        reason = str.__new__(cls, value)
+        reason._value_ = value
+        reason.explanation = explanation
+        return reason
+
+
+class CleanRow(NamedTuple):
+    """A row to learn from.
+
+    Attributes:
+        line: 1-based number of the record's first physical line.
+        text: the text columns joined by a space, otherwise as written.
+        label: label name, after `label_map`.
+        key: 16-byte hash of the normalised text; equal for rows that count as duplicates, whatever the seed.
+    """
+
+    line: int
+    text: str
+    label: str
+    key: bytes
+
+
+class Reject(NamedTuple):
+    """A row that cannot be used.
+
+    Attributes:
+        line: 1-based number of the record's first physical line.
+        column: the column at fault; empty if it is the row as a whole.
+        reason: a `Reason`.
+        value: what was found there, printable and at most 120 characters.
+    """
+
+    line: int
+    column: str
+    reason: str
+    value: str
+
+
+class RowCleaner:
+    """Callable: (line, fields) -> clean row, reject, or None if the row is outside `where`.
+
+    Args:
+        layout: where the columns are.
+        data: columns, `where`, labels.
+        text: what makes two texts equal.
+    """
+
+    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec) -> None:
+        position = dict(zip(data.columns, layout.positions, strict=True))
+        self._data = data
+        self._text_spec = text
+        self._width = layout.width
+        self._texts = [position[column] for column in data.text_columns]
+        self._only_text = self._texts[0] if len(self._texts) == 1 else None
+        self._label = position[data.label_column]
+        self._where = [(column, position[column], frozenset(values)) for column, values in data.where.items()]
+        self._label_map = dict(data.label_map)
+        self._labels = frozenset(data.labels) if data.labels is not None else None
+
+    def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
+        """The outcome of one row."""
+        if isinstance(fields, CellTooLong):
+            return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
+        if len(fields) != self._width:
+            return Reject(line, "", Reason.RAGGED_ROW, f"{len(fields)} fields, expected {self._width}")
+        for column, position, values in self._where:
+            if (cell := fields[position]) not in values:
+                return Reject(line, column, Reason.UNDECODABLE, shown(cell)) if _is_undecodable(cell) else None
+
+        only = self._only_text
+        text = fields[only] if only is not None else " ".join([fields[position] for position in self._texts])
+        normalised = normalise(text, self._text_spec)
+        if not normalised:
+            return Reject(line, self._data.text_columns[0], Reason.MISSING_TEXT, shown(text))
+        try:
+            key = blake2b(normalised.encode(), digest_size=16).digest()
+        except UnicodeEncodeError:
+            return self._undecodable_text(line, fields)
+
+        written = fields[self._label]
+        label = self._label_map.get(written, written)
+        if not label or label.isspace():
+            return Reject(line, self._data.label_column, Reason.MISSING_LABEL, shown(written))
+        if _is_undecodable(label):
+            return Reject(line, self._data.label_column, Reason.UNDECODABLE, shown(written))
+        if self._labels is not None and label not in self._labels:
+            return Reject(line, self._data.label_column, Reason.UNKNOWN_LABEL, shown(written))
+        return CleanRow(line, text, label, key)
+
+    def _undecodable_text(self, line: int, fields: Sequence[str]) -> Reject:
+        for column, position in zip(self._data.text_columns, self._texts, strict=True):
+            if _is_undecodable(fields[position]):
+                return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
+        raise AssertionError("normalising made a surrogate")
+
+
+def _is_undecodable(cell: str) -> bool:
+    """Whether a cell holds lone surrogates, which stand for bytes that could not be decoded."""
+    if cell.isascii():
+        return False
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def shown(cell: str) -> str:
+    """A cell as one printable line of at most 120 characters; a byte that could not be decoded appears as \\xNN."""
+    line = "".join(char if char.isprintable() else _escaped(char) for char in cell[: _SHOWN_CHARS + 1])
+    return line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…"
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()

@@ -1,0 +1,40 @@
+"""A connection to Ray: the cluster a job was submitted to, or a Ray of this machine's own.
+
+In: the environment. Out: a connected driver. Not here: what runs on it.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def attached() -> bool:
+    """Whether this process belongs to a running cluster (`ray job submit` and `RAY_ADDRESS=auto` say so)."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def ray_session(*, verbose: bool = False) -> Iterator[None]:
+    """Joins the cluster that RAY_ADDRESS names, or starts a local Ray of all CPUs that ends with the block.
+
+    Args:
+        verbose: show Ray's own log lines, its workers' included. They are in Ray's session directory in any case.
+    """
+    import ray
+
+    if ray.is_initialized():  # a notebook or a test that keeps its own session
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The controller looks at its workers this often; the default of 2 s would be a large part of a short run.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+    level = logging.INFO if verbose else logging.ERROR
+    where = {} if attached() else {"address": "local", "include_dashboard": False}
+    ray.init(logging_level=level, log_to_driver=verbose, **where)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        ray.shutdown()

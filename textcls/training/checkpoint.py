@@ -1,0 +1,170 @@
+"""Training state as files, and back, exactly.
+
+In: a module, its optimizer and a `Progress`. Out: a directory from which a run continues bit for bit: `config.json` and
+`model.safetensors` (a model directory already), `optimizer.safetensors`, and `checkpoint.json`, written last, with the
+progress and a sha256 per file. Nothing is pickled. Not here: where checkpoints are kept (Ray Train) and which one a run
+continues from (run_dir.py).
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from textcls import storage
+from textcls.errors import RunDirError
+
+MANIFEST = "checkpoint.json"
+_FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """How far a run is. With the recipe it determines everything else: random state is seeded by step, not carried.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: epochs done.
+        best_score: the best value of `select_by` so far (higher is better), None before the first validation.
+        best_step: step of that value.
+        best_uri: checkpoint directory of that value.
+        stale_epochs: epochs since then.
+        stopped_early: whether patience ran out.
+        curve: (step, mean training loss per row since the entry before).
+        history: validation results by epoch.
+        open_loss: loss summed since the last entry of `curve`.
+        open_rows: rows of `open_loss`.
+        padded_tokens: tokens run, padding included.
+        real_tokens: tokens run, without padding.
+        rows: rows trained on.
+        seconds: time spent in steps.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    best_uri: str = ""
+    stale_epochs: int = 0
+    stopped_early: bool = False
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    open_loss: float = 0.0
+    open_rows: int = 0
+    padded_tokens: int = 0
+    real_tokens: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+def write_checkpoint(directory: str, model: Any, optimizer: Any, progress: Progress, *, run_id: str) -> None:
+    """Writes a checkpoint into an empty local directory; the manifest comes last and makes it complete.
+
+    Args:
+        directory: where to.
+        model: the bare module (never its data-parallel wrapper).
+        optimizer: AdamW over the module's parameters.
+        progress: how far the run is.
+        run_id: names the run; another run's checkpoint is refused.
+    """
+    from safetensors.torch import save_file
+
+    model.save_pretrained(directory)
+    moments = {}
+    for name, parameter in model.named_parameters():
+        if state := optimizer.state.get(parameter):
+            moments[f"exp_avg.{name}"] = state["exp_avg"]
+            moments[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+    save_file(moments, os.path.join(directory, "optimizer.safetensors"))
+    content = {
+        "format": _FORMAT,
+        "run_id": run_id,
+        "progress": asdict(progress),
+        "files": {name: _sha256(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
+    }
+    with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+
+
+def read_checkpoint(directory: str, model: Any, optimizer: Any, *, run_id: str) -> Progress:
+    """Puts a checkpoint's weights and moments into a module and its optimizer; returns how far the run was.
+
+    Raises:
+        RunDirError: see `check_checkpoint`.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    progress = check_checkpoint(directory, run_id=run_id)
+    read_weights(directory, model)
+    moments = load_file(os.path.join(directory, "optimizer.safetensors"))
+    for name, parameter in model.named_parameters():
+        if f"exp_avg.{name}" in moments:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(progress.step), device=parameter.device),
+                "exp_avg": moments[f"exp_avg.{name}"].to(parameter.device),
+                "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
+            }
+    return progress
+
+
+def read_weights(directory: str, model: Any) -> None:
+    """Puts a checkpoint's weights into a module."""
+    from safetensors.torch import load_file
+
+    # Tied weights are stored once; anything else that does not fit was found by the manifest's hashes.
+    missing, unexpected = model.load_state_dict(load_file(os.path.join(directory, "model.safetensors")), strict=False)
+    assert not unexpected, unexpected
+    assert not set(missing) & {name for name, _ in model.named_parameters()}, missing
+
+
+def check_checkpoint(uri: str, *, run_id: str, hashes: bool = True) -> Progress:
+    """The progress of a checkpoint that may be used.
+
+    Args:
+        uri: the checkpoint's directory.
+        run_id: the run that asks.
+        hashes: also read and hash every file.
+
+    Raises:
+        RunDirError: incomplete, damaged (the message names the file), or another run's.
+    """
+    try:
+        content = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        found_id, files, progress = content["run_id"], content["files"], Progress(**content["progress"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirError(f"{storage.join(uri, MANIFEST)} is damaged: {error}", todo=_go_back(uri)) from error
+    if found_id != run_id:
+        raise RunDirError(
+            f"{uri} is a checkpoint of another run ({found_id[:12]}, this one is {run_id[:12]})",
+            todo="use another --out, or remove it",
+        )
+    for name, expected in files.items() if hashes else ():
+        with storage.open_input(storage.join(uri, name)) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:  # type: ignore[arg-type]
+                raise RunDirError(f"{storage.join(uri, name)} is damaged: its sha256 has changed", todo=_go_back(uri))
+    progress.curve = [(int(step), float(loss)) for step, loss in progress.curve]
+    return progress
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """A local directory with a checkpoint's files; a remote one is copied for as long as the block lasts."""
+    if not storage.is_remote(uri):
+        yield uri
+        return
+    with tempfile.TemporaryDirectory(prefix="textcls-checkpoint-") as cache:
+        yield storage.download_directory(uri, cache)
+
+
+def _go_back(uri: str) -> str:
+    return f"check the disk; remove {uri} and --resume continues from the checkpoint before it, to the same result"
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

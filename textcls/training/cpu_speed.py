@@ -1,0 +1,126 @@
+"""Faster fine-tuning on CPUs, with the same mathematics.
+
+In: a module. Out: the same module, three of its parts replaced while it trains. Not here: precision (model.py).
+
+Measured on 2 cores with all-MiniLM-L6 (22M weights), steps of 32 rows of 27 tokens, bf16, together 139 -> 185 rows/s:
+  - The gradient of the word embeddings is a dense table (half of all weights) of which a step touches a few hundred
+    rows. Making and zeroing it anew took a quarter of a step; here it is kept, and only touched rows are cleared.
+  - Dropout drew one Bernoulli number at a time (5 ns). Here one 64-bit draw decides four elements, so the probability
+    is a multiple of 2**-16.
+  - Fused attention's backward pass is slower on CPUs than the three products it fuses, for rows of BERT's lengths.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_ATTENTION = "textcls_cpu"
+
+
+def adapt_to_cpu(model: Any, *, alone: bool) -> None:
+    """Replaces what is slow on CPUs, in place. Weights, their names and what is saved stay as they are.
+
+    Args:
+        model: a transformers model.
+        alone: whether no other process averages gradients with this one; only then may a gradient bypass autograd.
+    """
+    for module in model.modules():
+        if type(module) is torch.nn.Dropout:
+            module.__class__ = _Dropout
+    words = model.get_input_embeddings()
+    if alone and type(words) is torch.nn.Embedding and not words.sparse and words.max_norm is None:
+        words.__class__ = _Embedding
+        words.begin()
+    if model.config._attn_implementation == "sdpa":
+        from transformers import AttentionInterface
+        from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+        AttentionInterface.register(_ATTENTION, _attention)
+        AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(_ATTENTION)
+
+
+def _kept(shape: torch.Size, probability: float, dtype: torch.dtype) -> torch.Tensor:
+    """Dropout's factors: 0 with the given probability, otherwise 1 / (1 - probability)."""
+    elements = math.prod(shape)
+    draws = torch.empty(-(-elements // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = draws.view(torch.int16)[:elements] >= round(probability * 2**16) - 2**15
+    return kept.view(shape).to(dtype).mul_(1 / (1 - probability))
+
+
+class _Dropout(torch.nn.Dropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * _kept(x.shape, self.p, x.dtype)
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention over [rows, heads, tokens, width] tensors, as transformers asks an implementation for it."""
+    if not torch.is_grad_enabled():
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
+        return mixed.transpose(1, 2).contiguous(), None
+    scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(-1, -2))
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    if dropout > 0 and module.training:
+        weights = weights * _kept(weights.shape, dropout, weights.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+class _Embedding(torch.nn.Embedding):
+    _kept_gradient: torch.Tensor | None
+    _touched: list[torch.Tensor]
+
+    def begin(self) -> None:
+        """Takes the place of `__init__`: an embedding becomes one of these after it was made."""
+        self._kept_gradient, self._touched = None, []
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(ids)
+        rows: torch.Tensor = _Lookup.apply(self.weight, ids, self)  # type: ignore[no-untyped-call]
+        return rows
+
+    def add_gradient(self, ids: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Adds to the table's gradient; begins a new one if the optimizer has let the last one go."""
+        if self.weight.grad is None:
+            if self._kept_gradient is None:
+                self._kept_gradient = torch.zeros_like(self.weight)
+            for touched in self._touched:
+                self._kept_gradient.index_fill_(0, touched, 0.0)
+            self._touched = []
+            self.weight.grad = self._kept_gradient
+        self.weight.grad.index_add_(0, ids, gradient.to(self.weight.dtype))
+        if self.padding_idx is not None:
+            self.weight.grad[self.padding_idx] = 0.0
+        self._touched.append(ids)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor, table: _Embedding) -> torch.Tensor:
+        ctx.save_for_backward(ids)
+        ctx.table = table
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
+        (ids,) = ctx.saved_tensors
+        ctx.table.add_gradient(ids.reshape(-1), gradients[0].reshape(-1, gradients[0].shape[-1]))
+        return None, None, None

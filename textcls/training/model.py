@@ -1,0 +1,139 @@
+"""Pretrained encoder + labels -> a module to fine-tune; its optimizer, schedule, precision and loss.
+
+In: a local model directory and the recipe. Out: torch objects. Not here: the loop (worker.py).
+
+Shapes: B rows of a batch, C classes.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from textcls.errors import ModelError
+from textcls.recipe import ModelSpec, TrainSpec
+from textcls.training.collate import Batch
+
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "seq_classif_dropout",
+)
+
+
+def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_id: int, seed: int) -> Any:
+    """A sequence classifier in float32 with a fresh head; equal arguments give equal weights.
+
+    Args:
+        directory: local model directory.
+        labels: label names in id order; kept in the configuration.
+        spec: dropout, if it is not the model's own.
+        pad_id: id of the padding token.
+        seed: seeds the head.
+
+    Raises:
+        ModelError: the directory's weights do not belong to its configuration, or it has no classifier class.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    transformers.logging.set_verbosity_error()  # the load report speaks of the head, which is meant to be new
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    try:
+        config = AutoConfig.from_pretrained(directory)
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: i for i, name in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+        config.pad_token_id = pad_id
+        if spec.dropout is not None:
+            for name in _DROPOUTS:
+                if hasattr(config, name):
+                    setattr(config, name, spec.dropout)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            directory, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{spec.pretrained}: transformers cannot load it as a sequence classifier: {error}",
+            expected="a BERT-family encoder",
+        ) from error
+    prefix = f"{model.base_model_prefix}."
+    lost = [k for k in loaded["missing_keys"] if k.startswith(prefix) and "pooler" not in k]
+    if lost:
+        raise ModelError(
+            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing, the first is {lost[0]}",
+            expected="weights that belong to the model's config.json",
+        )
+    return model
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups: matrices decay; biases and norms do not."""
+    decayed: list[torch.nn.Parameter] = []
+    exempt: list[torch.nn.Parameter] = []
+    for parameter in model.parameters():
+        (decayed if parameter.ndim >= 2 else exempt).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def build_optimizer(model: torch.nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW (Loshchilov, Hutter 2019) in one fused pass over the weights."""
+    return torch.optim.AdamW(parameter_groups(model, spec.weight_decay), lr=spec.learning_rate, fused=True)
+
+
+def clip_gradients(model: torch.nn.Module, max_norm: float) -> None:
+    """Scales the gradient down to a norm of `max_norm` if it is longer."""
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    # A GPU would have to be waited for to look at the norm; a CPU saves a pass over all gradients by looking.
+    if norm.device.type != "cpu" or norm > max_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+
+
+def learning_rate(step: int, total_steps: int, spec: TrainSpec) -> float:
+    """Rate of a step (0-based): linear rise over the warm-up, then linear fall that would reach 0 after the last."""
+    warmup = math.ceil(total_steps * spec.warmup_fraction)
+    if step < warmup:
+        return spec.learning_rate * (step + 1) / warmup
+    return spec.learning_rate * (total_steps - step) / max(total_steps - warmup, 1)
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16; `auto` asks for hardware that multiplies it, not merely stores it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def logits_of(model: Any, batch: Batch, *, bf16: bool) -> torch.Tensor:
+    """float32 [B, C]."""
+    with torch.autocast(batch.input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
+        output = model(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL)
+    logits_BC: torch.Tensor = output.logits.float()
+    return logits_BC
+
+
+def class_weights(counts: Sequence[int], mode: str, device: torch.device) -> torch.Tensor | None:
+    """float32 [C] with mean 1 over the training rows, or None: `balanced` gives each class the same total weight."""
+    if mode == "none":
+        return None
+    rows, classes = sum(counts), len(counts)
+    return torch.tensor([rows / (classes * count) for count in counts], dtype=torch.float32, device=device)
+
+
+def row_losses(
+    logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """float32 [B]: cross-entropy of each row, not averaged, so that any division of a batch adds up to the same."""
+    return torch.nn.functional.cross_entropy(
+        logits_BC, labels_B, weight=weights_C, label_smoothing=smoothing, reduction="none"
+    )

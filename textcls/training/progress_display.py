@@ -1,0 +1,144 @@
+"""What a person sees while a run trains: a bar at a terminal, a plain line now and then in a log.
+
+In: what rank 0 posts to a `Board`, an actor that outlives workers. Out: text on the driver's own terminal or log, free
+of other processes' output. Not here: results.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_POLL_S = 0.5
+_LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the run is.
+
+    Attributes:
+        step: optimizer steps done.
+        total_steps: steps of the whole run.
+        loss: latest point of the loss curve, None before the first.
+        tokens_per_s: over this worker's life.
+        seconds_left: at the same pace.
+    """
+
+    step: int
+    total_steps: int
+    loss: float | None
+    tokens_per_s: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
+        left = f"{int(self.seconds_left // 60)}:{int(self.seconds_left % 60):02d} left"
+        return f"step {self.step:,} of {self.total_steps:,}{loss} · {self.tokens_per_s:,.0f} tokens/s · {left}"
+
+
+class Board:
+    """Holds the latest standing and the lines not yet shown. Runs as a Ray actor without a CPU of its own."""
+
+    def __init__(self) -> None:
+        self._standing: Standing | None = None
+        self._lines: list[str] = []
+
+    def post(self, standing: Standing | None, line: str = "") -> None:
+        """Notes a new standing, a line to show, or both."""
+        self._standing = standing or self._standing
+        if line:
+            self._lines.append(line)
+
+    def take(self) -> tuple[Standing | None, list[str]]:
+        """The latest standing, and the lines since the last call."""
+        lines, self._lines = self._lines, []
+        return self._standing, lines
+
+
+class Pace:
+    """Rank 0's side: posts its standing twice a second at most.
+
+    Args:
+        board: handle of the board, None on other ranks.
+        step: where this worker begins; more than 0 if the run is resumed.
+        total_steps: steps of the whole run.
+    """
+
+    def __init__(self, board: Any, step: int, total_steps: int) -> None:
+        self._board, self._first, self._total = board, step, total_steps
+        self._started, self._posted, self._tokens = time.monotonic(), 0.0, 0
+        self._loss: float | None = None
+
+    def step(self, step: int, tokens: int, loss: float | None) -> None:
+        """One more step is done; `loss` is given now and then."""
+        self._tokens += tokens
+        self._loss = self._loss if loss is None else loss
+        now = time.monotonic()
+        if self._board is None or (now - self._posted < _POLL_S and step < self._total):
+            return
+        self._posted = now
+        spent = max(now - self._started, 1e-6)
+        left = spent / max(step - self._first, 1) * (self._total - step)
+        self._board.post.remote(Standing(step, self._total, self._loss, self._tokens / spent, left))
+
+    def line(self, text: str) -> None:
+        """A line worth keeping, such as an epoch's validation."""
+        if self._board is not None:
+            self._board.post.remote(None, text)
+
+
+@contextmanager
+def shown(take: Callable[[], tuple[Standing | None, list[str]]], say: Callable[[str], None]) -> Iterator[None]:
+    """Shows what a board holds while the block runs: a bar if standard error is a terminal, otherwise lines.
+
+    Args:
+        take: calls the board's `take`.
+        say: shows one line.
+    """
+    stop = threading.Event()
+    show = _show_bar if sys.stderr.isatty() else _show_lines
+    thread = threading.Thread(target=show, args=(take, say, stop), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+def _show_lines(take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:
+    shown_at, shown_step = time.monotonic(), -1
+    while True:
+        last = stop.wait(_POLL_S)
+        standing, lines = take()
+        due = standing is not None and standing.step != shown_step and time.monotonic() - shown_at >= _LINE_EVERY_S
+        if due or (lines and standing is not None and standing.step != shown_step):
+            say(f"  {standing}")
+            shown_at, shown_step = time.monotonic(), standing.step
+        for line in lines:
+            say(f"  {line}")
+        if last:
+            return
+
+
+def _show_bar(take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("training"), BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("waiting for the workers", total=None)
+        while True:
+            last = stop.wait(_POLL_S)
+            standing, lines = take()
+            for line in lines:
+                bar.console.print(f"  {line}", markup=False, highlight=False)
+            if standing is not None:
+                bar.update(task, completed=standing.step, total=standing.total_steps, description=str(standing))
+            if last:
+                return

@@ -1,0 +1,209 @@
+"""The main job from end to end: recipe in, bundle out.
+
+In: a recipe and an --out. Out: the report; OUT holds the bundle, the report, the account and the rejects. Not here: how
+any of it is done; this is the order of things, and what the user is told on the way.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from textcls import pretrained, storage
+from textcls.data import checks
+from textcls.data.pipeline import Account, PreparedData, ReadData
+from textcls.errors import DataError
+from textcls.metrics import summarise
+from textcls.ray_session import ray_session
+from textcls.recipe import Recipe
+from textcls.report import draw_report
+from textcls.text import TokenizerFiles, prepare_tokenizer
+from textcls.training.run_dir import RunDir
+from textcls.training.trainer import fit, plan_workers, publish_bundle
+from textcls.training.worker import TrainOutcome
+
+Say = Callable[[str], None]
+
+_REJECT_SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),
+    ]
+)
+
+
+def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> dict[str, Any]:
+    """Trains a classifier as the recipe asks and leaves its bundle in `out`; returns the report.
+
+    Args:
+        recipe: the resolved recipe.
+        out: URI of a new directory, or of an interrupted run's with `resume`.
+        resume: continue an interrupted run.
+        say: takes one line for the user at a time.
+        verbose: show Ray's own log lines as well.
+
+    Raises:
+        InputError: recipe, data, model or directory cannot be used; nothing is left but the account of why.
+        StorageError: the disk or the network failed; what was complete is kept, and the run can be resumed.
+        TrainingError: workers failed too often; the run can be resumed.
+    """
+    run = RunDir.claim(out, recipe, resume=resume)
+    try:
+        tokenizer = _tokenizer_of(recipe)
+        with ray_session(verbose=verbose):
+            workers = plan_workers(recipe.scale)
+            prepared = _prepare(recipe, tokenizer, run, say)
+            say(
+                f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers.count} "
+                f"{'worker' if workers.count == 1 else 'workers'} with "
+                f"{'a GPU' if workers.use_gpu else f'{workers.cpus} CPUs'} each"
+            )
+            outcome = fit(recipe, prepared, tokenizer, run, workers, say)
+            say("scoring a TF-IDF + logistic regression baseline on the same rows")
+            report = _report(recipe, prepared, outcome)
+            run.write_json("report.json", report)
+            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+            # Last: a run that has a bundle is finished.
+            publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
+        run.drop_checkpoints()
+    except DataError:
+        run.abandon()
+        raise
+    return report
+
+
+def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
+    """Reads and checks the data, tells what is in it, and trains nothing.
+
+    Raises:
+        InputError: recipe, data or model cannot be used.
+    """
+    tokenizer = _tokenizer_of(recipe)
+    with ray_session(verbose=verbose):
+        workers = plan_workers(recipe.scale)
+        prepared = _prepare(recipe, tokenizer, None, say)
+    for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
+        say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
+    say(
+        f"would train with {workers.count} x {'GPU' if workers.use_gpu else f'{workers.cpus} CPUs'}; nothing is written"
+    )
+
+
+def _tokenizer_of(recipe: Recipe) -> TokenizerFiles:
+    directory = pretrained.local_directory(recipe.model)
+    limit = pretrained.read_config(directory).get("max_position_embeddings")
+    return prepare_tokenizer(directory, recipe.text, model_limit=limit)
+
+
+def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:
+    """Reads, checks and divides the rows; writes the account, whatever the checks say."""
+    read = ReadData(recipe, tokenizer)
+    found, labels = read.summary, read.label_names()
+    say(
+        f"read {found.read:,} rows from {len(read.files)} {'file' if len(read.files) == 1 else 'files'} "
+        f"(delimiter {read.delimiter!r}) in {read.seconds:.1f} s"
+        + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
+    )
+    if run is not None:
+        _write_account(run, read.account(), read.rejects())
+    examples = [line for reason in found.reasons for line in read.example_lines(reason)]
+    for reason, number in found.reasons.most_common():
+        say(f"  rejected {number:,}: {reason}, like {read.example_lines(reason)[0]}")
+    checks.refuse_unfit(
+        recipe.data,
+        read=found.read,
+        outside_where=found.outside_where,
+        reasons=found.reasons,
+        examples=examples[:5],
+        labels=labels,
+    )
+    prepared = read.divide()
+    account = prepared.account
+    assert account.balances(), account
+    if run is not None:
+        run.write_json("rows.json", _account_json(account, prepared))
+    say(
+        f"  {account.read:,} = train {account.train:,} + val {account.val:,} + test {account.test:,} "
+        f"+ rejects {account.rejects:,} + duplicates {account.duplicates:,}"
+    )
+    checks.refuse_empty_splits(labels, prepared.class_counts)
+    tokens = prepared.tokens
+    lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
+    say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} are cut to {tokens['max_tokens']}")
+    for warning in checks.warnings(labels, found.labels, prepared.conflicts, tokens):
+        say(f"  warning: {warning}")
+    if run is not None:
+        run.bind_data(prepared.fingerprint)
+    return prepared
+
+
+def _account_json(account: Account, prepared: PreparedData | None = None) -> dict[str, Any]:
+    content = {**vars(account)}
+    if prepared is not None:
+        content["labels"] = {
+            label: dict(zip(prepared.class_counts, counts, strict=True))
+            for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True)
+        }
+    return content
+
+
+def _write_account(run: RunDir, account: Account, rejects: Iterator[pa.Table]) -> None:
+    """Writes rows.json and rejects.parquet, block by block; the latter also if there is no reject."""
+    run.write_json("rows.json", _account_json(account))
+    store, path = storage.filesystem(storage.join(run.uri, "rejects.parquet"))
+    with storage.explained(run.uri), pq.ParquetWriter(path, _REJECT_SCHEMA, filesystem=store) as writer:
+        for table in rejects:
+            writer.write_table(table)
+
+
+def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> dict[str, Any]:
+    progress = outcome.progress
+    baseline = ray.get(_baseline.remote(recipe, prepared.labels, prepared.texts, prepared.blocks))
+    return {
+        "test": summarise(outcome.test, prepared.labels),
+        "baseline": baseline,
+        "history": progress.history,
+        "curve": progress.curve,
+        "best": {"step": progress.best_step, "select_by": recipe.train.select_by, "score": progress.best_score},
+        "stopped_early": progress.stopped_early,
+        "tokens": prepared.tokens,
+        "padding_ratio": progress.padded_tokens / max(progress.real_tokens, 1),
+        "speed": {
+            "seconds": progress.seconds,
+            "rows_per_s": progress.rows / max(progress.seconds, 1e-9),
+            "tokens_per_s": progress.real_tokens / max(progress.seconds, 1e-9),
+            "first_step_at": outcome.first_step_at,
+            "precision": "bf16" if outcome.bf16 else "fp32",
+            "workers": outcome.world_size,
+            "device": outcome.device,
+        },
+        "rows": vars(prepared.account),
+        "written_at": time.time(),
+    }
+
+
+@ray.remote
+def _baseline(
+    recipe: Recipe, labels: tuple[str, ...], texts: dict[str, list[Any]], blocks: dict[str, list[Any]]
+) -> Any:
+    """The baseline's result, in a process of its own: the driver holds no texts."""
+    from textcls.training.baseline import train_baseline
+
+    def column(source: dict[str, list[Any]], split: str, name: str) -> list[Any]:
+        return [value for table in ray.get(source[split]) for value in table[name].to_pylist()]
+
+    return train_baseline(
+        column(texts, "train", "text"),
+        column(blocks, "train", "label"),
+        column(texts, "test", "text"),
+        column(blocks, "test", "label"),
+        labels,
+        seed=recipe.train.seed,
+        spec=recipe.text,
+    )

@@ -1,0 +1,171 @@
+"""What lies in a run's --out, and whether a run may use it.
+
+In: a URI. Out: a claim on it, and the checkpoint to continue from. Not here: what the files hold.
+
+    OUT/run.json            identity of the run; written first
+    OUT/rows.json           the account of law 1
+    OUT/rejects.parquet     every reject
+    OUT/training/attempt-N  checkpoints, as Ray Train keeps them; removed when the bundle is complete
+    OUT/report.json .png    results
+    OUT/bundle/             written last: a run with a complete bundle is finished
+
+Each attempt has a directory of its own, so Ray Train never sees the state that a killed attempt left half-written.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from textcls import storage
+from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
+from textcls.errors import RunDirError
+from textcls.recipe import Recipe
+from textcls.training.checkpoint import MANIFEST, check_checkpoint
+
+_FORMAT = 1
+# What a run that was refused for its data leaves: the account of why. The next try may write over it.
+_ACCOUNT = {"rows.json", "rejects.parquet"}
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's directory, claimed by a recipe.
+
+    Attributes:
+        uri: where it is.
+        resumed: whether the run was begun earlier.
+    """
+
+    uri: str
+    resumed: bool
+
+    @classmethod
+    def claim(cls, out: str, recipe: Recipe, *, resume: bool) -> "RunDir":
+        """Takes an empty directory for a new run, or an interrupted run's with `resume`.
+
+        Raises:
+            RunDirError: it holds a finished run, an interrupted one (without `resume`), another recipe's run, or
+                something that is no run.
+            StorageError: it cannot be written.
+        """
+        uri = storage.absolute(out)
+        names = set(storage.names_in(uri)) if storage.exists(uri) else set()
+        if "run.json" not in names:
+            if names - _ACCOUNT:
+                raise RunDirError(
+                    f"{uri} is not empty and holds no run ({', '.join(sorted(names)[:3])}, ...)",
+                    todo="name a new directory with --out",
+                )
+            if resume:
+                raise RunDirError(f"{uri} holds no run to resume", todo="check --out, or leave --resume out")
+            run = cls(uri, resumed=False)
+            run.write_json("run.json", {"format": _FORMAT, "recipe": recipe.model_dump(mode="json"), "data": None})
+            return run
+        if storage.exists(storage.join(uri, "bundle", BUNDLE_MANIFEST)):
+            raise RunDirError(
+                f"{uri} holds a finished run; its bundle is {storage.join(uri, 'bundle')}",
+                todo="name a new directory with --out; a finished run is never continued or written over",
+            )
+        run = cls(uri, resumed=True)
+        begun = Recipe.model_validate(run._identity()["recipe"])
+        if not resume:
+            raise RunDirError(
+                f"{uri} holds a run that was interrupted", todo="--resume continues it exactly; or name a new --out"
+            )
+        if begun.learning_fingerprint != recipe.learning_fingerprint:
+            raise RunDirError(
+                f"{uri} holds a run of another recipe: {_difference(begun, recipe)}",
+                todo="resume with the same recipe and --set, or name a new --out",
+            )
+        return run
+
+    def _identity(self) -> dict[str, Any]:
+        path = storage.join(self.uri, "run.json")
+        try:
+            content: dict[str, Any] = json.loads(storage.read_bytes(path))
+            if content["format"] != _FORMAT:
+                raise RunDirError(f"{path} has format {content['format']}", expected=f"format {_FORMAT}")
+            Recipe.model_validate(content["recipe"])
+            content["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunDirError(
+                f"{path} is damaged: {str(error).splitlines()[0]}", todo="name a new --out and start again"
+            ) from error
+        return content
+
+    def bind_data(self, fingerprint: str) -> None:
+        """Notes which rows the run learns from; a resumed run must find the same.
+
+        Raises:
+            RunDirError: the rows have changed since the run began.
+        """
+        identity = self._identity()
+        if identity["data"] is None:
+            self.write_json("run.json", identity | {"data": fingerprint})
+        elif identity["data"] != fingerprint:
+            raise RunDirError(
+                f"the CSV files are not those this run began with (fingerprint {fingerprint[:12]}, "
+                f"then {identity['data'][:12]})",
+                todo="restore them to resume, or name a new --out",
+            )
+
+    def abandon(self) -> None:
+        """Gives up a run before it trained: only the account of its rows stays, and the directory is free again."""
+        if not self.resumed:
+            storage.delete_file(storage.join(self.uri, "run.json"))
+
+    def next_attempt(self) -> str:
+        """URI of a directory for a new attempt's checkpoints; its parent and name are what Ray Train asks for."""
+        taken = [int(m[1]) for name in self._attempts() if (m := re.fullmatch(r"attempt-(\d+)", name))]
+        return storage.join(self.uri, "training", f"attempt-{max(taken, default=0) + 1:04d}")
+
+    def latest_checkpoint(self, run_id: str) -> str:
+        """URI of the checkpoint that is furthest on, hashes checked; "" if there is none.
+
+        A directory without a manifest is what a kill in the middle of writing leaves, and is passed over: from the
+        checkpoint before it the run ends with the same weights.
+
+        Raises:
+            RunDirError: that checkpoint is damaged or another run's.
+        """
+        found = []
+        for attempt in self._attempts():
+            place = storage.join(self.uri, "training", attempt)
+            for name in storage.names_in(place):
+                uri = storage.join(place, name)
+                if name.startswith("step-") and storage.exists(storage.join(uri, MANIFEST)):
+                    found.append((name, attempt, uri))
+        if not found:
+            return ""
+        _, _, uri = max(found)
+        check_checkpoint(uri, run_id=run_id)
+        return uri
+
+    def _attempts(self) -> list[str]:
+        place = storage.join(self.uri, "training")
+        return storage.names_in(place) if storage.exists(place) else []
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a small file, whole or not at all."""
+        storage.write_bytes(storage.join(self.uri, name), json.dumps(content, indent=1, default=list).encode())
+
+    def drop_checkpoints(self) -> None:
+        """Frees what only an unfinished run needs."""
+        place = storage.join(self.uri, "training")
+        if storage.is_remote(place):
+            store, path = storage.filesystem(place)
+            store.delete_dir(path)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _difference(one: Recipe, other: Recipe) -> str:
+    """The first key in which two recipes differ."""
+    for section, values in one.model_dump(mode="json", exclude={"scale"}).items():
+        now = other.model_dump(mode="json")[section]
+        for key, value in values.items():
+            if now[key] != value:
+                return f"{section}.{key} was {value!r}, now {now[key]!r}"
+    return "same settings"

@@ -1,0 +1,209 @@
+"""Workers for a `WorkerTask`: how many, on what, restarted when they die; then the best checkpoint as a bundle.
+
+In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published bundle. Not here: the loop (worker.py).
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from textcls import storage
+from textcls.bundle import Manifest, write_bundle
+from textcls.data.pipeline import PreparedData
+from textcls.errors import RecipeError, TextclsError, TrainingError
+from textcls.recipe import Recipe, ScaleSpec
+from textcls.text import TokenizerFiles
+from textcls.training import checkpoint
+from textcls.training.progress_display import Board, shown
+from textcls.training.run_dir import RunDir
+from textcls.training.worker import TrainOutcome, WorkerTask, train_worker
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How a run is spread out.
+
+    Attributes:
+        count: training processes.
+        use_gpu: one GPU each.
+        cpus: CPUs, and threads, of each.
+    """
+
+    count: int
+    use_gpu: bool
+    cpus: int
+
+
+def plan_workers(scale: ScaleSpec) -> Workers:
+    """Settles every `auto` by what the cluster has now.
+
+    One CPU process with all threads of a node beats several: they would exchange every gradient through memory
+    (jobs/bench/train_speed.py measures it).
+
+    Raises:
+        RecipeError: the cluster can never satisfy the request.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    use_gpu = gpus > 0 if scale.use_gpu == "auto" else scale.use_gpu
+    count = scale.workers if scale.workers != "auto" else max(gpus, 1) if use_gpu else 1
+    if use_gpu and count > gpus:
+        raise RecipeError(
+            f"scale.workers {count} with a GPU each: the cluster has {gpus} GPUs",
+            todo=f"--set scale.workers={max(gpus, 1)}, --set scale.use_gpu=false, or add nodes",
+        )
+    node_cpus = max(int(node.get("CPU", 0)) for node in nodes)
+    total_cpus = sum(int(node.get("CPU", 0)) for node in nodes)
+    if scale.cpus_per_worker != "auto":
+        cpus = scale.cpus_per_worker
+    elif use_gpu:
+        cpus = 1
+    else:
+        cpus = max(1, min(node_cpus, total_cpus // count))
+    if cpus > node_cpus or cpus * count > total_cpus:
+        raise RecipeError(
+            f"{count} workers with {cpus} CPUs each: the cluster has {total_cpus}, at most {node_cpus} on one node",
+            todo="lower scale.workers or scale.cpus_per_worker, or add nodes",
+        )
+    return Workers(count, use_gpu, cpus)
+
+
+def fit(
+    recipe: Recipe,
+    prepared: PreparedData,
+    tokenizer: TokenizerFiles,
+    run: RunDir,
+    workers: Workers,
+    say: Callable[[str], None],
+) -> TrainOutcome:
+    """Trains to the end of the recipe, from the run's latest checkpoint if it has one.
+
+    Args:
+        recipe: the resolved recipe.
+        prepared: tokenized splits in the object store.
+        tokenizer: the prepared tokenizer.
+        run: the claimed directory.
+        workers: from `plan_workers`.
+        say: shows one line to the user.
+
+    Raises:
+        TrainingError: workers failed more often than `scale.max_failures`.
+        RunDirError: the latest checkpoint is damaged or another run's.
+    """
+    run_id = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
+    attempt = run.next_attempt()
+    resume_uri = run.latest_checkpoint(run_id)
+    if resume_uri:
+        say(f"  continuing from {resume_uri.rpartition('/')[2]}")
+    board = ray.remote(Board).options(num_cpus=0).remote()
+    task = WorkerTask(
+        recipe=recipe,
+        labels=prepared.labels,
+        tokenizer=tokenizer,
+        blocks=prepared.blocks,
+        class_counts=prepared.class_counts["train"],
+        run_id=run_id,
+        attempt_uri=attempt,
+        resume_uri=resume_uri,
+        threads=workers.cpus,
+        board=board,
+    )
+    parent, _, name = attempt.rpartition("/")
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=parent,
+            callbacks=[_TellsOfFailures(board, recipe.scale.max_failures)],
+            failure_config=ray.train.FailureConfig(max_failures=recipe.scale.max_failures, controller_failure_limit=3),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+        ),
+    )
+    try:
+        with shown(lambda: ray.get(board.take.remote()), say):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _told_plainly(error, recipe.scale.max_failures) from error
+    outcome: TrainOutcome = result.return_value
+    return outcome
+
+
+class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
+    """Lets the user know that workers failed, though the run goes on."""
+
+    def __init__(self, board: Any, max_failures: int) -> None:
+        self._board, self._left = board, max_failures
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray Train's controller after each failure."""
+        told = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
+        next_ = f"going on from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
+        self._board.post.remote(None, f"a worker failed ({told}); {next_}")
+        self._left -= 1
+
+
+def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
+    """The error a worker raised, if it was one of ours; otherwise what all of them said."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, TextclsError):
+                return cause
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    told = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
+    return TrainingError(
+        f"training failed more than {max_failures} times: {told or _last_line(error)}",
+        todo="--resume continues from the last checkpoint once the cause is gone",
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def publish_bundle(
+    recipe: Recipe,
+    prepared: PreparedData,
+    tokenizer: TokenizerFiles,
+    outcome: TrainOutcome,
+    run: RunDir,
+    metrics: Mapping[str, Any],
+) -> Manifest:
+    """Makes the best checkpoint a bundle at OUT/bundle.
+
+    Raises:
+        StorageError: no space, no permission; the run can be resumed and will publish then.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
+        checkpoint.local_copy(outcome.progress.best_uri) as best,
+    ):
+        for name in ("config.json", "model.safetensors"):
+            shutil.copyfile(os.path.join(best, name), os.path.join(directory, name))
+        tokenizer.save(directory)
+        return write_bundle(
+            directory,
+            storage.join(run.uri, "bundle"),
+            labels=prepared.labels,
+            text=recipe.text,
+            metrics=metrics,
+            recipe=recipe,
+            data_fingerprint=prepared.fingerprint,
+        )

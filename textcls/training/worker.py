@@ -1,0 +1,310 @@
+"""The fine-tuning loop, as each Ray Train worker runs it.
+
+In: a `WorkerTask`, the same on every rank. Out: checkpoints through `ray.train.report`, and from rank 0 a
+`TrainOutcome`. Not here: starting workers (trainer.py), which rows a batch holds (plan.py), files (checkpoint.py).
+
+Exact data parallelism (law 4): all ranks compute the same plan; a step's global batch is dealt to the ranks, each row's
+loss is divided by the rows of the *global* batch, and the mean over ranks times their number is the sum. Exact resume
+(law 5): the plan depends on (seed, epoch) and dropout on (seed, step, rank), so the step number is the only state
+besides weights and moments.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+
+from textcls import storage
+from textcls.metrics import Counts, summarise
+from textcls.pretrained import local_directory
+from textcls.recipe import Recipe
+from textcls.text import TokenizerFiles
+from textcls.training import checkpoint, plan
+from textcls.training.collate import TokenRows
+from textcls.training.cpu_speed import adapt_to_cpu
+from textcls.training.model import (
+    build_model,
+    build_optimizer,
+    class_weights,
+    clip_gradients,
+    learning_rate,
+    logits_of,
+    row_losses,
+    uses_bf16,
+)
+from textcls.training.progress_display import Pace
+
+# Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
+_CURVE_POINTS = 200
+# The score of a checkpoint that was not validated: below any metric, so that it is never kept as the best.
+_UNSCORED = -1e30
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a worker is told; everything else it computes.
+
+    Attributes:
+        recipe: the resolved recipe.
+        labels: label names in id order.
+        tokenizer: its padding id fills batches.
+        blocks: split name -> object references of token tables.
+        class_counts: training rows of each class, in id order.
+        run_id: names the run in its checkpoints.
+        attempt_uri: where Ray Train keeps this attempt's checkpoints.
+        resume_uri: checkpoint of an earlier attempt to continue from, or "".
+        threads: CPU threads of this worker.
+        board: handle of the progress board.
+    """
+
+    recipe: Recipe
+    labels: tuple[str, ...]
+    tokenizer: TokenizerFiles
+    blocks: dict[str, list[Any]]
+    class_counts: list[int]
+    run_id: str
+    attempt_uri: str
+    resume_uri: str
+    threads: int
+    board: Any
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What rank 0 returns.
+
+    Attributes:
+        progress: state after the last step.
+        test: test counts of the best checkpoint.
+        bf16: whether matrix products ran in bfloat16.
+        world_size: workers that finished the run.
+        device: "cpu" or the GPU's name.
+        first_step_at: Unix time at which this process had done its first optimizer step, or None.
+    """
+
+    progress: checkpoint.Progress
+    test: Counts
+    bf16: bool
+    world_size: int
+    device: str
+    first_step_at: float | None
+
+
+def train_worker(config: dict[str, Any]) -> TrainOutcome:
+    """Runs the loop on this rank; what Ray Train calls."""
+    return _Worker(config["task"]).run()
+
+
+class _Worker:
+    """One rank's model, data and progress."""
+
+    def __init__(self, task: WorkerTask) -> None:
+        self.task, self.spec = task, task.recipe.train
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        torch.set_num_threads(task.threads)  # Ray leaves one thread a process where OMP_NUM_THREADS is not set
+        self.bf16 = uses_bf16(self.spec.precision, self.device)
+        self.data = {name: TokenRows(ray.get(blocks)) for name, blocks in task.blocks.items()}
+
+        self.model = build_model(
+            local_directory(task.recipe.model),
+            task.labels,
+            task.recipe.model,
+            pad_id=task.tokenizer.pad_id,
+            seed=self.spec.seed,
+        )
+        if self.device.type == "cpu":
+            adapt_to_cpu(self.model, alone=self.world_size == 1)
+        # Wrapped for data parallelism if there are several ranks; `model` stays the bare module.
+        self.wrapped = ray.train.torch.prepare_model(
+            self.model, parallel_strategy_kwargs={"gradient_as_bucket_view": True}
+        )
+        self.optimizer = build_optimizer(self.model, self.spec)
+        self.progress = self._restore()
+        self.weights_C = class_weights(task.class_counts, self.spec.class_weights, self.device)
+
+        self.steps_per_epoch = plan.steps_per_epoch(len(self.data["train"]), self.spec.rows_per_step)
+        self.total_steps = self.steps_per_epoch * self.spec.epochs
+        self.curve_every = max(1, self.total_steps // _CURVE_POINTS)
+        # Loss, padded tokens and tokens of this rank since the last merge; kept on the device, so that no step waits.
+        self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.first_step_at: float | None = None
+        self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
+
+    def _restore(self) -> checkpoint.Progress:
+        """Continues from Ray's latest checkpoint of this attempt, else from an earlier attempt's, else from nothing."""
+        latest = ray.train.get_checkpoint()
+        if latest is None and not self.task.resume_uri:
+            return checkpoint.Progress()
+        with latest.as_directory() if latest else checkpoint.local_copy(self.task.resume_uri) as directory:
+            return checkpoint.read_checkpoint(directory, self.model, self.optimizer, run_id=self.task.run_id)
+
+    def run(self) -> TrainOutcome:
+        progress = self.progress
+        while progress.epoch < self.spec.epochs and not progress.stopped_early:
+            last = (progress.epoch + 1) * self.steps_per_epoch
+            for batch in self._remaining_batches():
+                self._step(batch)
+                every = self.spec.checkpoint_every_steps
+                if every and progress.step % every == 0 and progress.step != last:
+                    self._keep_checkpoint(_UNSCORED)
+            self._end_epoch()
+        return TrainOutcome(
+            progress=progress,
+            test=self._score_best("test"),
+            bf16=self.bf16,
+            world_size=self.world_size,
+            device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            first_step_at=self.first_step_at,
+        )
+
+    def _remaining_batches(self) -> Iterator[np.ndarray]:
+        """Rows of each global batch from where the run is to the end of the epoch."""
+        epoch, lengths = self.progress.epoch, self.data["train"].lengths
+        batches = plan.epoch_batches(lengths, self.spec.seed, epoch, self.spec.rows_per_step)
+        for i in range(self.progress.step - epoch * self.steps_per_epoch, len(batches)):
+            yield batches[i]
+
+    def _step(self, batch: np.ndarray) -> None:
+        started, step, data = time.perf_counter(), self.progress.step, self.data["train"]
+        torch.manual_seed(_step_seed(self.spec.seed, step, self.rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.total_steps, self.spec)
+        share = plan.share_of(batch, data.lengths, self.rank, self.world_size)
+        # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
+        weight = 1 / len(batch) if len(share) else 0.0
+        parts = plan.micro_batches(
+            share if len(share) else batch[:1], data.lengths, self.spec.max_tokens_per_micro_batch
+        )
+        self.wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        padded = 0
+        for i, rows in enumerate(parts):
+            micro = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
+            with self._synchronised(i == len(parts) - 1):
+                logits_BC = logits_of(self.wrapped, micro, bf16=self.bf16)
+                losses_B = row_losses(logits_BC, micro.labels_B, self.weights_C, self.spec.label_smoothing)
+                loss = losses_B.sum() * weight
+                (loss * self.world_size).backward()
+            self.open_totals[0] += loss.detach() * len(batch)
+            padded += micro.input_ids_BL.numel()
+        clip_gradients(self.model, self.spec.max_grad_norm)
+        self.optimizer.step()
+        self.open_totals[1] += padded if len(share) else 0
+        self.open_totals[2] += int(data.lengths[share].sum())
+
+        progress = self.progress
+        progress.step += 1
+        progress.rows += len(batch)
+        progress.open_rows += len(batch)
+        progress.seconds += time.perf_counter() - started
+        self.first_step_at = self.first_step_at or time.time()
+        loss_now = None
+        if progress.step % self.curve_every == 0 or progress.step == self.total_steps:
+            loss_now = self._extend_curve()
+        self.pace.step(progress.step, int(data.lengths[batch].sum()), loss_now)
+
+    def _synchronised(self, last_part: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are averaged over the ranks once a step, with its last part."""
+        if last_part or self.wrapped is self.model:
+            return contextlib.nullcontext()
+        no_sync: contextlib.AbstractContextManager[None] = self.wrapped.no_sync()
+        return no_sync
+
+    def _merge_totals(self) -> None:
+        """Adds every rank's open totals to the progress."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(self.open_totals)
+        loss, padded, real = self.open_totals.tolist()
+        self.progress.open_loss += loss
+        self.progress.padded_tokens += int(padded)
+        self.progress.real_tokens += int(real)
+        self.open_totals.zero_()
+
+    def _extend_curve(self) -> float:
+        self._merge_totals()
+        progress = self.progress
+        mean = progress.open_loss / progress.open_rows
+        progress.curve.append((progress.step, mean))
+        progress.open_loss, progress.open_rows = 0.0, 0
+        return mean
+
+    def _end_epoch(self) -> None:
+        """Validates, keeps a checkpoint, decides whether to go on."""
+        progress = self.progress
+        progress.epoch += 1
+        result = summarise(self._score("val"), self.task.labels)
+        val = {"macro_f1": result["macro_f1"], "accuracy": result["accuracy"]["value"], "loss": result["log_loss"]}
+        score = -val["loss"] if self.spec.select_by == "loss" else val[self.spec.select_by]
+        progress.history.append({"epoch": progress.epoch, "step": progress.step, **val})
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_step, progress.stale_epochs = score, progress.step, 0
+            progress.best_uri = storage.join(self.task.attempt_uri, _directory_of(progress.step))
+        else:
+            progress.stale_epochs += 1
+        progress.stopped_early = self.spec.patience is not None and progress.stale_epochs >= self.spec.patience
+        self.pace.line(
+            f"epoch {progress.epoch} of {self.spec.epochs}: validation macro F1 {val['macro_f1']:.4f} · "
+            f"accuracy {val['accuracy']:.4f} · loss {val['loss']:.4f}"
+        )
+        self._keep_checkpoint(score)
+
+    def _keep_checkpoint(self, score: float) -> None:
+        """Writes a checkpoint on rank 0 and hands it to Ray Train, which uploads it while training goes on."""
+        self._merge_totals()
+        kept = None
+        if self.rank == 0:
+            directory = tempfile.mkdtemp(prefix="textcls-checkpoint-")
+            checkpoint.write_checkpoint(directory, self.model, self.optimizer, self.progress, run_id=self.task.run_id)
+            kept = ray.train.Checkpoint.from_directory(directory)
+        ray.train.report(
+            {"score": score, "step": self.progress.step},
+            checkpoint=kept,
+            checkpoint_dir_name=_directory_of(self.progress.step),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def _score(self, split: str) -> Counts:
+        """Counts over all rows of a split, each scored once by one rank."""
+        data = self.data[split]
+        counts = Counts.zero(len(self.task.labels))
+        batches = plan.micro_batches(np.arange(len(data)), data.lengths, self.spec.max_tokens_per_micro_batch)
+        # The bare module: ranks may hold different numbers of batches, and the wrapper would wait for its peers.
+        self.model.eval()
+        with torch.inference_mode():
+            for rows in batches[self.rank :: self.world_size]:
+                batch = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
+                probabilities_BC = logits_of(self.model, batch, bf16=self.bf16).softmax(-1)
+                counts += Counts.of(probabilities_BC.cpu().numpy(), batch.labels_B.cpu().numpy())
+        if self.world_size > 1:
+            merged = torch.from_numpy(counts.to_vector()).to(self.device)
+            torch.distributed.all_reduce(merged)
+            counts = Counts.from_vector(merged.cpu().numpy(), len(self.task.labels))
+        return counts
+
+    def _score_best(self, split: str) -> Counts:
+        """Counts of the best checkpoint, with the weights as they were kept."""
+        ray.train.get_all_reported_checkpoints()  # waits until every upload has ended
+        with checkpoint.local_copy(self.progress.best_uri) as directory:
+            checkpoint.check_checkpoint(directory, run_id=self.task.run_id)
+            checkpoint.read_weights(directory, self.model)
+        return self._score(split)
+
+
+def _directory_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
