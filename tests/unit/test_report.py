@@ -1,4 +1,4 @@
-"""What textcls/report.py shows, and that no label or gap in the report can spoil it."""
+"""What textcls/report.py and report_chart.py show, and that no label or gap in the report can spoil it."""
 
 import copy
 import io
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from textcls.metrics import Counts, summarise
-from textcls.report import PLAIN_WIDTH, PNG_SIZE, confused_pairs, draw_report, print_report
+from textcls.report import PLAIN_WIDTH, confused_pairs, print_report
+from textcls.report_chart import PNG_SIZE, draw_report
 
 NASTY = [
     "[bold]red[/bold]",

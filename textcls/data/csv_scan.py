@@ -3,9 +3,9 @@
 In: a byte range of an uncompressed file in an encoding that holds ASCII. Out: a `Scan`. Not here: what is made of the
 scans (csv_shards.py).
 
-csv reads physical lines (\\n, \\r or \\r\\n). Where a line starts, its parser is in one of two states: OUTSIDE (a record
-starts here) or INSIDE a quoted cell. So a range of whole lines is a function from state to state, and ranges are
-scanned in parallel and chained. Within a line only runs of quotes matter, and of these only the odd ones:
+csv reads physical lines (\\n, \\r or \\r\\n). Where a line starts, its parser is in one of two states: OUTSIDE (a
+record starts here) or INSIDE a quoted cell. So a range of whole lines is a function from state to state, and ranges
+are scanned in parallel and chained. Within a line only runs of quotes matter, and of these only the odd ones:
 
     after a delimiter or a line end   a quote opens a cell outside, and closes it inside: the state toggles
     after anything else               a quote is plain text outside, and closes the cell inside: the state is OUTSIDE
@@ -52,7 +52,7 @@ class Scan(NamedTuple):
 
 
 def scan_range(
-    uri: str, delimiter: str, start: int, stop: int, *, quoted: bool = True, piece_bytes: int = _PIECE_BYTES
+    uri: str, delimiter: str, start: int, stop: int, quoted: bool = True, *, piece_bytes: int = _PIECE_BYTES
 ) -> Scan:
     """What the physical lines that start in bytes [start, stop) do to the parser.
 

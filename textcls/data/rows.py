@@ -9,7 +9,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
-from textcls.data.csv_shards import CellTooLong, Fields, Layout
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_shards import CellTooLong, Fields
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 

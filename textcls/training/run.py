@@ -19,7 +19,7 @@ from textcls.errors import DataError
 from textcls.metrics import summarise
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
-from textcls.report import draw_report
+from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.run_dir import RunDir
 from textcls.training.trainer import fit, plan_workers, publish_bundle

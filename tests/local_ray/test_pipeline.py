@@ -1,0 +1,137 @@
+"""Laws 1 to 3 on the real data graph. `pytest tests/local_ray/test_pipeline.py`"""
+
+import csv
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.data import pipeline
+from textcls.data.pipeline import PreparedData, ReadData
+from textcls.text import prepare_tokenizer
+
+
+def read(recipe) -> ReadData:
+    return ReadData(recipe, prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64))
+
+
+def rows_of(prepared: PreparedData) -> dict[str, list[tuple[tuple[int, ...], int]]]:
+    """Split -> (token ids, label id) of each row, in order."""
+    found = {}
+    for name, blocks in prepared.blocks.items():
+        tables = ray.get(blocks)
+        found[name] = [(tuple(row["input_ids"]), row["label"]) for table in tables for row in table.to_pylist()]
+    return found
+
+
+def nasty(path: Path) -> Path:
+    """Good rows among rejects of every kind, duplicates and empty lines."""
+    rows = [
+        "text,label,n",
+        *(f'"good film {i}\nindeed",positive,{i}' for i in range(40)),
+        *(f"bad film {i},negative,{i}" for i in range(40)),
+        ",positive,1",
+        "no label,,1",
+        "",
+        "too,many,fields,here",
+        "short,row",
+        "GOOD   film 3 indeed,positive,9",
+        '"quoted ""thing""",negative,2',
+        'bare "quote" here,positive,2',
+    ]
+    path.write_bytes("\r\n".join(rows).encode() + b"\r\nbroken \xff bytes,negative,3\r\n")
+    return path
+
+
+def test_every_row_is_accounted_for(tiny_model_dir, tmp_path):
+    recipe = small_recipe(tiny_model_dir, nasty(tmp_path / "n.csv"), "data.max_reject_fraction=0.2")
+    data = read(recipe)
+    prepared = data.divide()
+    with (tmp_path / "n.csv").open(newline="", errors="surrogateescape") as file:
+        expected = sum(1 for row in csv.reader(file) if row) - 1
+    account = prepared.account
+    assert account.read == expected
+    assert account.balances()
+    assert account.duplicates == 1
+    assert account.reject_reasons == {"missing_text": 1, "missing_label": 1, "ragged_row": 2, "undecodable": 1}
+    rejects = [row for table in data.rejects() for row in table.to_pylist()]
+    assert [(r["line"], r["reason"]) for r in rejects] == [
+        (122, "missing_text"),
+        (123, "missing_label"),
+        (125, "ragged_row"),
+        (126, "ragged_row"),
+        (130, "undecodable"),
+    ]
+    assert {r["file"] for r in rejects} == {str(tmp_path / "n.csv")}
+
+
+@pytest.mark.parametrize("shard_bytes", [100, 777, 5000])
+def test_shards_change_nothing(tiny_model_dir, tmp_path, shard_bytes):
+    path = write_reviews(tmp_path / "r.csv", 300)
+    whole = read(small_recipe(tiny_model_dir, path)).divide()
+    cut = read(small_recipe(tiny_model_dir, path, f"data.shard_bytes={shard_bytes}")).divide()
+    assert rows_of(cut) == rows_of(whole)
+    assert cut.account == whole.account
+
+
+def test_split_does_not_depend_on_order_or_layout_of_files(tiny_model_dir, tmp_path):
+    path = write_reviews(tmp_path / "all.csv", 300)
+    header, *rows = csv.reader(io.StringIO(path.read_text()))
+    random.Random(1).shuffle(rows)
+    names = []
+    for i in range(3):
+        name = tmp_path / f"part{i}.csv"
+        with name.open("w", newline="") as file:
+            csv.writer(file, delimiter=",;\t"[i], lineterminator="\r\n").writerows([header, *rows[i::3]])
+        names.append(str(name))
+    one = read(small_recipe(tiny_model_dir, path)).divide()
+    many = read(small_recipe(tiny_model_dir, path, f"data.csv={names}")).divide()
+    for name in ("train", "val", "test"):
+        assert sorted(rows_of(one)[name]) == sorted(rows_of(many)[name])
+
+
+def test_hash_ranges_change_nothing(tiny_model_dir, tmp_path, monkeypatch):
+    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 300), "data.shard_bytes=3000")
+    data = read(recipe)
+    one = data.divide()
+    monkeypatch.setattr(pipeline, "_ROWS_PER_PART", 40)
+    assert rows_of(data.divide()) == rows_of(one)
+
+
+def test_a_text_under_two_labels_is_reported_and_stays_in_one_split(tiny_model_dir, tmp_path):
+    path = write_reviews(tmp_path / "r.csv", 100)
+    with path.open("a") as file:
+        file.write("The same thing,positive\nthe  SAME thing,negative\n" * 3)
+    prepared = read(small_recipe(tiny_model_dir, path, "data.on_duplicate=keep_all")).divide()
+    assert prepared.conflicts[0] == 1
+    assert prepared.conflicts[1][0].startswith(str(path) + ":")
+    counts = {name: len(rows) - len({ids for ids, _ in rows}) for name, rows in rows_of(prepared).items()}
+    assert sorted(counts.values()) == [0, 0, 5]
+
+
+def test_where_and_label_map_choose_rows_before_they_are_read(tiny_model_dir, tmp_path):
+    path = tmp_path / "w.csv"
+    path.write_text("text,label,source\n" + "".join(f"review {i},{i % 2},{'ab'[i % 3 == 0]}\n" for i in range(90)))
+    prepared = read(
+        small_recipe(tiny_model_dir, path, "data.where.source=a", "data.label_map={'0': bad, '1': good}")
+    ).divide()
+    assert prepared.labels == ("bad", "good")
+    assert (prepared.account.read, prepared.account.outside_where) == (60, 30)
+    assert prepared.account.balances()
+
+
+def test_token_counts_are_those_before_the_cut(tiny_model_dir, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("text,label\n" + "".join(f"{'film ' * n}{n},{n % 2}\n" for n in range(1, 61)))
+    recipe = small_recipe(tiny_model_dir, path)
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
+    prepared = ReadData(recipe, tokenizer).divide()
+    lengths = [len(ids) for rows in rows_of(prepared).values() for ids, _ in rows]
+    assert max(lengths) == 32
+    assert prepared.tokens["truncated_rows"] == sum(1 for n in range(1, 61) if n + 2 + len(str(n)) > 32)
+    assert prepared.tokens["percentiles"]["100"] == 64
+    assert np.isclose(prepared.tokens["truncated_fraction"], prepared.tokens["truncated_rows"] / 60)
