@@ -27,7 +27,8 @@ import ray
 
 from textcls import storage
 from textcls.data import split
-from textcls.data.csv_shards import Layout, Shard, plan_shards, read_shard
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_shards import Shard, plan_shards, read_shard
 from textcls.data.rows import CleanRow, Reject, RowCleaner
 from textcls.labels import label_order
 from textcls.recipe import DataSpec, Recipe, TextSpec
@@ -183,8 +184,12 @@ class ReadData:
         described = [_describe.remote(block) for block in self._blocks]
         self._keys = [keys for _, keys in described]
         self.summary = BlockSummary()
-        for summary, _ in described:
-            self.summary.add(ray.get(summary))
+        self._with_rejects = []
+        for block, (summary, _) in zip(self._blocks, described, strict=True):
+            found: BlockSummary = ray.get(summary)
+            self.summary.add(found)
+            if found.rejects:
+                self._with_rejects.append(block)
         self.seconds = time.monotonic() - started
 
     def fingerprint(self) -> str:
@@ -197,10 +202,8 @@ class ReadData:
 
     def rejects(self) -> Iterator[pa.Table]:
         """Tables (file, line, column, reason, value) of every reject, in row order, block by block."""
-        for block in self._blocks:
-            table = ray.get(_rejects_of.remote(block, self.files))
-            if table.num_rows:
-                yield table
+        for block in self._with_rejects:
+            yield ray.get(_rejects_of.remote(block, self.files))
 
     def divide(self) -> PreparedData:
         """Divides the rows into splits; the text blocks are let go of as soon as they are divided."""

@@ -127,7 +127,7 @@ def assign(part: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     split = np.full(len(part.label), TRAIN, np.int8)
     split[position < cuts[part.label, 1]] = VAL
     split[position < cuts[part.label, 0]] = TEST
-    of_row = split[part.group_of_row]
+    of_row: np.ndarray = split[part.group_of_row]
     if not part.keep_all:
         of_row[~part.first] = DUPLICATE
     return of_row

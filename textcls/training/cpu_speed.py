@@ -32,7 +32,7 @@ def adapt_to_cpu(model: Any, *, alone: bool) -> None:
     words = model.get_input_embeddings()
     if alone and type(words) is torch.nn.Embedding and not words.sparse and words.max_norm is None:
         words.__class__ = _Embedding
-        words.begin()
+        words.__dict__.update(_kept_gradient=None, _touched=[])
     if model.config._attn_implementation == "sdpa":
         from transformers import AttentionInterface
         from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -84,12 +84,10 @@ def _attention(
 
 
 class _Embedding(torch.nn.Embedding):
+    """An embedding that keeps its gradient's memory; made from a plain one by `adapt_to_cpu`."""
+
     _kept_gradient: torch.Tensor | None
     _touched: list[torch.Tensor]
-
-    def begin(self) -> None:
-        """Takes the place of `__init__`: an embedding becomes one of these after it was made."""
-        self._kept_gradient, self._touched = None, []
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if not torch.is_grad_enabled():

@@ -164,7 +164,8 @@ def _write_account(run: RunDir, account: Account, rejects: Iterator[pa.Table]) -
 
 def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> dict[str, Any]:
     progress = outcome.progress
-    baseline = ray.get(_baseline.remote(recipe, prepared.labels, prepared.texts, prepared.blocks))
+    rows = {"train": prepared.account.train, "test": prepared.account.test}
+    baseline = ray.get(_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks))
     return {
         "test": summarise(outcome.test, prepared.labels),
         "baseline": baseline,
@@ -190,13 +191,24 @@ def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> di
 
 @ray.remote
 def _baseline(
-    recipe: Recipe, labels: tuple[str, ...], texts: dict[str, list[Any]], blocks: dict[str, list[Any]]
+    recipe: Recipe,
+    labels: tuple[str, ...],
+    rows: dict[str, int],
+    texts: dict[str, list[Any]],
+    blocks: dict[str, list[Any]],
 ) -> Any:
     """The baseline's result, in a process of its own: the driver holds no texts."""
-    from textcls.training.baseline import train_baseline
+    from textcls.training.baseline import MAX_ROWS, train_baseline
 
     def column(source: dict[str, list[Any]], split: str, name: str) -> list[Any]:
-        return [value for table in ray.get(source[split]) for value in table[name].to_pylist()]
+        """Every n-th value, so that at most MAX_ROWS are ever held; one block at a time."""
+        stride, first = -(-rows[split] // MAX_ROWS), 0
+        values: list[Any] = []
+        for block in source[split]:
+            found = ray.get(block)[name]
+            values += found.take(pa.array(range(-first % stride, len(found), stride), pa.int64())).to_pylist()
+            first += len(found)
+        return values
 
     return train_baseline(
         column(texts, "train", "text"),

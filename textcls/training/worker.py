@@ -9,7 +9,6 @@ loss is divided by the rows of the *global* batch, and the mean over ranks times
 besides weights and moments.
 """
 
-import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,17 +30,9 @@ from textcls.text import TokenizerFiles
 from textcls.training import checkpoint, plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
-from textcls.training.model import (
-    build_model,
-    build_optimizer,
-    class_weights,
-    clip_gradients,
-    learning_rate,
-    logits_of,
-    row_losses,
-    uses_bf16,
-)
+from textcls.training.model import build_model, build_optimizer, class_weights, logits_of, uses_bf16
 from textcls.training.progress_display import Pace
+from textcls.training.step import Stepper
 
 # Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
 _CURVE_POINTS = 200
@@ -131,10 +122,21 @@ class _Worker:
         )
         self.optimizer = build_optimizer(self.model, self.spec)
         self.progress = self._restore()
-        self.weights_C = class_weights(task.class_counts, self.spec.class_weights, self.device)
-
         self.steps_per_epoch = plan.steps_per_epoch(len(self.data["train"]), self.spec.rows_per_step)
         self.total_steps = self.steps_per_epoch * self.spec.epochs
+        self.stepper = Stepper(
+            model=self.model,
+            wrapped=self.wrapped,
+            optimizer=self.optimizer,
+            data=self.data["train"],
+            spec=self.spec,
+            weights_C=class_weights(task.class_counts, self.spec.class_weights, self.device),
+            total_steps=self.total_steps,
+            pad_id=task.tokenizer.pad_id,
+            bf16=self.bf16,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
         self.curve_every = max(1, self.total_steps // _CURVE_POINTS)
         # Loss, padded tokens and tokens of this rank since the last merge; kept on the device, so that no step waits.
         self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
@@ -176,34 +178,11 @@ class _Worker:
             yield batches[i]
 
     def _step(self, batch: np.ndarray) -> None:
-        started, step, data = time.perf_counter(), self.progress.step, self.data["train"]
-        torch.manual_seed(_step_seed(self.spec.seed, step, self.rank))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.total_steps, self.spec)
-        share = plan.share_of(batch, data.lengths, self.rank, self.world_size)
-        # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
-        weight = 1 / len(batch) if len(share) else 0.0
-        parts = plan.micro_batches(
-            share if len(share) else batch[:1], data.lengths, self.spec.max_tokens_per_micro_batch
+        started, progress = time.perf_counter(), self.progress
+        cost = self.stepper(progress.step, batch)
+        self.open_totals += torch.stack(
+            [cost.loss_sum, *cost.loss_sum.new_tensor([cost.padded_tokens, cost.real_tokens])]
         )
-        self.wrapped.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        padded = 0
-        for i, rows in enumerate(parts):
-            micro = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
-            with self._synchronised(i == len(parts) - 1):
-                logits_BC = logits_of(self.wrapped, micro, bf16=self.bf16)
-                losses_B = row_losses(logits_BC, micro.labels_B, self.weights_C, self.spec.label_smoothing)
-                loss = losses_B.sum() * weight
-                (loss * self.world_size).backward()
-            self.open_totals[0] += loss.detach() * len(batch)
-            padded += micro.input_ids_BL.numel()
-        clip_gradients(self.model, self.spec.max_grad_norm)
-        self.optimizer.step()
-        self.open_totals[1] += padded if len(share) else 0
-        self.open_totals[2] += int(data.lengths[share].sum())
-
-        progress = self.progress
         progress.step += 1
         progress.rows += len(batch)
         progress.open_rows += len(batch)
@@ -212,14 +191,7 @@ class _Worker:
         loss_now = None
         if progress.step % self.curve_every == 0 or progress.step == self.total_steps:
             loss_now = self._extend_curve()
-        self.pace.step(progress.step, int(data.lengths[batch].sum()), loss_now)
-
-    def _synchronised(self, last_part: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients are averaged over the ranks once a step, with its last part."""
-        if last_part or self.wrapped is self.model:
-            return contextlib.nullcontext()
-        no_sync: contextlib.AbstractContextManager[None] = self.wrapped.no_sync()
-        return no_sync
+        self.pace.step(progress.step, int(self.data["train"].lengths[batch].sum()), loss_now)
 
     def _merge_totals(self) -> None:
         """Adds every rank's open totals to the progress."""
@@ -304,7 +276,3 @@ class _Worker:
 
 def _directory_of(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,173 @@
+"""Training speed beside the tutorial's loop, on the same rows, machine and threads: `python jobs/bench/train_speed.py`
+
+The tutorial's loop pads every row to 128 tokens and runs float32 with Adam, 32 rows a step. textcls runs the steps its
+workers run (`textcls.training.step`), with the quickstart's settings. The two alternate, several rounds; a ratio is of
+one round. Also measured: the machine's matrix-product peak, which tells what is left.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from textcls import pretrained, storage
+from textcls.data.csv_shards import plan_shards, read_shard
+from textcls.data.rows import CleanRow, RowCleaner
+from textcls.recipe import Recipe, parse_recipe
+from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
+from textcls.training import plan
+from textcls.training.collate import TokenRows
+from textcls.training.cpu_speed import adapt_to_cpu
+from textcls.training.model import build_model, build_optimizer, uses_bf16
+from textcls.training.step import Stepper
+
+_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
+_LABELS = ("negative", "positive")
+
+
+def main() -> None:
+    """Prints the rounds, the medians and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
+    parser.add_argument("--max-tokens", type=int, default=128, help="of textcls; the tutorial's is 128 always")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--steps", type=int, default=40, help="of textcls in a round; the tutorial takes a tenth")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = parse_recipe(
+        _RECIPE.read_text(), [f"data.where.source={arguments.source}", f"text.max_tokens={arguments.max_tokens}"]
+    )
+    directory = pretrained.local_directory(recipe.model)
+    tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=512)
+    data = _rows(recipe, tokenizer)
+    print(
+        f"{len(data):,} rows of {arguments.source}, {data.lengths.mean():.1f} tokens each, {arguments.threads} threads"
+    )
+    epoch = plan.epoch_batches(data.lengths, 42, 0, 32)
+    print(f"padded / real tokens of an epoch: {plan.padding_ratio(epoch, data.lengths):.4f}")
+
+    tutorial = _tutorial(directory, data, tokenizer)
+    textcls = _textcls(recipe, directory, data, tokenizer)
+    rates: dict[str, list[float]] = {"tutorial": [], "textcls": []}
+    for round_ in range(arguments.rounds):
+        rates["tutorial"].append(_rows_per_s(tutorial, max(2, arguments.steps // 10)))
+        rates["textcls"].append(_rows_per_s(textcls, arguments.steps))
+        one, other = rates["textcls"][-1], rates["tutorial"][-1]
+        print(f"round {round_ + 1}: tutorial {other:.1f} rows/s, textcls {one:.1f} rows/s, ratio {one / other:.2f}")
+    ratios = [one / other for one, other in zip(rates["textcls"], rates["tutorial"], strict=True)]
+    for name, values in rates.items():
+        print(f"{name}: median {statistics.median(values):.1f} rows/s ({min(values):.1f} to {max(values):.1f})")
+    print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+    bf16 = uses_bf16("auto", torch.device("cpu"))
+    peak = _matrix_peak(torch.bfloat16 if bf16 else torch.float32)
+    per_row = 6 * _encoder_weights(recipe, directory, tokenizer) * mean
+    used = statistics.median(rates["textcls"]) * per_row
+    print(
+        f"matrix products: textcls does {used / 1e9:.0f} GFLOP/s of useful work (6 x encoder weights x real tokens); "
+        f"the peak of a 1024-cube product in {'bf16' if bf16 else 'fp32'} is {peak / 1e9:.0f} GFLOP/s "
+        f"({used / peak:.0%})"
+    )
+
+
+def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
+    """The source's rows as training sees them, read in this process."""
+    layouts, shards = plan_shards(storage.expand(recipe.data.csv), recipe.data)
+    clean = RowCleaner(layouts[0], recipe.data, recipe.text)
+    outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
+    rows = [row for row in outcomes if isinstance(row, CleanRow)]
+    rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
+    ids, _ = TextEncoder(tokenizer)([row.text for row in rows])
+    labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
+    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label": labels})])
+
+
+def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
+    """One step of the tutorial's loop at a time."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        directory, num_labels=2, dtype=torch.float32
+    )
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-5)
+    for first in itertools.cycle(range(0, len(data) - 32, 32)):
+        rows = np.arange(first, first + 32)
+        batch = data.batch(rows, tokenizer.pad_id)
+        width = batch.input_ids_BL.shape[1]
+        ids = torch.full((32, 128), tokenizer.pad_id)
+        ids[:, : min(width, 128)] = batch.input_ids_BL[:, :128]
+        mask = torch.from_numpy((np.arange(128) < data.lengths[rows][:, None]).astype(np.int64))
+        optimizer.zero_grad()
+        model(input_ids=ids, attention_mask=mask, labels=batch.labels_B).loss.backward()
+        optimizer.step()
+        yield
+
+
+def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
+    """One step of textcls at a time."""
+    model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
+    adapt_to_cpu(model, alone=True)
+    stepper = Stepper(
+        model=model,
+        wrapped=model,
+        optimizer=build_optimizer(model, recipe.train),
+        data=data,
+        spec=recipe.train,
+        weights_C=None,
+        total_steps=10**6,
+        pad_id=tokenizer.pad_id,
+        bf16=uses_bf16(recipe.train.precision, torch.device("cpu")),
+    )
+    step = 0
+    for epoch in itertools.count():
+        for batch in plan.epoch_batches(data.lengths, 42, epoch, 32):
+            stepper(step, batch)
+            step += 1
+            yield
+
+
+def _rows_per_s(steps: Iterator[None], number: int) -> float:
+    next(steps)  # the first step after the other loop ran finds cold caches
+    started = time.perf_counter()
+    for _ in range(number):
+        next(steps)
+    return number * 32 / (time.perf_counter() - started)
+
+
+def _encoder_weights(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> int:
+    """Weights that multiply every token: all but the embeddings."""
+    model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
+    return sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+
+
+def _matrix_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of a product of two 1024 x 1024 matrices, the best of several."""
+    one, other = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
+    product: Callable[[], torch.Tensor] = lambda: one @ other  # noqa: E731
+    product()
+    best = float("inf")
+    for _ in range(20):
+        started = time.perf_counter()
+        for _ in range(5):
+            product()
+        best = min(best, (time.perf_counter() - started) / 5)
+    return 2 * 1024**3 / best
+
+
+if __name__ == "__main__":
+    main()

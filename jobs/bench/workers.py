@@ -1,0 +1,40 @@
+"""One CPU worker with all threads beside several with one each, through the real job: `python jobs/bench/workers.py`
+
+Trains one epoch of the quickstart each way, in turn, several rounds. This is what `scale.workers: auto` rests on.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from textcls.recipe import parse_recipe
+from textcls.training.run import train
+
+_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
+
+
+def main() -> None:
+    """Prints rows/s of the training loop for each arrangement, and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    cpus = os.cpu_count() or 1
+    rates: dict[int, list[float]] = {1: [], cpus: []}
+    for round_ in range(parser.parse_args().rounds):
+        for workers, measured in rates.items():
+            settings = [f"scale.workers={workers}", f"scale.cpus_per_worker={cpus // workers}", "train.epochs=1"]
+            recipe = parse_recipe(_RECIPE.read_text(), settings)
+            with tempfile.TemporaryDirectory() as out:
+                report = train(recipe, out, resume=False, say=lambda line: None)
+            measured.append(report["speed"]["rows_per_s"])
+            print(f"round {round_ + 1}: {workers} x {cpus // workers} threads: {measured[-1]:.1f} rows/s", flush=True)
+    one, many = (statistics.median(measured) for measured in rates.values())
+    print(f"1 x {cpus}: {one:.1f} rows/s; {cpus} x 1: {many:.1f} rows/s; ratio {one / many:.2f}")
+
+
+if __name__ == "__main__":
+    main()

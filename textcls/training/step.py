@@ -1,0 +1,93 @@
+"""One optimizer step on one rank's share of a global batch.
+
+In: the rows of a global batch. Out: moved weights, and what the step cost. Not here: which rows (plan.py), when to
+stop, validate or keep a checkpoint (worker.py).
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from textcls.recipe import TrainSpec
+from textcls.training import plan
+from textcls.training.collate import TokenRows
+from textcls.training.model import clip_gradients, learning_rate, logits_of, row_losses
+
+
+class StepCost(NamedTuple):
+    """What a step was on this rank: loss summed over its rows (float64, on the device) and the tokens it ran."""
+
+    loss_sum: torch.Tensor
+    padded_tokens: int
+    real_tokens: int
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Runs steps; holds what stays the same from one to the next.
+
+    Attributes:
+        model: the bare module.
+        wrapped: the module that averages gradients over ranks; the bare one if there is one rank.
+        optimizer: over the module's parameters.
+        data: the training rows.
+        spec: the loop's settings.
+        weights_C: class weights, or None.
+        total_steps: steps of the whole run.
+        pad_id: id of the padding token.
+        bf16: whether matrix products run in bfloat16.
+        rank: this process among `world_size`.
+        world_size: processes that share each batch.
+    """
+
+    model: Any
+    wrapped: Any
+    optimizer: torch.optim.Optimizer
+    data: TokenRows
+    spec: TrainSpec
+    weights_C: torch.Tensor | None
+    total_steps: int
+    pad_id: int
+    bf16: bool
+    rank: int = 0
+    world_size: int = 1
+
+    def __call__(self, step: int, batch: np.ndarray) -> StepCost:
+        """Takes step number `step` (0-based) on the rows `batch` (int64 [rows of the global batch])."""
+        torch.manual_seed(_step_seed(self.spec.seed, step, self.rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.total_steps, self.spec)
+        lengths, device = self.data.lengths, next(self.model.parameters()).device
+        share = plan.share_of(batch, lengths, self.rank, self.world_size)
+        # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
+        weight = 1 / len(batch) if len(share) else 0.0
+        parts = plan.micro_batches(share if len(share) else batch[:1], lengths, self.spec.max_tokens_per_micro_batch)
+        self.wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum, padded = torch.zeros((), dtype=torch.float64, device=device), 0
+        for i, rows in enumerate(parts):
+            micro = self.data.batch(rows, self.pad_id).to(device)
+            with self._averaged(i == len(parts) - 1):
+                logits_BC = logits_of(self.wrapped, micro, bf16=self.bf16)
+                losses_B = row_losses(logits_BC, micro.labels_B, self.weights_C, self.spec.label_smoothing)
+                loss = losses_B.sum() * weight
+                (loss * self.world_size).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.detach() * len(batch)
+            padded += micro.input_ids_BL.numel()
+        clip_gradients(self.model, self.spec.max_grad_norm)
+        self.optimizer.step()
+        return StepCost(loss_sum, padded if len(share) else 0, int(lengths[share].sum()))
+
+    def _averaged(self, last_part: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are averaged over the ranks once a step, with its last part."""
+        if last_part or self.wrapped is self.model:
+            return contextlib.nullcontext()
+        no_sync: contextlib.AbstractContextManager[None] = self.wrapped.no_sync()
+        return no_sync
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
