@@ -7,6 +7,9 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import textcls
 
 
 def attached() -> bool:
@@ -22,6 +25,7 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
         verbose: show Ray's own log lines, its workers' included. They are in Ray's session directory in any case.
     """
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():  # a notebook or a test that keeps its own session
         yield
@@ -31,7 +35,10 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     level = logging.INFO if verbose else logging.ERROR
     where = {} if attached() else {"address": "local", "include_dashboard": False}
-    ray.init(logging_level=level, log_to_driver=verbose, **where)
+    # Ray tells its workers of the script's directory (jobs/) and the working directory; textcls lies in neither when
+    # the job is started from elsewhere. `ray job submit --working-dir` brings it to other machines.
+    code = JobConfig(_py_driver_sys_path=[str(Path(textcls.__file__).parent.parent)])
+    ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where)
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:

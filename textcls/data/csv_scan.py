@@ -194,7 +194,9 @@ def _is_line_end(chars: np.ndarray) -> np.ndarray:
 
 
 def _count_line_ends(chars: np.ndarray) -> int:
-    """The sum of `_is_line_end`, sooner where there is no \\r."""
-    if (chars == _CR).any():
-        return int(np.count_nonzero(_is_line_end(chars)))
-    return int(np.count_nonzero(chars == _LF))
+    """The sum of `_is_line_end`, sooner."""
+    newlines, returns = chars == _LF, chars == _CR
+    lines = np.count_nonzero(newlines)
+    if single := np.count_nonzero(returns):
+        lines += single - np.count_nonzero(returns[:-1] & newlines[1:])
+    return int(lines)
