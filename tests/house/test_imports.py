@@ -1,0 +1,146 @@
+"""Who may import whom. Read from the syntax tree, so an import inside a function counts like one at the top."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Every module, top to bottom: a line may import from the lines above it, not from its own and not from those below.
+ORDER = """
+    textcls
+    textcls.errors
+    textcls.recipe textcls.labels textcls.storage textcls.metrics textcls.report textcls.ray_session
+    textcls.text textcls.pretrained textcls.bundle textcls.report_chart
+
+    textcls.data
+    textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
+    textcls.data.csv_shards
+    textcls.data.rows
+    textcls.data.pipeline
+
+    textcls.training
+    textcls.training.plan textcls.training.collate textcls.training.cpu_speed textcls.training.checkpoint
+    textcls.training.baseline textcls.training.progress_display
+    textcls.training.model textcls.training.run_dir
+    textcls.training.step
+    textcls.training.worker
+    textcls.training.trainer
+    textcls.training.run
+
+    textcls.inference
+
+    jobs.train
+"""
+
+# Heavy libraries, and the only modules that may import them.
+IMPORTERS = {
+    "ray": """
+        textcls.ray_session textcls.data.pipeline
+        textcls.training.worker textcls.training.trainer textcls.training.run
+    """,
+    "torch": """
+        textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed
+        textcls.training.checkpoint textcls.training.worker
+    """,
+    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed",
+    "tokenizers": "textcls.text",
+    "sklearn": "textcls.training.baseline",
+    "matplotlib": "textcls.report_chart",
+    "huggingface_hub": "textcls.pretrained",
+}
+
+# Dependencies that no line of ours imports, and why they are declared all the same.
+NOT_IMPORTED = {
+    "pandas": "Ray Data works with it, and pins nothing",
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+# Not jobs/bench: a benchmark may import whatever it measures, and nothing imports a benchmark.
+MODULES = {module_name(path): path for path in [*(ROOT / "textcls").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names a file imports; `from textcls import storage` is `textcls.storage`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in deeper}
+    return found
+
+
+IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
+
+
+def first_parts(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    placed = ORDER.split()
+    assert sorted(placed) == sorted(MODULES)
+
+
+def test_imports_run_one_way() -> None:
+    line_of = {name: number for number, line in enumerate(ORDER.splitlines()) for name in line.split()}
+    backward = [
+        f"{name} imports {other}"
+        for name, imported in IMPORTS.items()
+        for other in imported & set(line_of)
+        if line_of[other] >= line_of.get(name, sys.maxsize)
+    ]
+    assert backward == []
+
+
+def test_every_import_of_ours_names_a_module_that_exists() -> None:
+    ours = {name for imported in IMPORTS.values() for name in imported if name.partition(".")[0] in ("textcls", "jobs")}
+    assert ours - set(MODULES) == set()
+
+
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_a_heavy_library_is_imported_only_where_it_belongs(library: str) -> None:
+    found = {name for name, imported in IMPORTS.items() if library in first_parts(imported)}
+    assert found == set(IMPORTERS[library].split())
+
+
+# --- pyproject.toml --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def distribution(requirement: str) -> str:
+    """Normalised name of a requirement such as `ray[train]==2.60.*`."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project: dict[str, Any]) -> None:
+    declared = {distribution(requirement) for requirement in project["project"]["dependencies"]}
+    libraries = first_parts(set().union(*IMPORTS.values())) - sys.stdlib_module_names - {"textcls", "jobs"}
+    known = packages_distributions()
+    imported = {distribution(known[library][0]) if library in known else library for library in libraries}
+
+    assert imported - declared == set()
+    assert declared - imported == set(NOT_IMPORTED)
+
+
+def test_an_installed_textcls_has_all_packages(project: dict[str, Any]) -> None:
+    packages = sorted(name for name, path in MODULES.items() if path.name == "__init__.py")
+    assert sorted(project["tool"]["setuptools"]["packages"]) == packages

@@ -1,0 +1,331 @@
+"""A file read in parallel gives the rows and the line numbers of Python's `csv` module, however it is cut."""
+
+import bz2
+import csv
+import gzip
+import io
+import pickle
+import random
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_scan import scan_range
+from textcls.data.csv_shards import CellTooLong, Shard, chain, holds_ascii, plan_shards, read_layout, read_shard
+from textcls.errors import DataError
+from textcls.recipe import DataSpec
+from textcls.storage import expand
+
+NASTY_FILES = sorted((Path(__file__).parent.parent / "csv").glob("*.csv"))
+BOM = b"\xef\xbb\xbf"
+LAYOUT = Layout(",", 2, (0, 1))
+PLAIN = {"header": False, "text_columns": "0", "label_column": "1"}
+
+Rows = list[tuple[int, object]]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("csv") / "scratch.csv"
+
+
+def oracle(content: bytes, encoding: str = "utf-8", delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Rows:
+    """What the csv module makes of a file: (first line, fields) of each record that is not an empty line."""
+    text = io.TextIOWrapper(
+        io.BytesIO(content.removeprefix(BOM)), encoding=encoding, errors="surrogateescape", newline=""
+    )
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    rows: Rows = []
+    line = 1
+    previous = csv.field_size_limit(2**31 - 1)
+    try:
+        for fields in reader:
+            if fields:
+                rows.append((line, fields))
+            line = reader.line_num + 1
+    finally:
+        csv.field_size_limit(previous)
+    return rows
+
+
+def shards_of(path: Path, cuts: Sequence[int], layout: Layout, data: DataSpec, piece_bytes: int) -> list[Shard]:
+    bounds = [0, *sorted(cuts), path.stat().st_size]
+    quoted = data.quoting == "minimal"
+    return chain(
+        str(path),
+        0,
+        [
+            scan_range(str(path), layout.delimiter, start, stop, quoted, piece_bytes=piece_bytes)
+            for start, stop in pairwise(bounds)
+        ],
+    )
+
+
+def read_cut(
+    path: Path, cuts: Sequence[int], data: DataSpec, layout: Layout = LAYOUT, piece_bytes: int = 3
+) -> Rows:
+    shards = shards_of(path, cuts, layout, data, piece_bytes)
+    return [row for shard in shards for row in read_shard(shard, layout, data)]
+
+
+# --- law 2 ----------------------------------------------------------------------------------------------------------
+
+PIECES = [
+    *(b'"', b'""', b'"""', b",", b',"', b'",', b"\n", b"\r", b"\r\n", b"\n\n", b'"\n', b'\n"', b'\r"', b'"\r'),
+    *(b"a", b"bc", b" ", b"\x00", b"\xff", b"\xc3", "é☃".encode(), BOM, b'x"y', b"a,b\n", b'"a\nb",c\r\n', b";", b'""""""'),
+]
+contents = st.builds(
+    lambda mark, pieces: mark + b"".join(pieces),
+    st.sampled_from([b"", b"", BOM]),
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=24),
+)
+law = partial(settings, deadline=None, derandomize=True, database=None)
+
+
+@law(max_examples=300)
+@given(content=contents, piece_bytes=st.integers(1, 7), delimiter=st.sampled_from(",;"))
+@example(content=b'a"b,"c\n', piece_bytes=1, delimiter=",")
+@example(content=BOM + b'"a\nb"', piece_bytes=1, delimiter=",")
+@example(content=b'\r\n\r\r"\n"\r', piece_bytes=1, delimiter=",")
+def test_a_file_cut_at_any_byte_gives_the_rows_of_csv(
+    scratch: Path, content: bytes, piece_bytes: int, delimiter: str
+) -> None:
+    scratch.write_bytes(content)
+    data, layout = DataSpec(**PLAIN), Layout(delimiter, 2, (0, 1))
+    expected = oracle(content, delimiter=delimiter)
+    assert list(read_shard(Shard(str(scratch), 0), layout, data)) == expected
+    for cut in range(1, len(content)):
+        assert read_cut(scratch, [cut], data, layout, piece_bytes) == expected
+
+
+@law(max_examples=400)
+@given(content=contents, piece_bytes=st.integers(1, 7), draw=st.data())
+def test_a_file_cut_into_many_ranges_gives_the_rows_of_csv(
+    scratch: Path, content: bytes, piece_bytes: int, draw: st.DataObject
+) -> None:
+    scratch.write_bytes(content)
+    cuts = draw.draw(st.sets(st.integers(1, max(1, len(content) - 1)), max_size=12)) if len(content) > 1 else set()
+    assert read_cut(scratch, sorted(cuts), DataSpec(**PLAIN), piece_bytes=piece_bytes) == oracle(content)
+
+
+@law(max_examples=100)
+@given(content=contents, encoding=st.sampled_from(["latin-1", "cp1252", "koi8-r", "ascii", "utf-8-sig"]))
+def test_every_encoding_that_holds_ascii_can_be_cut(scratch: Path, content: bytes, encoding: str) -> None:
+    scratch.write_bytes(content)
+    data = DataSpec(**PLAIN, encoding=encoding)
+    expected = oracle(content, encoding.removesuffix("-sig"))
+    for cut in range(1, len(content)):
+        assert read_cut(scratch, [cut], data) == expected
+
+
+@law(max_examples=100)
+@given(content=contents)
+def test_without_quoting_every_line_is_a_row(scratch: Path, content: bytes) -> None:
+    scratch.write_bytes(content)
+    data = DataSpec(**PLAIN, quoting="none")
+    expected = oracle(content, quoting=csv.QUOTE_NONE)
+    for cut in range(1, len(content)):
+        assert read_cut(scratch, [cut], data) == expected
+
+
+@law(max_examples=300)
+@given(content=contents, limit=st.integers(1, 6), quoting=st.sampled_from(["minimal", "none"]), draw=st.data())
+def test_a_cell_over_the_limit_costs_its_own_row_only(
+    scratch: Path, content: bytes, limit: int, quoting: str, draw: st.DataObject
+) -> None:
+    scratch.write_bytes(content)
+    data = DataSpec(**PLAIN, max_cell_chars=limit, quoting=quoting)
+    rows = oracle(content, quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL)
+    expected = [
+        (line, "too long" if any(len(cell) > limit for cell in fields) else fields) for line, fields in rows
+    ]
+    cuts = [draw.draw(st.integers(1, len(content) - 1))] if len(content) > 1 else []
+    found = read_cut(scratch, cuts, data)
+    assert [(line, "too long" if isinstance(f, CellTooLong) else f) for line, f in found] == expected
+
+
+@pytest.mark.parametrize("path", NASTY_FILES, ids=lambda path: path.stem)
+def test_nasty_files_give_the_rows_of_csv(path: Path) -> None:
+    encoding = {"latin_1": "latin-1", "utf_16": "utf-16"}.get(path.stem, "utf-8")
+    quoting = "none" if path.stem == "quotes_that_mean_nothing" else "minimal"
+    data = DataSpec(encoding=encoding, quoting=quoting)
+    files = expand([str(path)])
+    layout = read_layout(files[0], data)
+    rows = oracle(
+        path.read_bytes(), encoding, layout.delimiter, csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL
+    )
+    assert rows[0][1] == ["text", "label"]
+    for shard_bytes in range(1, files[0].size_bytes + 1):
+        (layout,), shards = plan_shards(files, data.model_copy(update={"shard_bytes": shard_bytes}))
+        assert [row for shard in shards for row in read_shard(shard, layout, data)] == rows[1:]
+
+
+def test_the_index_of_nasty_files_is_complete() -> None:
+    index = (NASTY_FILES[0].parent / "README.md").read_text()
+    assert [path.name for path in NASTY_FILES] == [
+        line.split("`")[1] for line in index.splitlines() if line.startswith("| `")
+    ]
+
+
+# --- shards ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_of_10_mb_is_read_whole_wherever_it_is_cut(scratch: Path) -> None:
+    cell = ("a line, a comma and \"\"quotes\"\"\r\n" * 320_000).encode()
+    content = b'before,pos\n"' + cell + b'",neg\nafter,pos\n'
+    scratch.write_bytes(content)
+    rng = random.Random(0)
+    expected = oracle(content)
+    for ranges in (2, 7, 40):
+        cuts = sorted(rng.sample(range(1, len(content)), ranges - 1))
+        shards = shards_of(scratch, cuts, LAYOUT, DataSpec(**PLAIN), 2**18)
+        assert 1 <= len(shards) <= 3
+        assert [row for shard in shards for row in read_shard(shard, LAYOUT, DataSpec(**PLAIN))] == expected
+
+
+def test_a_range_inside_one_cell_holds_no_record(scratch: Path) -> None:
+    scratch.write_bytes(b'"' + b"a\n" * 50 + b'",x\nb,y\n')
+    scan = scan_range(str(scratch), ",", 20, 40)
+    assert (scan.lines, scan.end_state) == (10, (0, 1))
+    assert scan.first_record[1] is None
+
+
+def test_a_range_without_a_line_start_changes_nothing(scratch: Path) -> None:
+    scratch.write_bytes(b'x,"' + b'"' * 101 + b"\n")
+    assert scan_range(str(scratch), ",", 5, 50) == (0, (0, 1), (None, None))
+
+
+def test_a_run_of_quotes_longer_than_a_piece_is_one_run(scratch: Path) -> None:
+    for quotes in range(1, 30):
+        content = b'a,"' + b'"' * quotes + b'\nb,c"\nd,e\n'
+        scratch.write_bytes(content)
+        assert read_cut(scratch, [len(content) - 5], DataSpec(**PLAIN), piece_bytes=4) == oracle(content)
+
+
+def test_scans_run_through_the_given_mapper(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "some text,pos\n" * 100)
+    calls: list[int] = []
+
+    def run(function, jobs):  # type: ignore[no-untyped-def]
+        jobs = pickle.loads(pickle.dumps(list(jobs)))
+        calls.append(len(jobs))
+        return [pickle.loads(pickle.dumps(function(*job))) for job in jobs]
+
+    layouts, shards = plan_shards(expand([str(path)]), DataSpec(shard_bytes=100), run=run)
+    assert calls == [-(-path.stat().st_size // 100)] == [len(shards)]
+    assert pickle.loads(pickle.dumps((layouts, shards))) == (layouts, shards)
+    assert [shard.first_line for shard in shards] == sorted({shard.first_line for shard in shards})
+    assert sum(len(list(read_shard(shard, layouts[0], DataSpec()))) for shard in shards) == 100
+
+
+def test_columns_are_found_by_name_in_each_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,pos\n")
+    (tmp_path / "b.csv").write_text("id;label;text\n1;neg;two\n")
+    files = expand([str(tmp_path / "*.csv")])
+    layouts, shards = plan_shards(files, DataSpec())
+    assert layouts == [Layout(",", 2, (0, 1)), Layout(";", 3, (2, 1))]
+    assert [shard.file_index for shard in shards] == [0, 1]
+    assert list(read_shard(shards[1], layouts[1], DataSpec())) == [(2, ["1", "neg", "two"])]
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_a_compressed_file_is_one_shard_with_the_same_rows(tmp_path: Path, suffix: str, compress) -> None:  # type: ignore[no-untyped-def]
+    content = BOM + b'text,label\n"one\nrow",pos\ntwo,neg\n'
+    path = tmp_path / f"rows.csv{suffix}"
+    path.write_bytes(compress(content))
+    (layout,), shards = plan_shards(expand([str(path)]), DataSpec(shard_bytes=1))
+    assert shards == [Shard(str(path), 0)]
+    assert list(read_shard(shards[0], layout, DataSpec())) == oracle(content)[1:]
+
+
+def test_a_damaged_compressed_file_is_an_error_not_fewer_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv.gz"
+    rows = "".join(f"text {random.Random(i).random()},pos\n" for i in range(20_000))
+    path.write_bytes(gzip.compress(b"text,label\n" + rows.encode())[:-5000])
+    with pytest.raises(DataError, match=r"rows\.csv\.gz"):
+        list(read_shard(Shard(str(path), 0), LAYOUT, DataSpec()))
+
+
+def test_utf_16_is_one_shard(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    content = 'text,label\n"one\nrow",pos\ntwo,neg\n'.encode("utf-16")
+    path.write_bytes(content)
+    data = DataSpec(encoding="utf-16", shard_bytes=1)
+    (layout,), shards = plan_shards(expand([str(path)]), data)
+    assert shards == [Shard(str(path), 0)]
+    assert list(read_shard(shards[0], layout, data)) == oracle(content, "utf-16")[1:]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig", "ascii", "latin-1", "cp1252", "iso8859-15", "koi8-r"])
+def test_encodings_that_hold_ascii(encoding: str) -> None:
+    assert holds_ascii(encoding)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    "utf-16 utf-16-le utf-32 utf-7 cp037 shift_jis gbk gb18030 big5 euc-jp iso2022_jp hz unicode_escape raw_unicode_escape".split(),
+)
+def test_encodings_that_do_not_hold_ascii(encoding: str) -> None:
+    assert not holds_ascii(encoding)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cell_limit_of_the_process_stays_as_it_was(scratch: Path) -> None:
+    scratch.write_bytes(b"aaaa,b\nc,d\nee,f\n")
+    before = csv.field_size_limit()
+    small, large = (
+        read_shard(Shard(str(scratch), 0), LAYOUT, DataSpec(**PLAIN, max_cell_chars=limit)) for limit in (3, 4)
+    )
+    found = []
+    for pair in zip(small, large, strict=True):
+        assert csv.field_size_limit() == before
+        found.append(pair)
+    assert [isinstance(fields, CellTooLong) for pair in found for _, fields in pair] == [True] + [False] * 5
+
+
+def test_a_quote_that_is_never_closed_is_said_so(scratch: Path) -> None:
+    scratch.write_bytes(b'a,b\nc,"d\n' + b"some more\n" * 10)
+    rows = list(read_shard(Shard(str(scratch), 0), LAYOUT, DataSpec(**PLAIN, max_cell_chars=50)))
+    assert rows[0] == (1, ["a", "b"])
+    line, fields = rows[1]
+    assert line == 2
+    assert isinstance(fields, CellTooLong)
+    assert "never closed" in fields.value
+    assert len(rows) == 2
+
+
+def test_memory_does_not_grow_with_an_unclosed_quote(scratch: Path) -> None:
+    scratch.write_bytes(b'"' + (b"x" * 99 + b"\n") * 100_000)
+    data = DataSpec(**PLAIN, max_cell_chars=10_000)
+    tracemalloc.start()
+    try:
+        rows = list(read_shard(Shard(str(scratch), 0), LAYOUT, data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 1
+    assert peak < 2**20
+
+
+def test_a_line_without_an_end_is_refused_with_its_place(scratch: Path) -> None:
+    scratch.write_bytes(b"a,b\n" + b"x" * 2**21)
+    rows: Iterator[object] = read_shard(Shard(str(scratch), 0), LAYOUT, DataSpec(**PLAIN, max_cell_chars=10))
+    assert next(rows) == (1, ["a", "b"])
+    with pytest.raises(DataError, match=rf"{scratch.name}:2: no line end within 1,048,576 characters"):
+        next(rows)
+
+
+def test_bytes_that_the_encoding_cannot_stand_for_are_refused(scratch: Path) -> None:
+    scratch.write_bytes("text,label\none,pos\n".encode("utf-16-le") + b"\x00\xd8\x41\x00")
+    with pytest.raises(DataError, match="not utf-16-le"):
+        list(read_shard(Shard(str(scratch), 0), LAYOUT, DataSpec(encoding="utf-16-le")))
