@@ -52,9 +52,8 @@ def main() -> None:
     directory = pretrained.local_directory(recipe.model)
     tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=512)
     data = _rows(recipe, tokenizer)
-    print(
-        f"{len(data):,} rows of {arguments.source}, {data.lengths.mean():.1f} tokens each, {arguments.threads} threads"
-    )
+    mean = data.lengths.mean()
+    print(f"{len(data):,} rows of {arguments.source}, {mean:.1f} tokens each, {arguments.threads} threads")
     epoch = plan.epoch_batches(data.lengths, 42, 0, 32)
     print(f"padded / real tokens of an epoch: {plan.padding_ratio(epoch, data.lengths):.4f}")
 
