@@ -65,7 +65,8 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
         text = Path(arguments.recipe).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--recipe {arguments.recipe}: {error}", todo="jobs/recipes holds two to start from") from None
-    recipe = parse_recipe(text, arguments.overrides, source=arguments.recipe)
+    source = arguments.recipe + (" with --set" if arguments.overrides else "")
+    recipe = parse_recipe(text, arguments.overrides, source=source)
     if arguments.csv:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
     if not recipe.data.csv:

@@ -111,24 +111,43 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, model_limit: int | None
 def _backend(directory: str) -> Any:
     """The Rust tokenizer of a model directory, without transformers if `tokenizer.json` is there (3 s sooner)."""
     path = os.path.join(directory, "tokenizer.json")
+    if not os.path.isfile(path):
+        return _through_transformers(directory).backend_tokenizer
+    from tokenizers import Tokenizer
+
     try:
-        if os.path.isfile(path):
-            from tokenizers import Tokenizer
-
-            return Tokenizer.from_file(path)
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(directory).backend_tokenizer
+        return Tokenizer.from_file(path)
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise ModelError(
-            f"{directory}: its tokenizer cannot be loaded: {error}",
-            expected="a tokenizer.json, or files that transformers can convert to one",
-        ) from error
+        raise _unloadable(directory, error) from error
+
+
+def _through_transformers(directory: str) -> Any:
+    """What transformers makes of a model directory's older files."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # conversion fails in as many ways as there are formats
+        raise _unloadable(directory, error) from error
+    if tokenizer.vocab_size <= len(tokenizer.all_special_tokens):
+        # Without a vocabulary transformers 5 makes a tokenizer of the special tokens alone.
+        raise _unloadable(directory, "there is no vocabulary")
+    return tokenizer
+
+
+def _unloadable(directory: str, reason: object) -> ModelError:
+    return ModelError(
+        f"{directory}: its tokenizer cannot be loaded: {reason}",
+        expected="a tokenizer.json, or files that transformers can convert to one",
+    )
 
 
 def _special_tokens(directory: str, config: dict[str, Any]) -> dict[str, str]:
     """Names of the special tokens; older model directories keep them in a file of their own, some as objects."""
     known = {**_read_json(os.path.join(directory, "special_tokens_map.json")), **config}
+    if not known.get("pad_token"):
+        # bert-base-uncased names none of them: they are its class's defaults.
+        known = {**known, **_through_transformers(directory).special_tokens_map}
     named = {key: known[key] for key in _SPECIAL if known.get(key)}
     return {key: value["content"] if isinstance(value, dict) else str(value) for key, value in named.items()}
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_scan import scan_range
 from textcls.data.csv_shards import CellTooLong, Shard, chain, holds_ascii, plan_shards, read_layout, read_shard
-from textcls.errors import DataError
+from textcls.errors import DataError, StorageError
 from textcls.recipe import DataSpec
 from textcls.storage import expand
 
 NASTY_FILES = sorted((Path(__file__).parent.parent / "csv").glob("*.csv"))
 BOM = b"\xef\xbb\xbf"
-LAYOUT = Layout(",", 2, (0, 1))
+LAYOUT = Layout(",", 2, (0, 1), 0)
 PLAIN = {"header": False, "text_columns": "0", "label_column": "1"}
 
 Rows = list[tuple[int, object]]
@@ -68,9 +68,7 @@ def shards_of(path: Path, cuts: Sequence[int], layout: Layout, data: DataSpec, p
     )
 
 
-def read_cut(
-    path: Path, cuts: Sequence[int], data: DataSpec, layout: Layout = LAYOUT, piece_bytes: int = 3
-) -> Rows:
+def read_cut(path: Path, cuts: Sequence[int], data: DataSpec, layout: Layout = LAYOUT, piece_bytes: int = 3) -> Rows:
     shards = shards_of(path, cuts, layout, data, piece_bytes)
     return [row for shard in shards for row in read_shard(shard, layout, data)]
 
@@ -79,7 +77,21 @@ def read_cut(
 
 PIECES = [
     *(b'"', b'""', b'"""', b",", b',"', b'",', b"\n", b"\r", b"\r\n", b"\n\n", b'"\n', b'\n"', b'\r"', b'"\r'),
-    *(b"a", b"bc", b" ", b"\x00", b"\xff", b"\xc3", "é☃".encode(), BOM, b'x"y', b"a,b\n", b'"a\nb",c\r\n', b";", b'""""""'),
+    *(
+        b"a",
+        b"bc",
+        b" ",
+        b"\x00",
+        b"\xff",
+        b"\xc3",
+        "é☃".encode(),
+        BOM,
+        b'x"y',
+        b"a,b\n",
+        b'"a\nb",c\r\n',
+        b";",
+        b'""""""',
+    ),
 ]
 contents = st.builds(
     lambda mark, pieces: mark + b"".join(pieces),
@@ -98,7 +110,7 @@ def test_a_file_cut_at_any_byte_gives_the_rows_of_csv(
     scratch: Path, content: bytes, piece_bytes: int, delimiter: str
 ) -> None:
     scratch.write_bytes(content)
-    data, layout = DataSpec(**PLAIN), Layout(delimiter, 2, (0, 1))
+    data, layout = DataSpec(**PLAIN), Layout(delimiter, 2, (0, 1), 0)
     expected = oracle(content, delimiter=delimiter)
     assert list(read_shard(Shard(str(scratch), 0), layout, data)) == expected
     for cut in range(1, len(content)):
@@ -143,9 +155,7 @@ def test_a_cell_over_the_limit_costs_its_own_row_only(
     scratch.write_bytes(content)
     data = DataSpec(**PLAIN, max_cell_chars=limit, quoting=quoting)
     rows = oracle(content, quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL)
-    expected = [
-        (line, "too long" if any(len(cell) > limit for cell in fields) else fields) for line, fields in rows
-    ]
+    expected = [(line, "too long" if any(len(cell) > limit for cell in fields) else fields) for line, fields in rows]
     cuts = [draw.draw(st.integers(1, len(content) - 1))] if len(content) > 1 else []
     found = read_cut(scratch, cuts, data)
     assert [(line, "too long" if isinstance(f, CellTooLong) else f) for line, f in found] == expected
@@ -178,7 +188,7 @@ def test_the_index_of_nasty_files_is_complete() -> None:
 
 
 def test_a_cell_of_10_mb_is_read_whole_wherever_it_is_cut(scratch: Path) -> None:
-    cell = ("a line, a comma and \"\"quotes\"\"\r\n" * 320_000).encode()
+    cell = ('a line, a comma and ""quotes""\r\n' * 320_000).encode()
     content = b'before,pos\n"' + cell + b'",neg\nafter,pos\n'
     scratch.write_bytes(content)
     rng = random.Random(0)
@@ -231,7 +241,7 @@ def test_columns_are_found_by_name_in_each_file(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("id;label;text\n1;neg;two\n")
     files = expand([str(tmp_path / "*.csv")])
     layouts, shards = plan_shards(files, DataSpec())
-    assert layouts == [Layout(",", 2, (0, 1)), Layout(";", 3, (2, 1))]
+    assert layouts == [Layout(",", 2, (0, 1), 1), Layout(";", 3, (2, 1), 1)]
     assert [shard.file_index for shard in shards] == [0, 1]
     assert list(read_shard(shards[1], layouts[1], DataSpec())) == [(2, ["1", "neg", "two"])]
 
@@ -250,7 +260,7 @@ def test_a_damaged_compressed_file_is_an_error_not_fewer_rows(tmp_path: Path) ->
     path = tmp_path / "rows.csv.gz"
     rows = "".join(f"text {random.Random(i).random()},pos\n" for i in range(20_000))
     path.write_bytes(gzip.compress(b"text,label\n" + rows.encode())[:-5000])
-    with pytest.raises(DataError, match=r"rows\.csv\.gz"):
+    with pytest.raises(StorageError, match=r"rows\.csv\.gz"):
         list(read_shard(Shard(str(path), 0), LAYOUT, DataSpec()))
 
 
@@ -264,14 +274,31 @@ def test_utf_16_is_one_shard(tmp_path: Path) -> None:
     assert list(read_shard(shards[0], layout, data)) == oracle(content, "utf-16")[1:]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig", "ascii", "latin-1", "cp1252", "iso8859-15", "koi8-r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "UTF8", "utf-8-sig", "ascii", "latin-1", "cp1252", "iso8859-15", "koi8-r"]
+)
 def test_encodings_that_hold_ascii(encoding: str) -> None:
     assert holds_ascii(encoding)
 
 
 @pytest.mark.parametrize(
     "encoding",
-    "utf-16 utf-16-le utf-32 utf-7 cp037 shift_jis gbk gb18030 big5 euc-jp iso2022_jp hz unicode_escape raw_unicode_escape".split(),
+    [
+        "utf-16",
+        "utf-16-le",
+        "utf-32",
+        "utf-7",
+        "cp037",
+        "shift_jis",
+        "gbk",
+        "gb18030",
+        "big5",
+        "euc-jp",
+        "iso2022_jp",
+        "hz",
+        "unicode_escape",
+        "raw_unicode_escape",
+    ],
 )
 def test_encodings_that_do_not_hold_ascii(encoding: str) -> None:
     assert not holds_ascii(encoding)

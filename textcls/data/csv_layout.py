@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import yaml
 
@@ -36,18 +37,27 @@ class Layout:
         delimiter: one character.
         width: fields of a record.
         positions: 0-based field of each of `DataSpec.columns`, in that order.
+        header_line: 1-based number of the header's first physical line; 0 if there is no header.
     """
 
     delimiter: str
     width: int
     positions: tuple[int, ...]
+    header_line: int
 
 
-FirstRecord = Callable[[str], Sequence[str]]
-"""Gives the fields of a file's first record under a delimiter."""
+class FirstRecord(NamedTuple):
+    """The first record of a file: its first physical line, 1-based, and its fields."""
+
+    line: int
+    fields: list[str]
 
 
-def choose_layout(uri: str, first_record: FirstRecord, data: DataSpec) -> Layout:
+ReadFirst = Callable[[str], FirstRecord]
+"""Parses the first record under a delimiter."""
+
+
+def choose_layout(uri: str, read_first: ReadFirst, data: DataSpec) -> Layout:
     """The layout of a file.
 
     Raises:
@@ -55,13 +65,13 @@ def choose_layout(uri: str, first_record: FirstRecord, data: DataSpec) -> Layout
     """
     delimiters = _DELIMITERS if data.delimiter == "auto" else data.delimiter
     # max() takes the first of equals: the comma.
-    delimiter = max(delimiters, key=lambda d: (_fits(first_record(d), data), len(first_record(d))))
-    fields = first_record(delimiter)
+    delimiter = max(delimiters, key=lambda d: (_fits(read_first(d).fields, data), len(read_first(d).fields)))
+    line, fields = read_first(delimiter)
     if not _fits(fields, data):
-        hint = _delimiter_hint(first_record, data)
+        hint = _delimiter_hint(read_first, data)
         raise (_missing_columns if data.header else _missing_position)(uri, delimiter, fields, hint, data)
     if not data.header:
-        return Layout(delimiter, len(fields), tuple(map(int, data.columns)))
+        return Layout(delimiter, len(fields), tuple(map(int, data.columns)), 0)
     for column in data.columns:
         if fields.count(column) > 1:
             places = " and ".join(str(i) for i, name in enumerate(fields) if name == column)
@@ -70,7 +80,7 @@ def choose_layout(uri: str, first_record: FirstRecord, data: DataSpec) -> Layout
                 expected="each column that is used once",
                 todo="rename the others in the file",
             )
-    return Layout(delimiter, len(fields), tuple(fields.index(column) for column in data.columns))
+    return Layout(delimiter, len(fields), tuple(fields.index(column) for column in data.columns), line)
 
 
 def refuse_other_formats(uri: str, head: bytes, data: DataSpec) -> None:
@@ -90,7 +100,7 @@ def refuse_other_formats(uri: str, head: bytes, data: DataSpec) -> None:
     nulls = head.count(0)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         found, encoding = "begins with the byte order mark of UTF-16", "utf-16"
-    elif nulls > len(head) / 10:
+    elif nulls > len(head) / 4:
         found = f"holds {nulls:,} NUL bytes among its first {len(head):,}, as UTF-16 does"
         encoding = "utf-16-le" if head[1::2].count(0) > nulls / 2 else "utf-16-be"
     else:
@@ -105,10 +115,10 @@ def _fits(fields: Sequence[str], data: DataSpec) -> bool:
     return max(map(int, data.columns)) < len(fields)
 
 
-def _delimiter_hint(first_record: FirstRecord, data: DataSpec) -> str:
+def _delimiter_hint(read_first: ReadFirst, data: DataSpec) -> str:
     """The --set under which the first record would fit; empty if there is none."""
     for delimiter in _DELIMITERS + _RARE_DELIMITERS:
-        if delimiter != data.delimiter and _fits(first_record(delimiter), data):
+        if delimiter != data.delimiter and _fits(read_first(delimiter).fields, data):
             name = "tab" if delimiter == "\t" else delimiter
             return f"it fits under the delimiter {delimiter!r}: {_set('data.delimiter', name)}"
     return ""

@@ -161,7 +161,7 @@ class _Scanner:
         if resets.size:
             self.state = [(len(toggles) - 1 - int(resets[-1])) % 2] * 2
         elif len(toggles) % 2:
-            self.state.reverse()
+            self.state = [1 - state for state in self.state]
 
     def _look_for_record(self, chars: np.ndarray, offset: int, runs: np.ndarray, toggles: np.ndarray) -> None:
         """Sets `first_if_inside` if a line of the range starts OUTSIDE in this piece."""

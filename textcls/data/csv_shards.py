@@ -19,7 +19,7 @@ from itertools import pairwise, starmap
 from typing import Any, NamedTuple, cast
 
 from textcls import storage
-from textcls.data.csv_layout import Layout, choose_layout, refuse_other_formats
+from textcls.data.csv_layout import FirstRecord, Layout, choose_layout, refuse_other_formats
 from textcls.data.csv_scan import INSIDE, OUTSIDE, Scan, scan_range, state_after
 from textcls.errors import DataError
 from textcls.recipe import DataSpec
@@ -129,7 +129,7 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
         refuse_other_formats(file.uri, head, data)
 
     @functools.cache
-    def first_record(delimiter: str) -> list[str]:
+    def read_first(delimiter: str) -> FirstRecord:
         line, fields = next(_read_records(Shard(file.uri, 0), delimiter, data), (0, []))
         if isinstance(fields, CellTooLong):
             raise DataError(
@@ -138,9 +138,9 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
             )
         if not fields:
             raise DataError(f"{file.uri}: nothing but empty lines", expected="a CSV with at least one row")
-        return fields
+        return FirstRecord(line, fields)
 
-    return choose_layout(file.uri, first_record, data)
+    return choose_layout(file.uri, read_first, data)
 
 
 def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
@@ -154,8 +154,8 @@ def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[i
         StorageError: the file cannot be read.
     """
     records = _read_records(shard, layout.delimiter, data)
-    if data.header and shard.start_byte == 0:
-        next(records, None)
+    if shard.first_line <= layout.header_line:
+        next(records, None)  # nothing but empty lines comes before the header
     return records
 
 

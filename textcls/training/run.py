@@ -15,7 +15,7 @@ import ray
 from textcls import pretrained, storage
 from textcls.data import checks
 from textcls.data.pipeline import Account, PreparedData, ReadData
-from textcls.errors import DataError
+from textcls.errors import InputError
 from textcls.metrics import summarise
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
@@ -55,6 +55,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
     """
     run = RunDir.claim(out, recipe, resume=resume)
     try:
+        storage.expand(recipe.data.csv)  # a misspelt name is told at once, not after Ray's start
         tokenizer = _tokenizer_of(recipe)
         with ray_session(verbose=verbose):
             workers = plan_workers(recipe.scale)
@@ -72,7 +73,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
             # Last: a run that has a bundle is finished.
             publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
         run.drop_checkpoints()
-    except DataError:
+    except InputError:
         run.abandon()
         raise
     return report
@@ -84,6 +85,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
+    storage.expand(recipe.data.csv)
     tokenizer = _tokenizer_of(recipe)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)

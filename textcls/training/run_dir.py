@@ -113,7 +113,7 @@ class RunDir:
 
     def abandon(self) -> None:
         """Gives up a run before it trained: only the account of its rows stays, and the directory is free again."""
-        if not self.resumed:
+        if not self.resumed and not self._attempts():
             storage.delete_file(storage.join(self.uri, "run.json"))
 
     def next_attempt(self) -> str:

@@ -1,0 +1,53 @@
+"""The laws of textcls/labels.py: an order that no file layout can change, and names that look like one."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textcls.labels import label_order, lookalikes
+
+NAMES = st.lists(st.text(max_size=8), max_size=12)
+
+
+@given(names=NAMES, random=st.randoms())
+def test_the_order_holds_each_name_once_and_does_not_depend_on_theirs(names: list[str], random) -> None:
+    shuffled = [*names, *names]
+    random.shuffle(shuffled)
+    assert label_order(shuffled) == label_order(names)
+    assert sorted(label_order(names)) == sorted(set(names))
+
+
+@given(numbers=st.lists(st.integers(0, 10**12), min_size=1))
+def test_numbers_stand_in_the_order_of_their_value(numbers: list[int]) -> None:
+    assert label_order(map(str, numbers)) == tuple(map(str, sorted(set(numbers))))
+
+
+def test_other_names_stand_in_the_order_of_their_code_points() -> None:
+    assert label_order(["b", "a", "B", "ä"]) == ("B", "a", "b", "ä")
+    # One name that is no number makes all of them names; so do a sign, and digits of another script.
+    assert label_order(["10", "9", "x"]) == ("10", "9", "x")
+    assert label_order(["10", "9", "-1"]) == ("-1", "10", "9")
+    assert label_order(["10", "9", "²"]) == ("10", "9", "²")
+    assert label_order([]) == ()
+
+
+def test_numbers_of_equal_value_stay_two_labels_in_one_order() -> None:
+    assert label_order(["1", "01", "2"]) == label_order(["2", "01", "1"]) == ("01", "1", "2")
+
+
+def test_names_that_differ_by_case_or_spaces_alone_are_a_group() -> None:
+    assert lookalikes(["Pos", "neg", "pos", " pos", "NE G", "other"]) == [[" pos", "Pos", "pos"], ["NE G", "neg"]]
+    assert lookalikes(["Straße", "STRASSE"]) == [["STRASSE", "Straße"]]
+
+
+@given(names=NAMES)
+def test_a_group_holds_several_names_and_no_name_stands_in_two(names: list[str]) -> None:
+    groups = lookalikes(names)
+    flat = [name for group in groups for name in group]
+    assert all(len(group) > 1 for group in groups)
+    assert len(flat) == len(set(flat))
+    assert set(flat) <= set(names)
+
+
+@given(names=st.lists(st.text("abc", min_size=1), unique=True))
+def test_names_that_differ_by_letters_are_no_group(names: list[str]) -> None:
+    assert lookalikes(names) == []

@@ -1,0 +1,150 @@
+"""Each row becomes a clean row, a reject with a reason, or nothing; nothing else can happen to it."""
+
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_shards import CellTooLong
+from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, shown
+from textcls.recipe import DataSpec, TextSpec
+from textcls.text import normalise
+
+law = settings(deadline=None, derandomize=True, database=None)
+cells = st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x00\x1f\udc80\udcffa")), max_size=12)
+
+
+def cleaner(text: TextSpec | None = None, **data: Any) -> RowCleaner:
+    spec = DataSpec(**data)
+    return RowCleaner(Layout(",", len(spec.columns), tuple(range(len(spec.columns))), 1), spec, text or TextSpec())
+
+
+def outcome(fields: list[str], **data: Any) -> CleanRow | Reject | None:
+    return cleaner(**data)(7, fields)
+
+
+def reason(fields: list[str], **data: Any) -> tuple[str, str] | None:
+    row = outcome(fields, **data)
+    return (row.reason, row.column) if isinstance(row, Reject) else None
+
+
+def test_a_good_row_keeps_text_and_label_as_written() -> None:
+    row = outcome([" A  Text\n", " Pos "])
+    assert isinstance(row, CleanRow)
+    assert row[:3] == (7, " A  Text\n", " Pos ")
+
+
+def test_several_text_columns_are_joined_by_a_space() -> None:
+    row = outcome(["title", "", "body ", "pos"], text_columns=("a", "b", "c"))
+    assert isinstance(row, CleanRow)
+    assert row.text == "title  body "
+
+
+@law
+@given(texts=st.tuples(cells, cells), lowercase=st.booleans(), form=st.sampled_from(["NFC", "NFKC", "none"]))
+def test_keys_are_equal_if_and_only_if_the_normalised_texts_are(
+    texts: tuple[str, str], lowercase: bool, form: str
+) -> None:
+    spec = TextSpec(lowercase=lowercase, unicode_form=form)
+    one, other = (cleaner(spec)(1, [text, "pos"]) for text in texts)
+    if isinstance(one, CleanRow) and isinstance(other, CleanRow):
+        assert (one.key == other.key) == (normalise(texts[0], spec) == normalise(texts[1], spec))
+        assert len(one.key) == 16
+
+
+def test_a_key_does_not_depend_on_the_label_the_line_or_the_process() -> None:
+    one, other = outcome(["Some  TEXT", "pos"]), cleaner()(99, ["some text\n", "neg"])
+    assert isinstance(one, CleanRow)
+    assert isinstance(other, CleanRow)
+    assert one.key == other.key == bytes.fromhex("f4059a637a026ee5278402fe34285c49")
+
+
+@law
+@given(fields=st.lists(cells, max_size=5), labels=st.none() | st.just(("pos", "neg")), where=st.sets(cells, max_size=2))
+def test_every_row_has_an_outcome_that_can_be_written_to_a_file(
+    fields: list[str], labels: tuple[str, ...] | None, where: set[str]
+) -> None:
+    row = outcome(fields, labels=labels, where={"kind": tuple(where)} if where else {})
+    if row is None:
+        assert fields[2] not in where
+    elif isinstance(row, CleanRow):
+        (row.text + row.label).encode()
+        assert row.text.strip()
+        assert row.label.strip()
+    else:
+        row.value.encode()
+        assert row.value.isprintable()
+        assert len(row.value) <= 120
+        assert Reason(row.reason).explanation
+        assert pickle.loads(pickle.dumps(row)) == row
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u3000\xa0", "\x1c\x1d\x1e\x1f", "\x85\u2028"])
+def test_blank_texts_and_labels_are_missing(blank: str) -> None:
+    assert reason([blank, "pos"]) == (Reason.MISSING_TEXT, "text")
+    assert reason(["text", blank]) == (Reason.MISSING_LABEL, "label")
+
+
+def test_a_text_is_missing_only_if_all_its_columns_are_blank() -> None:
+    assert reason([" ", "", "pos"], text_columns=("a", "b")) == (Reason.MISSING_TEXT, "a")
+    assert reason([" ", "x", "pos"], text_columns=("a", "b")) is None
+
+
+def test_labels_are_mapped_as_written_and_then_looked_up() -> None:
+    spec: dict[str, Any] = {"label_map": {"1": "pos", "": "none"}, "labels": ("pos", "neg", "none")}
+    for written, name in {"1": "pos", "neg": "neg", "": "none"}.items():
+        row = outcome(["text", written], **spec)
+        assert isinstance(row, CleanRow)
+        assert row.label == name
+    for written in ("Pos", " neg", "2"):
+        assert reason(["text", written], **spec) == (Reason.UNKNOWN_LABEL, "label")
+    assert reason(["text", "2"], label_map={"1": "pos"}) is None
+
+
+def test_bytes_that_cannot_be_decoded_are_a_reject_where_they_are_used_and_nowhere_else() -> None:
+    bad = b"caf\xe9".decode("utf-8", "surrogateescape")
+    assert reason([bad, "pos"]) == (Reason.UNDECODABLE, "text")
+    assert reason(["ok", bad, "pos"], text_columns=("a", "b")) == (Reason.UNDECODABLE, "b")
+    assert reason(["text", bad]) == (Reason.UNDECODABLE, "label")
+    assert reason(["text", "pos", bad], where={"kind": "a"}) == (Reason.UNDECODABLE, "kind")
+    unused = RowCleaner(Layout(",", 3, (0, 1), 1), DataSpec(), TextSpec())
+    assert isinstance(unused(1, ["text", "pos", bad]), CleanRow)
+
+
+def test_rows_outside_where_are_neither_clean_nor_rejects() -> None:
+    spec: dict[str, Any] = {"where": {"kind": ("a", "b"), "year": "2024"}}
+    assert isinstance(outcome(["text", "pos", "b", "2024"], **spec), CleanRow)
+    assert outcome(["text", "pos", "c", "2024"], **spec) is None
+    assert outcome(["", "", "a", "2023"], **spec) is None
+
+
+def test_a_row_that_where_cannot_be_asked_of_is_a_reject() -> None:
+    assert reason(["text", "pos"], where={"kind": "a"}) == (Reason.RAGGED_ROW, "")
+    assert cleaner(where={"kind": "a"})(3, CellTooLong("more than 9 characters")) == Reject(
+        3, "", Reason.CELL_TOO_LONG, "more than 9 characters"
+    )
+
+
+@pytest.mark.parametrize("fields", [["one"], ["one", "two", "three"]])
+def test_a_ragged_row_says_how_many_fields_it_has(fields: list[str]) -> None:
+    row = outcome(fields)
+    assert isinstance(row, Reject)
+    assert (row.reason, row.value) == (Reason.RAGGED_ROW, f"{len(fields)} fields, expected 2")
+
+
+def test_shown_values_are_short_printable_lines() -> None:
+    assert shown("naïve ☃") == "naïve ☃"
+    assert shown("a\nb\tc\x00\u200b") == r"a\nb\tc\x00\u200b"
+    assert shown(b"caf\xe9".decode("utf-8", "surrogateescape")) == r"caf\xe9"
+    assert shown("x" * 120) == "x" * 120
+    assert shown("x" * 121) == "x" * 119 + "…"
+    assert len(shown("\n" * 200)) == 120
+
+
+def test_reasons_read_as_plain_text_and_survive_pickling() -> None:
+    for each in Reason:
+        assert str(each) == each.value == f"{each}"
+        assert pickle.loads(pickle.dumps(each)) is each
