@@ -12,6 +12,7 @@ from pathlib import Path
 # `python jobs/train.py` puts jobs/ on the path, not the checkout it lies in.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from textcls import storage
 from textcls.errors import InputError, TextclsError
 from textcls.recipe import Recipe, describe_keys, parse_recipe
 
@@ -27,8 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command with --resume continues {arguments.out}", file=sys.stderr)
+        print(f"\ninterrupted{_way_on(arguments)}", file=sys.stderr)
         return 130
+
+
+def _way_on(arguments: argparse.Namespace) -> str:
+    if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), "run.json")):
+        return ""
+    return f"; the same command with --resume continues {arguments.out}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from textcls.recipe import ModelSpec
 
 # Safe files only: weights as safetensors, everything else as text. Nothing that would be unpickled or run.
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+_WEIGHTS = "model.safetensors"
 
 
 def local_directory(spec: ModelSpec) -> str:
@@ -27,21 +28,30 @@ def local_directory(spec: ModelSpec) -> str:
         ModelError: nothing is there, the hub cannot be reached, there are no safetensors, or the hash is another one.
     """
     directory = _find(spec)
-    weights = os.path.join(directory, "model.safetensors")
-    missing = [
-        name for name in ("config.json", "model.safetensors") if not os.path.isfile(os.path.join(directory, name))
-    ]
-    if missing and not os.path.isfile(weights + ".index.json"):
+
+    def is_there(name: str) -> bool:
+        return os.path.isfile(os.path.join(directory, name))
+
+    in_parts = is_there(f"{_WEIGHTS}.index.json") and not is_there(_WEIGHTS)
+    needed = ("config.json",) if in_parts else ("config.json", _WEIGHTS)
+    if missing := [name for name in needed if not is_there(name)]:
         raise ModelError(
             f"{spec.pretrained}: no {' and no '.join(missing)} in {directory}",
             expected="a Hugging Face model directory with safetensors weights (.bin files are never unpickled)",
         )
-    if spec.sha256 is not None and (found := _sha256(weights)) != spec.sha256:
-        raise ModelError(
-            f"{weights}: sha256 is {found}",
-            expected=spec.sha256,
-            todo="install the file again, or correct model.sha256 if the new file is the one you want",
-        )
+    if spec.sha256 is not None:
+        if in_parts:
+            raise ModelError(
+                f"{spec.pretrained}: model.sha256 is of one file, and these weights lie in several",
+                todo=f"leave model.sha256 out, or save the weights as one {_WEIGHTS}",
+            )
+        weights = os.path.join(directory, _WEIGHTS)
+        if (found := _sha256(weights)) != spec.sha256:
+            raise ModelError(
+                f"{weights}: sha256 is {found}",
+                expected=spec.sha256,
+                todo="install the file again, or correct model.sha256 if the new file is the one you want",
+            )
     return directory
 
 
@@ -79,7 +89,17 @@ def _sha256(path: str) -> str:
 
 
 def read_config(directory: str) -> dict[str, Any]:
-    """The model's `config.json`."""
-    with open(os.path.join(directory, "config.json"), encoding="utf-8") as file:
-        config: dict[str, Any] = json.load(file)
+    """The model's `config.json`.
+
+    Raises:
+        ModelError: it is not what transformers writes.
+    """
+    path = os.path.join(directory, "config.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged: {error}", todo="copy the model again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds no settings", expected="a JSON object", todo="copy the model again")
     return config

@@ -1,10 +1,12 @@
 """A connection to Ray: the cluster a job was submitted to, or a Ray of this machine's own.
 
-In: the environment. Out: a connected driver. Not here: what runs on it.
+In: the environment. Out: a connected driver that Ctrl-C interrupts. Not here: what runs on it.
 """
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,29 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:
-        yield
+        with interruptible():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt in the block, and again after another library's handlers.
+
+    Ray's handler of SIGTERM ends in a crash report. Ray Train's of SIGINT exits without a word, and once training is
+    over it swallows the first two Ctrl-C. A block around Ray Train therefore restores them.
+    """
+    _raise_on_signals()
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        _raise_on_signals()
+
+
+def _raise_on_signals() -> None:
+    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)

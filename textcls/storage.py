@@ -1,16 +1,13 @@
 """Files by URI: local paths, `s3://`, `gs://`, and `package://NAME/path` inside an installed Python package.
 
 In: URIs as `str` (pathlib would fold the double slash). Out: files to read; files and directories written whole or not
-at all. Not here: what the files mean.
+at all. Not here: which files a pattern names (data/input_files.py), what files mean.
 
 Credentials, regions and endpoints come from where each cloud's own tools look (environment such as `AWS_ENDPOINT_URL`,
 profile, instance role), never from the URI: there a `?` is a wildcard, and a space or `%` stands for itself.
 """
 
-import difflib
 import errno
-import fnmatch
-import glob
 import hashlib
 import importlib.util
 import io
@@ -18,26 +15,16 @@ import os
 import posixpath
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from textcls.errors import DataError, InputError, RunDirError, StorageError
+from textcls.errors import InputError, RunDirError, StorageError
 
 _REMOTE = ("s3://", "gs://")
-_GLOB = frozenset("*?[")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _BUFFER_BYTES = 4 * 2**20
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file to read: its absolute URI and its size in bytes."""
-
-    uri: str
-    size_bytes: int
 
 
 def absolute(uri: str) -> str:
@@ -109,88 +96,6 @@ def filesystem(uri: str) -> tuple[Any, str]:
     except ValueError as error:  # pyarrow's ArrowInvalid
         raise InputError(f"{uri!r}: {error}", expected="SCHEME://BUCKET/path") from error
     return store, f"{root}/{key}" if key else root
-
-
-def expand(patterns: Sequence[str]) -> list[InputFile]:
-    """The files that paths, globs and URIs name, in the order given; the matches of one glob are sorted.
-
-    Raises:
-        DataError: a missing or empty file, a glob without a match, a directory, the same file named twice.
-    """
-    files: dict[str, InputFile] = {}
-    for pattern in patterns:
-        uri = absolute(pattern)
-        matches = _remote_matches(uri) if is_remote(uri) else _local_matches(uri)
-        if not matches:
-            raise DataError(f"{pattern}: no such file", todo=_near(uri))
-        for file in matches:
-            if file.uri in files:
-                raise DataError(f"{file.uri} is named twice", todo="name each file once; its rows would count double")
-            if file.size_bytes == 0:
-                raise DataError(f"{file.uri} is empty (0 bytes)", expected="a CSV with at least one row")
-            files[file.uri] = file
-    return list(files.values())
-
-
-def _local_matches(uri: str) -> list[InputFile]:
-    if os.path.exists(uri) and not os.path.isfile(uri):
-        raise _not_a_file(uri)
-    with explained(uri):
-        # A file whose own name holds a wildcard goes before what the wildcard would match.
-        paths = [uri] if os.path.exists(uri) else sorted(set(glob.glob(uri, recursive=True)))
-        return [InputFile(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
-
-
-def _remote_matches(uri: str) -> list[InputFile]:
-    from pyarrow import fs
-
-    store, path = filesystem(uri)
-    prefix = uri.removesuffix(path)
-    with explained(uri):
-        infos = [store.get_file_info(path)]
-        if infos[0].type == fs.FileType.Directory:
-            raise _not_a_file(uri)
-        if infos[0].type == fs.FileType.NotFound and _GLOB & set(path):
-            pattern = path.split("/")
-            depth = next(i for i, part in enumerate(pattern) if _GLOB & set(part))
-            recursive = depth < len(pattern) - 1 or "**" in pattern
-            infos = store.get_file_info(
-                fs.FileSelector("/".join(pattern[:depth]), recursive=recursive, allow_not_found=True)
-            )
-            infos = [info for info in infos if _fits(info.path.split("/"), pattern)]
-    return sorted(
-        (InputFile(prefix + info.path, info.size) for info in infos if info.type == fs.FileType.File),
-        key=lambda file: file.uri,
-    )
-
-
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, both cut at `/`, as `glob.glob(recursive=True)` has it."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**" and _fits(parts, pattern[1:]):
-        return True
-    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(
-        parts[1:], pattern if pattern[0] == "**" else pattern[1:]
-    )
-
-
-def _not_a_file(uri: str) -> DataError:
-    return DataError(f"{uri} is not a file", expected="a CSV file", todo=f"name a directory's files: '{uri}/*.csv'")
-
-
-def _near(uri: str) -> str:
-    """A hint for a missing file: the closest name beside it."""
-    if is_remote(uri):
-        return "check the bucket, the key and the credentials"
-    folder = os.path.dirname(uri)
-    if not os.path.isdir(folder):
-        return f"there is no directory {folder}"
-    with explained(folder):
-        close = difflib.get_close_matches(os.path.basename(uri), os.listdir(folder), n=1)
-    return f"did you mean {os.path.join(folder, close[0])}?" if close else f"look into {folder}"
 
 
 def open_input(uri: str) -> BinaryIO:
@@ -301,7 +206,7 @@ def download_directory(uri: str, cache: str) -> str:
     # Not recursively: a key may hold `..` as a directory, which would lead out of the copy.
     files = [info for info in infos if info.type == fs.FileType.File and info.base_name not in (".", "..")]
     if not files:
-        raise InputError(f"{uri}: no files there", todo=_near(uri))
+        raise InputError(f"{uri}: no files there", todo="check the bucket, the key and the credentials")
     state = sorted((info.path, info.size, info.mtime_ns) for info in files)
     copy = os.path.join(cache, hashlib.sha256(repr((uri, state)).encode()).hexdigest()[:32])
     if os.path.isdir(copy):

@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from textcls import pretrained, storage
+from textcls import pretrained
 from textcls.data.csv_shards import plan_shards, read_shard
+from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.recipe import Recipe, parse_recipe
 from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
@@ -83,7 +84,7 @@ def main() -> None:
 
 def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     """The source's rows as training sees them, read in this process."""
-    layouts, shards = plan_shards(storage.expand(recipe.data.csv), recipe.data)
+    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     clean = RowCleaner(layouts[0], recipe.data, recipe.text)
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
     rows = [row for row in outcomes if isinstance(row, CleanRow)]

@@ -20,7 +20,7 @@ ORDER = """
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
 
     textcls.data
-    textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
+    textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
     textcls.data.csv_shards
     textcls.data.rows
     textcls.data.pipeline

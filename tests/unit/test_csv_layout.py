@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import read_layout
+from textcls.data.input_files import InputFile
 from textcls.errors import DataError
 from textcls.recipe import DataSpec, parse_recipe
-from textcls.storage import InputFile
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,8 @@ def test_a_quote_in_the_header_that_is_never_closed_is_told_with_its_line(scratc
     error = error_of(scratch, '\n"text,label\n' + "one,pos\n" * 100, DataSpec(max_cell_chars=100))
     assert f"{scratch.name}:2" in error.found
     assert "never closed" in error.found
+
+
+def test_a_delimiter_that_makes_the_header_one_over_long_cell_is_not_chosen(scratch: Path) -> None:
+    assert layout_of(scratch, "text,label,id\n", DataSpec(max_cell_chars=6)) == Layout(",", 3, (0, 1), 1)
+    assert layout_of(scratch, 'text,label,;"x\n' + "one,pos,\n" * 9, DataSpec(max_cell_chars=20)).delimiter == ","

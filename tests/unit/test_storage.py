@@ -18,12 +18,6 @@ from pyarrow import fs
 from textcls import storage
 from textcls.errors import DataError, InputError, RunDirError, StorageError, TextclsError
 
-KEYS = ["a.csv", "b.csv", "b.txt", ".c.csv", "d/a.csv", "d/e/b.csv", "d/e/[x].csv", "f g/a%20?.csv", "ü.csv"]
-PATTERNS = [
-    *["*.csv", "?.csv", "[ab].csv", "[!a].*", "*", "**", "**/*.csv", "*/*.csv", "d/**/b.csv", "d/e/[x].csv"],
-    *["d/*", "d/e/*.csv", "f g/*", "f g/a%20?.csv", ".c.*", "**/e/*", "d/**", "*/e/**", "none/*.csv", "ü*"],
-]
-
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -122,7 +116,7 @@ def test_a_package_file_is_found_and_its_code_is_never_run(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     uri = "package://textcls_test_package/data/x.csv"
     assert storage.absolute(uri) == str(package / "data" / "x.csv")
-    assert storage.expand([uri]) == storage.expand(["package://textcls_test_package/data/*.csv"])
+    assert storage.read_bytes(storage.absolute(uri)) == b"text,label\n"
     assert "textcls_test_package" not in sys.modules
 
 
@@ -133,91 +127,6 @@ def test_a_namespace_package_is_searched_in_all_its_places(tmp_path: Path, monke
     for half in ("one", "two"):
         found = storage.absolute(f"package://textcls_test_namespace/{half}")
         assert found == str(tmp_path / half / "textcls_test_namespace" / half)
-
-
-# --- finding files ---------------------------------------------------------------------------------------------------
-
-
-def put(root: str, keys: list[str]) -> None:
-    for key in keys:
-        storage.write_bytes(storage.join(root, key), key.encode())
-
-
-@pytest.fixture(scope="module")
-def shared_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree")
-    put(str(root), KEYS)
-    return root
-
-
-def found_by(root: str, pattern: str) -> list[tuple[str, int]] | str:
-    try:
-        files = storage.expand([storage.join(root, pattern)])
-    except DataError as error:
-        return str(error).split("\n")[0].replace(root, "")
-    return [(file.uri.removeprefix(root), file.size_bytes) for file in files]
-
-
-def test_a_pattern_means_the_same_locally_and_remotely(shared_tree: Path, s3: str) -> None:
-    put(f"{s3}/tree", KEYS)
-    found = {pattern: found_by(f"{s3}/tree", pattern) for pattern in (*PATTERNS, *KEYS, "none.csv", "d")}
-    assert found == {pattern: found_by(str(shared_tree), pattern) for pattern in found}
-    assert found["*/*.csv"] == [("/d/a.csv", 7), ("/f g/a%20?.csv", 13)]
-    assert "no such file" in found["none/*.csv"]
-
-
-def test_a_pattern_may_reach_over_a_whole_bucket(s3: str) -> None:
-    put(s3, KEYS)
-    assert [file.uri for file in storage.expand([f"{s3}/*.csv"])] == [
-        f"{s3}/{key}" for key in ("a.csv", "b.csv", "ü.csv")
-    ]
-
-
-def test_files_come_in_the_order_given_and_those_of_a_glob_sorted(place: str) -> None:
-    put(place, KEYS)
-    files = storage.expand([storage.join(place, part) for part in ("d/a.csv", "?.csv", "d/e/*")])
-    names = [file.uri.removeprefix(place + "/") for file in files]
-    assert names == ["d/a.csv", "a.csv", "b.csv", "ü.csv", "d/e/[x].csv", "d/e/b.csv"]
-    assert [storage.read_bytes(file.uri).decode() for file in files] == names
-    assert [file.size_bytes for file in files] == [len(name.encode()) for name in names]
-
-
-def test_a_file_named_twice_is_refused(place: str) -> None:
-    put(place, KEYS)
-    with pytest.raises(DataError, match=r"a\.csv is named twice"):
-        storage.expand([storage.join(place, "*.csv"), storage.join(place, "a.csv")])
-
-
-def test_an_empty_file_is_refused(place: str) -> None:
-    storage.write_bytes(storage.join(place, "x.csv"), b"")
-    with pytest.raises(DataError, match=r"x\.csv is empty"):
-        storage.expand([storage.join(place, "*.csv")])
-
-
-def test_a_directory_is_refused_with_the_glob_that_was_meant(place: str) -> None:
-    put(place, KEYS)
-    with pytest.raises(DataError, match="is not a file") as caught:
-        storage.expand([storage.join(place, "d")])
-    assert f"{place}/d/*.csv" in caught.value.todo
-
-
-def test_a_missing_local_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
-    (tmp_path / "reviews.csv").write_text("x")
-    for wrong, hint in (
-        ("review.csv", f"did you mean {tmp_path / 'reviews.csv'}?"),
-        ("zzzzzzzzz", f"look into {tmp_path}"),
-        ("no/where.csv", f"there is no directory {tmp_path / 'no'}"),
-    ):
-        with pytest.raises(DataError, match="no such file") as caught:
-            storage.expand([str(tmp_path / wrong)])
-        assert caught.value.todo == hint
-
-
-def test_a_missing_remote_file_is_told_with_what_to_check(s3: str) -> None:
-    for uri in (f"{s3}/x.csv", f"{s3}/*.csv", "s3://no-such-bucket/x.csv"):
-        with pytest.raises(DataError, match="no such file") as caught:
-            storage.expand([uri])
-        assert "credentials" in caught.value.todo
 
 
 # --- reading and writing ---------------------------------------------------------------------------------------------

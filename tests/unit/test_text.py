@@ -1,4 +1,4 @@
-"""The laws of textcls/text.py: text -> token ids, defined once, and carried by the saved files to whatever loads them."""
+"""The laws of textcls/text.py: text -> token ids, defined once, and carried by saved files to whatever loads them."""
 
 import json
 import pickle

@@ -47,10 +47,17 @@ class Layout:
 
 
 class FirstRecord(NamedTuple):
-    """The first record of a file: its first physical line, 1-based, and its fields."""
+    """The first record of a file under some delimiter.
+
+    Attributes:
+        line: 1-based number of its first physical line.
+        fields: its fields; none if it has a problem.
+        problem: what is wrong with one of its cells, if something is.
+    """
 
     line: int
     fields: list[str]
+    problem: str = ""
 
 
 ReadFirst = Callable[[str], FirstRecord]
@@ -61,12 +68,17 @@ def choose_layout(uri: str, read_first: ReadFirst, data: DataSpec) -> Layout:
     """The layout of a file.
 
     Raises:
-        DataError: a column that is missing or stands twice, or a position beyond the fields.
+        DataError: a column that is missing or stands twice, a position beyond the fields, an over-long cell.
     """
     delimiters = _DELIMITERS if data.delimiter == "auto" else data.delimiter
     # max() takes the first of equals: the comma.
     delimiter = max(delimiters, key=lambda d: (_fits(read_first(d).fields, data), len(read_first(d).fields)))
-    line, fields = read_first(delimiter)
+    line, fields, problem = read_first(delimiter)
+    if problem:
+        raise DataError(
+            f"{uri}:{line}: the first record holds a cell of {problem}",
+            todo="check the quotes in that line; --set data.quoting=none if quotes mean nothing in this file",
+        )
     if not _fits(fields, data):
         hint = _delimiter_hint(read_first, data)
         raise (_missing_columns if data.header else _missing_position)(uri, delimiter, fields, hint, data)

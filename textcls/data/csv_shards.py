@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, cast
 from textcls import storage
 from textcls.data.csv_layout import FirstRecord, Layout, choose_layout, refuse_other_formats
 from textcls.data.csv_scan import INSIDE, OUTSIDE, Scan, scan_range, state_after
+from textcls.data.input_files import InputFile
 from textcls.errors import DataError
 from textcls.recipe import DataSpec
-from textcls.storage import InputFile
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _HEAD_BYTES = 4096
@@ -132,10 +132,7 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
     def read_first(delimiter: str) -> FirstRecord:
         line, fields = next(_read_records(Shard(file.uri, 0), delimiter, data), (0, []))
         if isinstance(fields, CellTooLong):
-            raise DataError(
-                f"{file.uri}:{line}: the first record holds a cell of {fields.value}",
-                todo="check the quotes in that line; --set data.quoting=none if quotes mean nothing in this file",
-            )
+            return FirstRecord(line, [], problem=fields.value)
         if not fields:
             raise DataError(f"{file.uri}: nothing but empty lines", expected="a CSV with at least one row")
         return FirstRecord(line, fields)

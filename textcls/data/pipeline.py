@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from textcls import storage
 from textcls.data import split
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import Shard, plan_shards, read_shard
+from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, Reject, RowCleaner
 from textcls.labels import label_order
 from textcls.recipe import DataSpec, Recipe, TextSpec
@@ -162,7 +162,7 @@ class ReadData:
     def __init__(self, recipe: Recipe, tokenizer: TokenizerFiles) -> None:
         started = time.monotonic()
         self._recipe = recipe
-        files = storage.expand(recipe.data.csv)
+        files = expand(recipe.data.csv)
         self.files = [file.uri for file in files]
         layouts, shards = plan_shards(files, recipe.data, run=_run_on_ray)
         self.delimiter = layouts[0].delimiter

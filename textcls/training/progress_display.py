@@ -107,7 +107,8 @@ def shown(take: Callable[[], tuple[Standing | None, list[str]]], say: Callable[[
         yield
     finally:
         stop.set()
-        thread.join(timeout=5)
+        # Long enough for a board that is still starting: if Ray were shut down under the call, the process would crash.
+        thread.join(timeout=60)
 
 
 def _show_lines(take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:

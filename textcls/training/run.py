@@ -14,10 +14,11 @@ import ray
 
 from textcls import pretrained, storage
 from textcls.data import checks
+from textcls.data.input_files import expand
 from textcls.data.pipeline import Account, PreparedData, ReadData
 from textcls.errors import InputError
 from textcls.metrics import summarise
-from textcls.ray_session import ray_session
+from textcls.ray_session import interruptible, ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
@@ -55,7 +56,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
     """
     run = RunDir.claim(out, recipe, resume=resume)
     try:
-        storage.expand(recipe.data.csv)  # a misspelt name is told at once, not after Ray's start
+        expand(recipe.data.csv)  # a misspelt name is told at once, not after Ray's start
         tokenizer = _tokenizer_of(recipe)
         with ray_session(verbose=verbose):
             workers = plan_workers(recipe.scale)
@@ -65,7 +66,8 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
                 f"{'worker' if workers.count == 1 else 'workers'} with "
                 f"{'a GPU' if workers.use_gpu else f'{workers.cpus} CPUs'} each"
             )
-            outcome = fit(recipe, prepared, tokenizer, run, workers, say)
+            with interruptible():
+                outcome = fit(recipe, prepared, tokenizer, run, workers, say)
             say("scoring a TF-IDF + logistic regression baseline on the same rows")
             report = _report(recipe, prepared, outcome)
             run.write_json("report.json", report)
@@ -85,7 +87,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    storage.expand(recipe.data.csv)
+    expand(recipe.data.csv)
     tokenizer = _tokenizer_of(recipe)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)

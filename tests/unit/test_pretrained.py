@@ -1,0 +1,159 @@
+"""What textcls/pretrained.py accepts as a model, and that each refusal names it."""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from textcls.errors import InputError, ModelError
+from textcls.pretrained import local_directory, read_config
+from textcls.recipe import ModelSpec
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    """A directory that looks like a model."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "bert"}')
+    (directory / "model.safetensors").write_bytes(b"weights")
+    return directory
+
+
+def spec(pretrained: object, **more: str) -> ModelSpec:
+    return ModelSpec(pretrained=str(pretrained), **more)
+
+
+def refusal(spec: ModelSpec) -> str:
+    with pytest.raises(InputError) as caught:
+        local_directory(spec)
+    return str(caught.value)
+
+
+def test_a_local_directory_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model_dir.parent)
+    monkeypatch.setenv("HOME", str(model_dir.parent))
+    for name in (model_dir, "model", "./model", "~/model", f"file://{model_dir}"):
+        assert local_directory(spec(name)) == str(model_dir)
+    assert read_config(str(model_dir)) == {"model_type": "bert"}
+
+
+def test_a_package_s_model_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_dir.rename(model_dir.parent / "textcls_test_model")
+    monkeypatch.syspath_prepend(model_dir.parent)
+    (model_dir.parent / "textcls_test_model" / "__init__.py").write_text("raise RuntimeError('imported')")
+    assert local_directory(spec("package://textcls_test_model")) == str(model_dir.parent / "textcls_test_model")
+    assert "textcls_test_model" not in sys.modules
+
+
+def test_a_remote_model_is_copied_whole_and_once(
+    model_dir: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from textcls import storage
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for path in model_dir.iterdir():
+        storage.write_bytes(f"{s3}/m/{path.name}", path.read_bytes())
+    copy = local_directory(spec(f"{s3}/m"))
+    assert copy.startswith(str(tmp_path / "cache"))
+    assert {name: Path(copy, name).read_bytes() for name in os.listdir(copy)} == {
+        path.name: path.read_bytes() for path in model_dir.iterdir()
+    }
+    assert local_directory(spec(f"{s3}/m")) == copy
+
+
+def test_weights_in_several_files_are_a_model(model_dir: Path) -> None:
+    (model_dir / "model.safetensors").rename(model_dir / "model-00001-of-00001.safetensors")
+    (model_dir / "model.safetensors.index.json").write_text("{}")
+    assert local_directory(spec(model_dir)) == str(model_dir)
+
+
+def test_weights_with_another_hash_are_refused_with_both(model_dir: Path) -> None:
+    right = hashlib.sha256(b"weights").hexdigest()
+    assert local_directory(spec(model_dir, sha256=right)) == str(model_dir)
+    (model_dir / "model.safetensors").write_bytes(b"others!")
+    text = refusal(spec(model_dir, sha256=right))
+    for part in (str(model_dir / "model.safetensors"), right, hashlib.sha256(b"others!").hexdigest(), "model.sha256"):
+        assert part in text
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(model_dir: Path) -> None:
+    (model_dir / "model.safetensors").rename(model_dir / "pytorch_model.bin")
+    text = refusal(spec(model_dir))
+    for part in ("no model.safetensors in", str(model_dir), "never unpickled"):
+        assert part in text
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(missing: str, model_dir: Path) -> None:
+    (model_dir / missing).unlink()
+    assert f"no {missing} in {model_dir}" in refusal(spec(model_dir))
+
+
+def test_a_missing_configuration_is_refused_whatever_the_weights_look_like(model_dir: Path) -> None:
+    (model_dir / "config.json").unlink()
+    (model_dir / "model.safetensors").rename(model_dir / "model-00001-of-00001.safetensors")
+    (model_dir / "model.safetensors.index.json").write_text("{}")
+    assert "no config.json" in refusal(spec(model_dir))
+
+
+def test_a_hash_of_weights_in_several_files_is_refused_and_not_a_crash(model_dir: Path) -> None:
+    (model_dir / "model.safetensors").rename(model_dir / "model-00001-of-00001.safetensors")
+    (model_dir / "model.safetensors.index.json").write_text("{}")
+    text = refusal(spec(model_dir, sha256="0" * 64))
+    for part in (str(model_dir), "model.sha256", "several"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", ["./nothing", "../nothing", "/no/such/place", "~/nothing", "a/b/c", "file:///nothing"])
+def test_a_path_that_leads_nowhere_is_never_asked_of_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # an import of it would fail
+    text = refusal(spec(name))
+    assert name in text
+    assert "no such directory" in text or "no directory" in text
+
+
+@pytest.mark.parametrize("name", ["package://no_such_package/model", "s3://", "http://host/model"])
+def test_a_place_that_cannot_be_is_refused(name: str) -> None:
+    assert name in refusal(spec(name))
+
+
+@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "bert-base-uncased", "not a name/at all"])
+def test_a_hub_name_without_a_network_is_refused_with_a_way_out(name: str, tmp_path: Path) -> None:
+    import subprocess
+
+    # A process of its own: the hub's client reads its settings once, at import.
+    code = (
+        "import sys, time\n"
+        "from textcls.errors import ModelError\n"
+        "from textcls.pretrained import local_directory\n"
+        "from textcls.recipe import ModelSpec\n"
+        "started = time.process_time()\n"
+        "try:\n"
+        "    local_directory(ModelSpec(pretrained=sys.argv[1]))\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+        "    print(time.process_time() - started)\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, name], cwd=root, env=environment, capture_output=True, text=True, timeout=60
+    )
+    *text, seconds = done.stdout.splitlines()
+    told = "\n".join(text)
+    for part in (repr(name), "revision main", "model.pretrained=DIRECTORY"):
+        assert part in told
+    assert float(seconds) < 5
+
+
+def test_a_configuration_that_is_no_json_is_refused(model_dir: Path) -> None:
+    (model_dir / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_config(str(model_dir))
+    (model_dir / "config.json").write_text(json.dumps([]))
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_config(str(model_dir))
