@@ -44,6 +44,17 @@ class TextclsError(Exception):
         return _rebuild, (type(self), self.found, self.expected, self.todo)
 
 
+def own_error(error: BaseException) -> TextclsError | None:
+    """The error of ours that another one carries, if any: Ray wraps what its tasks raise, often more than once."""
+    found = None
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, TextclsError):
+            found = link  # go on: Ray's wrapper is an instance of what it wraps, and speaks in tracebacks
+        link = getattr(link, "cause", None) or link.__cause__
+    return found
+
+
 def _rebuild(cls: type[TextclsError], found: str, expected: str, todo: str) -> TextclsError:
     return cls(found, expected=expected, todo=todo)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import textcls
+from textcls.errors import own_error
 
 
 def attached() -> bool:
@@ -30,7 +31,8 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     from ray.job_config import JobConfig
 
     if ray.is_initialized():  # a notebook or a test that keeps its own session
-        yield
+        with _own_errors():
+            yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # The controller looks at its workers this often; the default of 2 s would be a large part of a short run.
@@ -44,7 +46,7 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:
-        with interruptible():
+        with interruptible(), _own_errors():
             yield
     finally:
         ray.shutdown()
@@ -64,6 +66,18 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         _raise_on_signals()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raises an error of ours as it was, where a task raised it and Ray wrapped it."""
+    try:
+        yield
+    except Exception as error:
+        own = own_error(error)
+        if own is None or own is error:
+            raise
+        raise own from None
 
 
 def _raise_on_signals() -> None:

@@ -88,7 +88,7 @@ class DataSpec(Spec):
     """Above this share of rejects among the rows read, the run stops before training."""
     max_cell_chars: int = Field(16 * 2**20, ge=1)
     """A longer cell is a reject. Bounds the memory that an unclosed quote can take."""
-    shard_bytes: int = Field(64 * 2**20, ge=1)
+    shard_bytes: int = Field(32 * 2**20, ge=1)
     """A larger file is read by several tasks at once, each an exact byte range of about this size."""
 
     @field_validator("text_columns")

@@ -21,8 +21,9 @@ ORDER = """
 
     textcls.data
     textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
+    textcls.data.account
     textcls.data.csv_shards
-    textcls.data.rows
+    textcls.data.rows textcls.data.division
     textcls.data.pipeline
 
     textcls.training
@@ -42,7 +43,7 @@ ORDER = """
 # Heavy libraries, and the only modules that may import them.
 IMPORTERS = {
     "ray": """
-        textcls.ray_session textcls.data.pipeline
+        textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.trainer textcls.training.run
     """,
     "torch": """

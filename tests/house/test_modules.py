@@ -84,7 +84,8 @@ def test_an_init_file_re_exports_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*ROOMS, *JOBS], ids=relative)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= MOST_LINES
 
 
 @pytest.mark.parametrize("path", ROOMS, ids=relative)

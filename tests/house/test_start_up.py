@@ -15,6 +15,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 HEAVY = ("ray", "torch", "transformers", "tokenizers", "sklearn", "scipy", "matplotlib", "pandas")
 # Modules that are about Ray or torch; every other one must load without them.
 ABOUT_RAY_OR_TORCH = {
+    "textcls.data.division",
     "textcls.data.pipeline",
     "textcls.training.collate",
     "textcls.training.cpu_speed",

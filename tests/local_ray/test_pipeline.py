@@ -10,8 +10,10 @@ import pytest
 import ray
 
 from tests.local_ray.conftest import small_recipe, write_reviews
-from textcls.data import pipeline
+from textcls.data import division
 from textcls.data.pipeline import PreparedData, ReadData
+from textcls.errors import DataError
+from textcls.ray_session import ray_session
 from textcls.text import prepare_tokenizer
 
 
@@ -98,7 +100,7 @@ def test_hash_ranges_change_nothing(tiny_model_dir, tmp_path, monkeypatch):
     recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 300), "data.shard_bytes=3000")
     data = read(recipe)
     one = data.divide()
-    monkeypatch.setattr(pipeline, "_ROWS_PER_PART", 40)
+    monkeypatch.setattr(division, "_ROWS_PER_PART", 40)
     assert rows_of(data.divide()) == rows_of(one)
 
 
@@ -111,6 +113,17 @@ def test_a_text_under_two_labels_is_reported_and_stays_in_one_split(tiny_model_d
     assert prepared.conflicts[1][0].startswith(str(path) + ":")
     counts = {name: len(rows) - len({ids for ids, _ in rows}) for name, rows in rows_of(prepared).items()}
     assert sorted(counts.values()) == [0, 0, 5]
+
+
+def test_an_error_of_ours_comes_out_of_a_task_as_it_was(tiny_model_dir, tmp_path):
+    path = tmp_path / "cut_short.csv"
+    rows = "".join(f"review {i},{'ab'[i % 2]}\n" for i in range(2000))
+    path.write_bytes(f"text,label\n{rows}".encode("utf-16") + b"\x00\xd8\x00\x00")
+    recipe = small_recipe(tiny_model_dir, path, "data.encoding=utf-16")
+    with pytest.raises(DataError) as caught, ray_session():
+        read(recipe)
+    assert type(caught.value) is DataError
+    assert str(caught.value).startswith(f"{path}, after line")
 
 
 def test_where_and_label_map_choose_rows_before_they_are_read(tiny_model_dir, tmp_path):

@@ -14,8 +14,9 @@ import ray
 
 from textcls import pretrained, storage
 from textcls.data import checks
+from textcls.data.account import Account
 from textcls.data.input_files import expand
-from textcls.data.pipeline import Account, PreparedData, ReadData
+from textcls.data.pipeline import PreparedData, ReadData
 from textcls.errors import InputError
 from textcls.metrics import summarise
 from textcls.ray_session import interruptible, ray_session

@@ -17,7 +17,7 @@ import ray.train.torch
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
-from textcls.errors import RecipeError, TextclsError, TrainingError
+from textcls.errors import RecipeError, TextclsError, TrainingError, own_error
 from textcls.recipe import Recipe, ScaleSpec
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
@@ -161,11 +161,8 @@ def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
     """The error a worker raised, if it was one of ours; otherwise what all of them said."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, TextclsError):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
+        if own := own_error(failure):
+            return own
     told = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
     return TrainingError(
         f"training failed more than {max_failures} times: {told or _last_line(error)}",
