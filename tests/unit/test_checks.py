@@ -1,12 +1,13 @@
 """What textcls/data/checks.py refuses and warns of, and that each sentence names what the user has to look at."""
 
+import shlex
 from typing import Any
 
 import pytest
 
 from textcls.data import checks
 from textcls.errors import DataError
-from textcls.recipe import DataSpec
+from textcls.recipe import DataSpec, parse_recipe
 
 GOOD: dict[str, Any] = {
     "read": 1000,
@@ -114,6 +115,16 @@ def test_each_warning_names_what_it_is_about() -> None:
     assert len(found) == len(parts)
     for sentence, expected in zip(found, parts, strict=True):
         assert all(part in sentence for part in expected)
+
+
+@pytest.mark.parametrize(
+    "group", [["Pos", "pos"], ["New York", "NEW YORK", "new york"], ["it's", "It's"], ['"a"', '"A"']]
+)
+def test_the_map_that_is_advised_can_be_typed_as_it_stands(group: list[str]) -> None:
+    (sentence,) = checks.warnings(group, dict.fromkeys(group, 99), (0, []), SHORT)
+    _, override = shlex.split(sentence[sentence.index("--set ") :])
+    last = sorted(group)[-1]
+    assert parse_recipe("{}", [override]).data.label_map == {name: last for name in group if name != last}
 
 
 def test_of_many_rare_labels_the_first_ten_are_named() -> None:

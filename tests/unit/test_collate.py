@@ -30,6 +30,15 @@ def arrow_table(chunks: list[tuple[list, int, int]]) -> tuple[pa.Table, list]:
     return pa.concat_tables(tables), kept
 
 
+def test_columns_may_be_chunked_differently() -> None:
+    """As after filtering a block from which every row goes to another split."""
+    ids = pa.chunked_array([[[1, 2]], [[3]]], pa.list_(pa.int32()))
+    uneven = pa.table({"input_ids": ids, "label": pa.chunked_array([[0, 1]], pa.int32())})
+    empty = pa.table({"input_ids": pa.chunked_array([], pa.list_(pa.int32())), "label": pa.array([], pa.int32())})
+    found = TokenRows([empty, uneven])
+    assert found.batch(np.array([1, 0]), PAD).input_ids_BL.tolist() == [[3, PAD], [1, 2]]
+
+
 @given(parts=st.lists(st.lists(CHUNK, min_size=1, max_size=3), max_size=3), data=st.data())
 def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject) -> None:
     built = [arrow_table(part) for part in parts]

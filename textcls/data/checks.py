@@ -3,6 +3,8 @@
 In: counts. Out: a `DataError`, or warnings as sentences. Pure; not here: reading, printing.
 """
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,7 +111,7 @@ def warnings(
     """
     found = [
         f"labels {' and '.join(map(repr, group))} differ only by case or spaces; "
-        f"if they are one, map them: --set 'data.label_map={{{group[0]!r}: {group[-1]!r}}}'"
+        f"if they are one, map them: --set {_label_map(group)}"
         for group in lookalikes(labels)
     ]
     if rare := [f"{label!r} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS]:
@@ -128,3 +130,9 @@ def warnings(
 
 def _where(data: DataSpec) -> str:
     return ", ".join(f"{column} in {list(values)}" for column, values in data.where.items())
+
+
+def _label_map(group: Sequence[str]) -> str:
+    """A --set that maps a group of names to its last one, quoted for a shell; JSON is YAML."""
+    content = json.dumps(dict.fromkeys(group[:-1], group[-1]), ensure_ascii=False)
+    return shlex.quote(f"data.label_map={content}")

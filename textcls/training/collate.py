@@ -45,10 +45,10 @@ class TokenRows:
     def __init__(self, tables: Sequence[Any]) -> None:
         values, offsets, labels = [], [], []
         for table in tables:
-            for chunk, label in zip(table["input_ids"].chunks, table["label"].chunks, strict=True):
-                values.append(chunk.values.to_numpy())
-                offsets.append(chunk.offsets.to_numpy())
-                labels.append(label.to_numpy())
+            for chunk in table.to_batches():  # columns of a table may be chunked differently, or not at all
+                values.append(chunk["input_ids"].values.to_numpy())
+                offsets.append(chunk["input_ids"].offsets.to_numpy())
+                labels.append(chunk["label"].to_numpy())
         self._values, self._offsets = values, offsets
         self._first_row = np.cumsum([0] + [len(label) for label in labels])
         self.labels = np.concatenate(labels).astype(np.int64) if labels else np.empty(0, np.int64)

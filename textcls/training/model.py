@@ -65,10 +65,11 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
             expected="a BERT-family encoder",
         ) from error
     prefix = f"{model.base_model_prefix}."
-    lost = [k for k in loaded["missing_keys"] if k.startswith(prefix) and "pooler" not in k]
+    reshaped = {key for key, *_ in loaded["mismatched_keys"]}
+    lost = [k for k in sorted({*loaded["missing_keys"], *reshaped}) if k.startswith(prefix) and "pooler" not in k]
     if lost:
         raise ModelError(
-            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing, the first is {lost[0]}",
+            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing or of another shape, like {lost[0]}",
             expected="weights that belong to the model's config.json",
         )
     return model

@@ -1,0 +1,300 @@
+"""Stories run the real jobs in processes of their own, from a directory of the user's, with Ray on this machine."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# Far above what is needed: seconds on a quiet machine, a minute on one that others keep busy.
+BOUND_S = 300
+NOISE = re.compile(r"Traceback|ray::|\(pid=|site-packages|WARNING|ERROR|SIGTERM|Warning:|\bNone\b")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    def calmly(self, status: int) -> "Ended":
+        """Itself, if it ended with this status, without a traceback, another program's log lines or a line twice."""
+        assert self.status == status, f"exit {self.status}\n{self.out}\n{self.err}"
+        for stream in (self.out, self.err):
+            assert not NOISE.search(stream), stream
+            lines = [line for line in stream.splitlines() if line.strip(" ─")]
+            assert len(set(lines)) == len(lines), stream
+        return self
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Looks every 20 ms whether something has happened."""
+    given_up, pause = time.monotonic() + BOUND_S, threading.Event()
+    while not happened():
+        assert time.monotonic() < given_up, "it did not happen"
+        pause.wait(0.02)
+
+
+class Running:
+    """A process with a session of its own, so that everything it starts can be told from the rest of the machine."""
+
+    def __init__(self, command: list[Any], *, cwd: Path, env: dict[str, str], **streams: Any) -> None:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+        self.process = subprocess.Popen(
+            [str(part) for part in command], cwd=cwd, env=env, start_new_session=True, **streams
+        )
+
+    def ended(self) -> Ended:
+        """Waits for the end."""
+        out, err = self.process.communicate(timeout=BOUND_S)
+        return Ended(self.process.returncode, out.decode(), err.decode())
+
+    def until(self, happened: Callable[[], bool]) -> None:
+        """Waits until something has happened, which the process must live to see."""
+        wait_until(lambda: happened() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.ended()
+
+    def relatives(self) -> dict[int, str]:
+        """Pid -> name of every living process that it started, directly or not, itself included."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                name, _, fields = entry.read_text().partition("(")[2].rpartition(")")
+                state, _, _, session, *_ = fields.split()
+                if int(session) == self.process.pid and state != "Z":
+                    found[int(entry.parent.name)] = name
+        return found
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Sends a signal to the process, or to its group as a terminal does."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def kill(self) -> None:
+        """Ends it and everything it started."""
+        for pid in self.relatives():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """Where Ray and tempfile put their files. Its path is short: Ray's sockets lie in it."""
+    directory = Path(tempfile.mkdtemp(prefix="story-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shell(scratch: Path) -> dict[str, str]:
+    """A new user's environment: nothing that keeps Ray or transformers quiet."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TOKENIZERS_"))}
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_TMPDIR": str(scratch),
+        "TMPDIR": str(scratch),
+    }
+
+
+def ray_sessions(shell: dict[str, str]) -> set[str]:
+    """The sessions that Ray has begun in this shell so far."""
+    return {path.name for path in Path(shell["RAY_TMPDIR"]).glob("ray/session_*")}
+
+
+def train_command(*arguments: Any) -> list[Any]:
+    return [sys.executable, CHECKOUT / "jobs" / "train.py", *arguments]
+
+
+@dataclass(frozen=True)
+class User:
+    """Someone in a directory with `recipe.yaml`, who trains.
+
+    Attributes:
+        home: the directory.
+        shell: environment variables.
+    """
+
+    home: Path
+    shell: dict[str, str]
+
+    def starts(self, *arguments: Any, **streams: Any) -> Running:
+        return Running(train_command("--recipe", "recipe.yaml", *arguments), cwd=self.home, env=self.shell, **streams)
+
+    def trains(self, *arguments: Any) -> Ended:
+        running = self.starts(*arguments)
+        try:
+            return running.ended()
+        finally:
+            running.kill()
+
+    def csv(self, name: str, content: str | bytes) -> Path:
+        path = self.home / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+
+def write_recipe(folder: Path, model: Path, **data: Any) -> None:
+    """A recipe that trains the tiny model in seconds, a checkpoint every tenth step."""
+    recipe = {
+        "data": data,
+        "text": {"max_tokens": 32},
+        "model": {"pretrained": str(model)},
+        "train": {
+            "epochs": 2,
+            "rows_per_step": 1,
+            "learning_rate": 0.001,
+            "precision": "fp32",
+            "checkpoint_every_steps": 10,
+        },
+        # One thread: on a busy machine two wait for each other.
+        "scale": {"cpus_per_worker": 1},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def reviews(rows: int) -> list[tuple[str, str]]:
+    """Different short reviews and their labels, which their words give away."""
+    chance = random.Random(0)
+    words = {"positive": ["great", "moving", "wonderful", "fine"], "negative": ["awful", "boring", "bad", "dull"]}
+    made = []
+    for i in range(rows):
+        label = chance.choice(list(words))
+        choice = [*words[label], "the film", "its plot", "was", "really"]
+        made.append((" ".join(chance.choice(choice) for _ in range(chance.randint(3, 12))) + f" {i}", label))
+    return made
+
+
+def as_csv(rows: list[tuple[str, str]]) -> str:
+    return "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+
+
+@pytest.fixture
+def user(tmp_path: Path, tiny_model_dir: Path, shell: dict[str, str]) -> User:
+    """A user with 300 reviews and a Ray of their own."""
+    write_recipe(tmp_path, tiny_model_dir, csv="reviews.csv")
+    user = User(tmp_path, shell)
+    user.csv("reviews.csv", as_csv(reviews(300)))
+    return user
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of one node with two CPUs: where to connect, and where to submit jobs."""
+
+    address: str
+    dashboard: str
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def cluster(scratch: Path, shell: dict[str, str]) -> Iterator[Cluster]:
+    port, dashboard, agent = (_free_port() for _ in range(3))
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
+        *(f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"),
+        *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *("--object-store-memory=200000000", "--disable-usage-stats"),
+    ]
+    with open(scratch / "cluster.log", "wb") as log:
+        node = Running(command, cwd=scratch, env=shell, stdout=log, stderr=log)
+    found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
+
+    def answers() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{found.dashboard}/api/jobs/", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    try:
+        node.until(answers)
+        yield found
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def cluster_user(user: User, cluster: Cluster) -> User:
+    """A user with 300 reviews whose jobs join a running cluster, which takes seconds less than starting one."""
+    return User(user.home, user.shell | {"RAY_ADDRESS": cluster.address})
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A user's first run, from the start to the end in one go.
+
+    Attributes:
+        user: whose.
+        out: its --out.
+        ended: how it ended.
+        rejects: (line, column, reason, value) of every row that cannot be used, in file order.
+        duplicates: rows whose text stands in the file before.
+        outside_where: rows that the recipe does not ask for.
+        clean: rows to learn from.
+    """
+
+    user: User
+    out: Path
+    ended: Ended
+    rejects: list[tuple[int, str, str, str]]
+    duplicates: int
+    outside_where: int
+    clean: int
+
+    @property
+    def weights(self) -> bytes:
+        return (self.out / "bundle" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str]) -> FirstRun:
+    """A run over a CSV with everything that happens to rows; other stories end with the same weights."""
+    user = User(tmp_path_factory.mktemp("first run"), shell)
+    write_recipe(
+        user.home, tiny_model_dir, csv="reviews.csv", where={"source": "web"}, labels=["negative", "positive"]
+    )
+    good = [f"web,{text},{label}\n" for text, label in reviews(1000)]
+    twice = [row.replace("web,", "web, ").replace("great", "GREAT") for row in good[100:110]]
+    outside = [f"mail,{text},{label}\n" for text, label in reviews(20)]
+    lines = ["source,text,label\n", *good, 'web,"fine\nin two lines",positive\n', *twice, *outside]
+    start = len("".join(lines).splitlines()) + 1
+    content = "".join(lines).encode() + (
+        b"web,,positive\n"
+        b"web,great but unlabelled,\n"
+        b"web,buy this now,spam\n"
+        b"web,a comma, too many,negative\n"
+        b"web,a dull caf\xe9,negative\n"
+    )
+    rejects = [
+        (start, "text", "missing_text", ""),
+        (start + 1, "label", "missing_label", ""),
+        (start + 2, "label", "unknown_label", "spam"),
+        (start + 3, "", "ragged_row", "4 fields, expected 3"),
+        (start + 4, "text", "undecodable", r"a dull caf\xe9"),
+    ]
+    user.csv("reviews.csv", content)
+    out = user.home / "out"
+    ended = user.trains("--out", "out")
+    return FirstRun(user, out, ended, rejects, len(twice), len(outside), len(good) + 1)

@@ -1,0 +1,62 @@
+"""The same file, submitted to a cluster from a checkout that is not on its machines."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from .conftest import CHECKOUT, Cluster, Ended, FirstRun, Running, reviews
+
+
+@pytest.fixture(scope="session")
+def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout without what git ignores."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, check=True, timeout=60).stdout.decode()
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in filter(None, names.split("\0")):
+        if (CHECKOUT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / name, copy / name)
+    return copy
+
+
+def _submit(cluster: Cluster, first_run: FirstRun, working_dir: Path, name: str, *arguments: str) -> Ended:
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard]
+    job = ["--submission-id", name, "--working-dir", working_dir, "--", sys.executable, "jobs/train.py"]
+    running = Running([*ray, *job, *arguments], cwd=first_run.user.home, env=first_run.user.shell)
+    try:
+        return running.ended()
+    finally:
+        running.kill()
+
+
+def test_submitted_job_ends_with_the_weights_of_a_local_run(
+    first_run: FirstRun, cluster: Cluster, working_dir: Path, tmp_path: Path
+) -> None:
+    home = first_run.user.home
+    data = ["--recipe", str(home / "recipe.yaml"), "--csv", str(home / "reviews.csv")]
+    ended = _submit(cluster, first_run, working_dir, "good", *data, "--out", str(tmp_path / "out"))
+    assert ended.status == 0, ended
+    assert (tmp_path / "out" / "bundle" / "model.safetensors").read_bytes() == first_run.weights
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(first_run.out))
+
+
+def test_submitted_job_tells_bad_input_by_its_exit_code(
+    first_run: FirstRun, cluster: Cluster, working_dir: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("text,label\n" + "".join(f"{text},positive\n" for text, _ in reviews(50)))
+    data = ["--recipe", str(first_run.user.home / "recipe.yaml"), "--csv", str(bad), "--set", "data.where={}"]
+    ended = _submit(cluster, first_run, working_dir, "bad", *data, "--out", str(tmp_path / "out"))
+    assert ended.status == 1, "what `ray job submit` says of every failed job"
+    with urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/bad", timeout=30) as answer:
+        job = json.load(answer)
+    assert job["status"] == "FAILED"
+    assert job["driver_exit_code"] == 2
+    assert "all 50 rows have one label, 'positive'" in job["message"]

@@ -1,0 +1,107 @@
+"""A run that is interrupted, however it happens, goes on with --resume and ends with the same weights."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster, Ended, FirstRun, User, ray_sessions, wait_until
+
+
+def _interrupted(user: User, out: str, attempt: int, number: int, *, group: bool = False) -> Ended:
+    """Trains up to the attempt's first checkpoint, sends a signal, and sees that nothing is left running."""
+    running = user.starts("--out", out, *(["--resume"] if attempt > 1 else []))
+    checkpoints = user.home / out / "training" / f"attempt-{attempt:04d}"
+    try:
+        running.until(lambda: any(checkpoints.glob("step-*/checkpoint.json")))
+        running.signal(number, group=group)
+        ended = running.ended()
+        wait_until(lambda: not running.relatives())
+    finally:
+        running.kill()
+    assert not (user.home / out / "bundle").exists()
+    return ended
+
+
+@pytest.fixture(scope="session")
+def broken_off(first_run: FirstRun) -> Path:
+    """--out of the first run's twin, broken off three times: by Ctrl-C, by SIGTERM to the job alone, by SIGKILL."""
+    user, out = first_run.user, "broken off"
+    for attempt, (number, group) in enumerate([(signal.SIGINT, True), (signal.SIGTERM, False)], 1):
+        ended = _interrupted(user, out, attempt, number, group=group).calmly(130)
+        assert ended.err == f"\ninterrupted; the same command with --resume continues {out}\n"
+    assert _interrupted(user, out, 3, signal.SIGKILL).status == -signal.SIGKILL
+    return user.home / out
+
+
+@pytest.fixture
+def copy(broken_off: Path, first_run: FirstRun) -> Path:
+    """A copy of the interrupted run, to be spoilt."""
+    copy = first_run.user.home / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    return Path(shutil.copytree(broken_off, copy))
+
+
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    broken_off: Path, first_run: FirstRun, scratch: Path
+) -> None:
+    out = first_run.user.home / "resumed"
+    shutil.copytree(broken_off, out)
+    ended = first_run.user.trains("--out", "resumed", "--resume").calmly(0)
+    assert "continuing from step-" in ended.out
+    assert (out / "bundle" / "model.safetensors").read_bytes() == first_run.weights
+    assert sorted(os.listdir(out)) == sorted(os.listdir(first_run.out))
+
+
+def test_interrupted_run_is_not_written_over(copy: Path, first_run: FirstRun) -> None:
+    before = ray_sessions(first_run.user.shell)
+    refused = first_run.user.trains("--out", "copy").calmly(2)
+    assert "was interrupted" in refused.err
+    assert "--resume continues it" in refused.err
+
+    other = first_run.user.trains("--out", "copy", "--resume", "--set", "train.learning_rate=0.002").calmly(2)
+    assert "train.learning_rate was 0.001, now 0.002" in other.err
+    assert ray_sessions(first_run.user.shell) == before
+
+
+def test_torn_identity_is_refused(copy: Path, first_run: FirstRun) -> None:
+    identity = copy / "run.json"
+    identity.write_bytes(identity.read_bytes()[:100])
+    refused = first_run.user.trains("--out", "copy", "--resume").calmly(2)
+    assert f"{identity} is damaged" in refused.err
+
+
+def test_damaged_checkpoint_is_refused_by_name(copy: Path, first_run: FirstRun, cluster: Cluster) -> None:
+    latest = max(copy.glob("training/*/step-*"), key=lambda place: place.name)
+    moments = bytearray((latest / "optimizer.safetensors").read_bytes())
+    moments[-1] ^= 1
+    (latest / "optimizer.safetensors").write_bytes(moments)
+    user = User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
+    refused = user.trains("--out", "copy", "--resume").calmly(2)
+    assert f"{latest / 'optimizer.safetensors'} is damaged" in refused.err
+    assert f"remove {latest}" in refused.err
+
+
+def test_changed_rows_are_refused(copy: Path, first_run: FirstRun, cluster: Cluster) -> None:
+    user = User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
+    reviews = user.home / "reviews.csv"
+    written = reviews.read_bytes()
+    reviews.write_bytes(written.replace(b"great", b"grand", 1))
+    try:
+        refused = user.trains("--out", "copy", "--resume").calmly(2)
+    finally:
+        reviews.write_bytes(written)
+    assert "the CSV files are not those this run began with" in refused.err
+    assert json.loads((copy / "run.json").read_text()) == json.loads((copy.parent / "broken off/run.json").read_text())
+
+
+def test_directory_of_someone_else_is_refused(user: User) -> None:
+    (user.home / "photos").mkdir()
+    (user.home / "photos" / "cat.png").write_bytes(b"miaow")
+    for flags in ((), ("--resume",)):
+        refused = user.trains("--out", "photos", *flags).calmly(2)
+        assert "is not empty and holds no run (cat.png" in refused.err
+    assert os.listdir(user.home / "photos") == ["cat.png"]
