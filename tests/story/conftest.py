@@ -272,10 +272,8 @@ class FirstRun:
 def first_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str]) -> FirstRun:
     """A run over a CSV with everything that happens to rows; other stories end with the same weights."""
     user = User(tmp_path_factory.mktemp("first run"), shell)
-    write_recipe(
-        user.home, tiny_model_dir, csv="reviews.csv", where={"source": "web"}, labels=["negative", "positive"]
-    )
-    good = [f"web,{text},{label}\n" for text, label in reviews(1000)]
+    write_recipe(user.home, tiny_model_dir, csv="reviews.csv", where={"source": "web"}, labels=["negative", "positive"])
+    good = [f"web,{text},{label}\n" for text, label in reviews(600)]
     twice = [row.replace("web,", "web, ").replace("great", "GREAT") for row in good[100:110]]
     outside = [f"mail,{text},{label}\n" for text, label in reviews(20)]
     lines = ["source,text,label\n", *good, 'web,"fine\nin two lines",positive\n', *twice, *outside]

@@ -1,4 +1,4 @@
-"""Input that cannot be used: exit 2, a message that names the thing and the way out, and nothing on disk but the account."""
+"""Input that cannot be used: exit 2, a message with the thing and the way out, nothing on disk but the account."""
 
 import os
 from collections.abc import Sequence
@@ -47,9 +47,17 @@ def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str],
             ["no column 'lable'", "'text', 'label'", "--set data.label_column=label"],
         ),
         ("text,label\n", [], ["a header and no row"]),
-        ("text,label\n" + "great,\n" * 60, [], ["every one of the 60 rows is a reject (60 missing_label)", "data.csv:2"]),
+        (
+            "text,label\n" + "great,\n" * 60,
+            [],
+            ["every one of the 60 rows is a reject (60 missing_label)", "data.csv:2"],
+        ),
         (as_csv([(text, "positive") for text, _ in reviews(60)]), [], ["all 60 rows have one label, 'positive'"]),
-        (as_csv(reviews(60)), ["--set", "scale.workers=9"], ["9 workers", "the cluster has 2"]),
+        (
+            as_csv(reviews(60)),
+            ["--set", "scale.workers=9", "--set", "train.rows_per_step=16"],
+            ["9 workers", "the cluster has 2"],
+        ),
     ],
     ids=["misspelt column", "header only", "only rejects", "one label", "too many workers"],
 )

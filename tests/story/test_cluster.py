@@ -59,4 +59,4 @@ def test_submitted_job_tells_bad_input_by_its_exit_code(
         job = json.load(answer)
     assert job["status"] == "FAILED"
     assert job["driver_exit_code"] == 2
-    assert "all 50 rows have one label, 'positive'" in job["message"]
+    assert "no training rows for 'negative'" in job["message"]

@@ -15,7 +15,9 @@ def test_spreadsheet_csv_trains_without_a_setting(cluster_user: User) -> None:
 
 
 def test_many_labels_are_counted_one_by_one(cluster_user: User) -> None:
-    cluster_user.csv("intents.csv", as_csv([(f"please do {i % 77} for me {i}", f"intent {i % 77}") for i in range(1540)]))
+    cluster_user.csv(
+        "intents.csv", as_csv([(f"please do {i % 77} for me {i}", f"intent {i % 77}") for i in range(1540)])
+    )
     ended = cluster_user.trains("--csv", "intents.csv", "--dry-run").calmly(0)
     assert "1,540 = train 1,078 + val 154 + test 308 + rejects 0 + duplicates 0" in ended.out
     for i in range(77):
@@ -23,7 +25,9 @@ def test_many_labels_are_counted_one_by_one(cluster_user: User) -> None:
 
 
 def test_bare_quotes_are_text_if_quoting_is_none(cluster_user: User) -> None:
-    cluster_user.csv("bare.tsv", "text\tlabel\n" + "".join(f'"{text} 5" tall\t{label}\n' for text, label in reviews(300)))
+    cluster_user.csv(
+        "bare.tsv", "text\tlabel\n" + "".join(f'"{text} 5" tall\t{label}\n' for text, label in reviews(300))
+    )
     ended = cluster_user.trains("--csv", "bare.tsv", "--dry-run", "--set", "data.quoting=none").calmly(0)
     assert ACCOUNT in ended.out
 

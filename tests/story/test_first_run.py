@@ -39,9 +39,9 @@ def test_every_row_is_accounted_for(first_run: FirstRun) -> None:
     assert rows["outside_where"] == first_run.outside_where
     assert rows["read"] == first_run.clean + rows["duplicates"] + rows["rejects"]
     assert rows["reject_reasons"] == {reason: 1 for _, _, reason, _ in first_run.rejects}
-    assert {name: sum(rows["labels"][label][name] for label in rows["labels"]) for name in ("train", "val", "test")} == {
-        name: rows[name] for name in ("train", "val", "test")
-    }
+    assert {
+        name: sum(rows["labels"][label][name] for label in rows["labels"]) for name in ("train", "val", "test")
+    } == {name: rows[name] for name in ("train", "val", "test")}
 
 
 def test_rejects_name_file_line_column_reason_and_value(first_run: FirstRun) -> None:
@@ -79,7 +79,8 @@ def test_bundle_is_a_model_directory_for_transformers(first_run: FirstRun, tmp_p
 def test_finished_run_is_neither_written_over_nor_continued(first_run: FirstRun) -> None:
     def state() -> dict[str, tuple[int, int]]:
         return {
-            str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in (first_run.out, *first_run.out.rglob("*"))
+            str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in (first_run.out, *first_run.out.rglob("*"))
         }
 
     before = state()

@@ -1,7 +1,6 @@
 """A disk that fills up in the middle of training."""
 
 import os
-import shutil
 import sys
 
 from .conftest import CHECKOUT, Ended, FirstRun, Running

@@ -27,14 +27,20 @@ def _interrupted(user: User, out: str, attempt: int, number: int, *, group: bool
 
 
 @pytest.fixture(scope="session")
-def broken_off(first_run: FirstRun) -> Path:
+def cluster_user(first_run: FirstRun, cluster: Cluster) -> User:
+    """The user of the first run, whose jobs now join a running cluster."""
+    return User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
+
+
+@pytest.fixture(scope="session")
+def broken_off(first_run: FirstRun, cluster_user: User) -> Path:
     """--out of the first run's twin, broken off three times: by Ctrl-C, by SIGTERM to the job alone, by SIGKILL."""
-    user, out = first_run.user, "broken off"
-    for attempt, (number, group) in enumerate([(signal.SIGINT, True), (signal.SIGTERM, False)], 1):
-        ended = _interrupted(user, out, attempt, number, group=group).calmly(130)
-        assert ended.err == f"\ninterrupted; the same command with --resume continues {out}\n"
-    assert _interrupted(user, out, 3, signal.SIGKILL).status == -signal.SIGKILL
-    return user.home / out
+    out = "broken off"
+    told = f"\ninterrupted; the same command with --resume continues {out}\n"
+    assert _interrupted(first_run.user, out, 1, signal.SIGINT, group=True).calmly(130).err == told
+    assert _interrupted(cluster_user, out, 2, signal.SIGTERM).calmly(130).err == told
+    assert _interrupted(cluster_user, out, 3, signal.SIGKILL).status == -signal.SIGKILL
+    return first_run.user.home / out
 
 
 @pytest.fixture
@@ -46,11 +52,11 @@ def copy(broken_off: Path, first_run: FirstRun) -> Path:
 
 
 def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    broken_off: Path, first_run: FirstRun, scratch: Path
+    broken_off: Path, first_run: FirstRun, cluster_user: User
 ) -> None:
     out = first_run.user.home / "resumed"
     shutil.copytree(broken_off, out)
-    ended = first_run.user.trains("--out", "resumed", "--resume").calmly(0)
+    ended = cluster_user.trains("--out", "resumed", "--resume").calmly(0)
     assert "continuing from step-" in ended.out
     assert (out / "bundle" / "model.safetensors").read_bytes() == first_run.weights
     assert sorted(os.listdir(out)) == sorted(os.listdir(first_run.out))
@@ -74,24 +80,22 @@ def test_torn_identity_is_refused(copy: Path, first_run: FirstRun) -> None:
     assert f"{identity} is damaged" in refused.err
 
 
-def test_damaged_checkpoint_is_refused_by_name(copy: Path, first_run: FirstRun, cluster: Cluster) -> None:
+def test_damaged_checkpoint_is_refused_by_name(copy: Path, cluster_user: User) -> None:
     latest = max(copy.glob("training/*/step-*"), key=lambda place: place.name)
     moments = bytearray((latest / "optimizer.safetensors").read_bytes())
     moments[-1] ^= 1
     (latest / "optimizer.safetensors").write_bytes(moments)
-    user = User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
-    refused = user.trains("--out", "copy", "--resume").calmly(2)
+    refused = cluster_user.trains("--out", "copy", "--resume").calmly(2)
     assert f"{latest / 'optimizer.safetensors'} is damaged" in refused.err
     assert f"remove {latest}" in refused.err
 
 
-def test_changed_rows_are_refused(copy: Path, first_run: FirstRun, cluster: Cluster) -> None:
-    user = User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
-    reviews = user.home / "reviews.csv"
+def test_changed_rows_are_refused(copy: Path, cluster_user: User) -> None:
+    reviews = cluster_user.home / "reviews.csv"
     written = reviews.read_bytes()
     reviews.write_bytes(written.replace(b"great", b"grand", 1))
     try:
-        refused = user.trains("--out", "copy", "--resume").calmly(2)
+        refused = cluster_user.trains("--out", "copy", "--resume").calmly(2)
     finally:
         reviews.write_bytes(written)
     assert "the CSV files are not those this run began with" in refused.err

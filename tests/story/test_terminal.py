@@ -5,7 +5,7 @@ import pty
 import re
 from pathlib import Path
 
-from .conftest import Running, User
+from .conftest import BOUND_S, User
 
 _BAR = re.compile(r"step [\d,]+ of 210 · loss \d\.\d{3} · [\d,]+ tokens/s · \d+:\d\d left")
 
@@ -19,7 +19,7 @@ def test_terminal_shows_a_bar_with_loss_rate_and_time_left(cluster_user: User, t
     os.close(terminal)
     try:
         seen = _all_of(shown)
-        assert running.ended_status() == 0, seen
+        assert running.process.wait(BOUND_S) == 0, seen
     finally:
         running.kill()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)

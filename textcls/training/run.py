@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from rich.filesize import decimal
 
 from textcls import pretrained, storage
 from textcls.data import checks
@@ -24,7 +25,7 @@ from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.run_dir import RunDir
-from textcls.training.trainer import fit, plan_workers, publish_bundle
+from textcls.training.trainer import Workers, fit, plan_workers, publish_bundle
 from textcls.training.worker import TrainOutcome
 
 Say = Callable[[str], None]
@@ -57,16 +58,11 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
     """
     run = RunDir.claim(out, recipe, resume=resume)
     try:
-        expand(recipe.data.csv)  # a misspelt name is told at once, not after Ray's start
-        tokenizer = _tokenizer_of(recipe)
+        tokenizer = _found(recipe, say)
         with ray_session(verbose=verbose):
             workers = plan_workers(recipe.scale)
             prepared = _prepare(recipe, tokenizer, run, say)
-            say(
-                f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers.count} "
-                f"{'worker' if workers.count == 1 else 'workers'} with "
-                f"{'a GPU' if workers.use_gpu else f'{workers.cpus} CPUs'} each"
-            )
+            say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {_told(workers)}")
             with interruptible():
                 outcome = fit(recipe, prepared, tokenizer, run, workers, say)
             say("scoring a TF-IDF + logistic regression baseline on the same rows")
@@ -88,22 +84,32 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    expand(recipe.data.csv)
-    tokenizer = _tokenizer_of(recipe)
+    tokenizer = _found(recipe, say)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
         prepared = _prepare(recipe, tokenizer, None, say)
     for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
         say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
-    say(
-        f"would train with {workers.count} x {'GPU' if workers.use_gpu else f'{workers.cpus} CPUs'}; nothing is written"
-    )
+    say(f"would train with {_told(workers)}; nothing is written")
 
 
-def _tokenizer_of(recipe: Recipe) -> TokenizerFiles:
+def _told(workers: Workers) -> str:
+    each = "a GPU" if workers.use_gpu else _counted(workers.cpus, "CPU")
+    return f"{_counted(workers.count, 'worker')} with {each}" + (" each" if workers.count > 1 else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
+
+
+def _found(recipe: Recipe, say: Say) -> TokenizerFiles:
+    """The tokenizer. Files and model are looked for before Ray's slow start: a misspelt name is told at once."""
+    files = expand(recipe.data.csv)
     directory = pretrained.local_directory(recipe.model)
     limit = pretrained.read_config(directory).get("max_position_embeddings")
-    return prepare_tokenizer(directory, recipe.text, model_limit=limit)
+    tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=limit)
+    say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
+    return tokenizer
 
 
 def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:
@@ -111,7 +117,7 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
     read = ReadData(recipe, tokenizer)
     found, labels = read.summary, read.label_names()
     say(
-        f"read {found.read:,} rows from {len(read.files)} {'file' if len(read.files) == 1 else 'files'} "
+        f"read {found.read:,} rows from {_counted(len(read.files), 'file')} "
         f"(delimiter {read.delimiter!r}) in {read.seconds:.1f} s"
         + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
     )
