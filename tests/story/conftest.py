@@ -253,6 +253,7 @@ class FirstRun:
         duplicates: rows whose text stands in the file before.
         outside_where: rows that the recipe does not ask for.
         clean: rows to learn from.
+        temporary: what it left among the machine's temporary files.
     """
 
     user: User
@@ -262,6 +263,7 @@ class FirstRun:
     duplicates: int
     outside_where: int
     clean: int
+    temporary: set[Path]
 
     @property
     def weights(self) -> bytes:
@@ -269,7 +271,9 @@ class FirstRun:
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str]) -> FirstRun:
+def first_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str], scratch: Path
+) -> FirstRun:
     """A run over a CSV with everything that happens to rows; other stories end with the same weights."""
     user = User(tmp_path_factory.mktemp("first run"), shell)
     write_recipe(user.home, tiny_model_dir, csv="reviews.csv", where={"source": "web"}, labels=["negative", "positive"])
@@ -294,5 +298,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, sh
     ]
     user.csv("reviews.csv", content)
     out = user.home / "out"
+    before = set(scratch.glob("textcls-*"))
     ended = user.trains("--out", "out")
-    return FirstRun(user, out, ended, rejects, len(twice), len(outside), len(good) + 1)
+    left = set(scratch.glob("textcls-*")) - before
+    return FirstRun(user, out, ended, rejects, len(twice), len(outside), len(good) + 1, left)

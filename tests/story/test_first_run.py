@@ -23,12 +23,12 @@ def test_first_run_ends_well_and_prints_its_account(first_run: FirstRun) -> None
     assert "bundle: out/bundle" in ended.out
 
 
-def test_first_run_leaves_results_and_nothing_else(first_run: FirstRun, scratch: Path) -> None:
+def test_first_run_leaves_results_and_nothing_else(first_run: FirstRun) -> None:
     assert sorted(os.listdir(first_run.out)) == [
         *("bundle", "rejects.parquet", "report.json", "report.png", "rows.json", "run.json")
     ]
     assert (first_run.out / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(scratch.glob("textcls-*"))
+    assert not first_run.temporary
 
 
 def test_every_row_is_accounted_for(first_run: FirstRun) -> None:

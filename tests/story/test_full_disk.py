@@ -11,7 +11,7 @@ mount -t tmpfs -o size=600k tmpfs "$DISK" || exit 9
 "$@"; echo "first: $?" | tee /dev/stderr
 mount -o remount,size=64m "$DISK" || exit 9
 "$@" --resume; echo "second: $?"
-cp -r "$DISK/out" .
+cp -r "$DISK/refilled" .
 """
 
 
@@ -20,7 +20,7 @@ def test_run_goes_on_when_a_full_disk_has_room_again(first_run: FirstRun) -> Non
     disk = user.home / "disk"
     disk.mkdir()
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    train = [sys.executable, CHECKOUT / "jobs" / "train.py", "--recipe", "recipe.yaml", "--out", disk / "out"]
+    train = [sys.executable, CHECKOUT / "jobs" / "train.py", "--recipe", "recipe.yaml", "--out", disk / "refilled"]
     # One try: the same step fails again until there is room.
     running = Running(
         [*namespace, "sh", "-c", _SCRIPT, "sh", *train, "--set", "scale.max_failures=0"],
@@ -34,9 +34,9 @@ def test_run_goes_on_when_a_full_disk_has_room_again(first_run: FirstRun) -> Non
     first_out, _, second_out = ended.out.partition("first: 1\n")
     first_err, _, second_err = ended.err.partition("first: 1\n")
     first, second = Ended(1, first_out, first_err).calmly(1), Ended(0, second_out, second_err).calmly(0)
-    assert f"{disk}/out" in first.err
+    assert f"{disk}/refilled" in first.err
     assert "no room to write (No space left on device)" in first.err
     assert "free some space" in first.err
     assert "continuing from step-" in second.out
     assert second.out.endswith("second: 0\n")
-    assert (user.home / "out" / "bundle" / "model.safetensors").read_bytes() == first_run.weights
+    assert (user.home / "refilled" / "bundle" / "model.safetensors").read_bytes() == first_run.weights
