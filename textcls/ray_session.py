@@ -45,27 +45,14 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where)
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
+    # SIGTERM is like Ctrl-C: Ray's own handler of it ends in a crash report.
+    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with interruptible(), _own_errors():
+        with _own_errors():
             yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt in the block, and again after another library's handlers.
-
-    Ray's handler of SIGTERM ends in a crash report. Ray Train's of SIGINT exits without a word, and once training is
-    over it swallows the first two Ctrl-C. A block around Ray Train therefore restores them.
-    """
-    _raise_on_signals()
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        _raise_on_signals()
 
 
 @contextmanager
@@ -78,9 +65,3 @@ def _own_errors() -> Iterator[None]:
         if own is None or own is error:
             raise
         raise own from None
-
-
-def _raise_on_signals() -> None:
-    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)

@@ -164,7 +164,10 @@ class ReadData:
 
     def example_lines(self, reason: str) -> list[str]:
         """The first few rejects of a reason, as `file:line column: value`."""
-        return [f"{self._spot(row['place'])} {row['column']}: {row['value']}" for row in self.summary.examples[reason]]
+        return [
+            f"{self._spot(row['place'])} {row['column'] or 'row'}: {row['value'] or '(empty)'}"
+            for row in self.summary.examples[reason]
+        ]
 
     def _spot(self, place: int) -> str:
         return f"{self.files[place >> _LINE_BITS]}:{place & (1 << _LINE_BITS) - 1}"
@@ -214,7 +217,7 @@ def _read(
         if chars >= _BLOCK_CHARS or len(places) >= _BLOCK_ROWS:
             yield flush()
             chars = 0
-    if outside:
+    if outside or not places:  # Ray Data takes the columns away from a table without a row
         _append_reject(columns, base, Reject(0, "", _OUTSIDE_WHERE, str(outside)))
     yield flush()
 

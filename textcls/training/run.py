@@ -20,7 +20,7 @@ from textcls.data.input_files import expand
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.errors import InputError
 from textcls.metrics import summarise
-from textcls.ray_session import interruptible, ray_session
+from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
@@ -63,8 +63,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
             workers = plan_workers(recipe.scale)
             prepared = _prepare(recipe, tokenizer, run, say)
             say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {_told(workers)}")
-            with interruptible():
-                outcome = fit(recipe, prepared, tokenizer, run, workers, say)
+            outcome = fit(recipe, prepared, tokenizer, run, workers, say)
             say("scoring a TF-IDF + logistic regression baseline on the same rows")
             report = _report(recipe, prepared, outcome)
             run.write_json("report.json", report)

@@ -116,7 +116,7 @@ def fit(
         board=board,
     )
     parent, _, name = attempt.rpartition("/")
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=ray.train.ScalingConfig(
@@ -141,6 +141,17 @@ def fit(
         raise _told_plainly(error, recipe.scale.max_failures) from error
     outcome: TrainOutcome = result.return_value
     return outcome
+
+
+class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """Leaves Ctrl-C to Python.
+
+    Ray Train's own handler takes up to ten seconds, exits without a word, and when training is over it stays and
+    swallows the first two Ctrl-C.
+    """
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        pass
 
 
 class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
@@ -171,6 +182,9 @@ def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
 
 
 def _last_line(error: BaseException) -> str:
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, TextclsError):
+        return cause.found
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 

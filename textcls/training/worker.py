@@ -36,7 +36,7 @@ from textcls.training.step import Stepper
 
 # Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
 _CURVE_POINTS = 200
-# The score of a checkpoint that was not validated: below any metric, so that it is never kept as the best.
+# The score of a checkpoint that is not the best so far: below any metric, so that it is never kept as the best.
 _UNSCORED = -1e30
 
 
@@ -219,7 +219,8 @@ class _Worker:
         val = {"macro_f1": result["macro_f1"], "accuracy": result["accuracy"]["value"], "loss": result["log_loss"]}
         score = -val["loss"] if self.spec.select_by == "loss" else val[self.spec.select_by]
         progress.history.append({"epoch": progress.epoch, "step": progress.step, **val})
-        if progress.best_score is None or score > progress.best_score:
+        improved = progress.best_score is None or score > progress.best_score
+        if improved:
             progress.best_score, progress.best_step, progress.stale_epochs = score, progress.step, 0
             progress.best_uri = storage.join(self.task.attempt_uri, _directory_of(progress.step))
         else:
@@ -229,7 +230,8 @@ class _Worker:
             f"epoch {progress.epoch} of {self.spec.epochs}: validation macro F1 {val['macro_f1']:.4f} · "
             f"accuracy {val['accuracy']:.4f} · loss {val['loss']:.4f}"
         )
-        self._keep_checkpoint(score)
+        # Of two equal scores Ray keeps the later, and the best is the earlier: so only improvements have a score.
+        self._keep_checkpoint(score if improved else _UNSCORED)
 
     def _keep_checkpoint(self, score: float) -> None:
         """Writes a checkpoint on rank 0 and hands it to Ray Train, which uploads it while training goes on."""
@@ -244,7 +246,19 @@ class _Worker:
             checkpoint=kept,
             checkpoint_dir_name=_directory_of(self.progress.step),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=self._publish,
             delete_local_checkpoint_after_upload=True,
+        )
+
+    def _publish(self, kept: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """Copies a checkpoint to the attempt's directory; a kill or a full disk in between leaves no manifest there."""
+        place = storage.join(self.task.attempt_uri, name)
+        # A restarted worker comes by the same steps, with the same result.
+        if not storage.exists(storage.join(place, checkpoint.MANIFEST)):
+            storage.put_directory(kept.path, place, last=checkpoint.MANIFEST)
+        ray_storage = ray.train.get_context().get_storage()
+        return ray.train.Checkpoint(
+            storage.join(ray_storage.experiment_fs_path, name), filesystem=ray_storage.storage_filesystem
         )
 
     def _score(self, split: str) -> Counts:
