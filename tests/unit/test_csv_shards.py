@@ -216,13 +216,13 @@ def test_scans_run_through_the_given_mapper(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def run(function, jobs):  # type: ignore[no-untyped-def]
-        jobs = pickle.loads(pickle.dumps(list(jobs)))
+        jobs = pickle.loads(pickle.dumps(list(jobs)))  # as Ray carries it
         calls.append(len(jobs))
-        return [pickle.loads(pickle.dumps(function(*job))) for job in jobs]
+        return [pickle.loads(pickle.dumps(function(*job))) for job in jobs]  # as Ray carries it
 
     layouts, shards = plan_shards(expand([str(path)]), DataSpec(shard_bytes=100), run=run)
     assert calls == [-(-path.stat().st_size // 100)] == [len(shards)]
-    assert pickle.loads(pickle.dumps((layouts, shards))) == (layouts, shards)
+    assert pickle.loads(pickle.dumps((layouts, shards))) == (layouts, shards)  # as Ray carries it
     assert [shard.first_line for shard in shards] == sorted({shard.first_line for shard in shards})
     assert sum(len(list(read_shard(shard, layouts[0], DataSpec()))) for shard in shards) == 100
 

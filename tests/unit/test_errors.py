@@ -41,7 +41,7 @@ def test_every_error_has_an_exit_status_that_tells_input_from_the_rest(cls: type
 def test_every_error_survives_pickling(cls: type[TextclsError], expected: str, todo: str) -> None:
     error = cls("found 'x' in a.csv:3", expected=expected, todo=todo)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(error, protocol))
+        again = pickle.loads(pickle.dumps(error, protocol))  # as Ray carries it
         assert type(again) is cls
         assert (again.found, again.expected, again.todo) == (error.found, expected, todo)
         assert str(again) == str(error)

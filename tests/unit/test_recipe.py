@@ -131,7 +131,7 @@ def test_a_recipe_survives_being_written_and_read() -> None:
     recipe = parse_recipe("", [f"{key}={value}" for key, value in OTHER.items() if key != "data.header"])
     assert parse_recipe(yaml.safe_dump(recipe.model_dump(mode="json"))) == recipe
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
-    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe  # as Ray carries it
 
 
 def test_the_last_set_wins() -> None:

@@ -79,7 +79,7 @@ def test_every_row_has_an_outcome_that_can_be_written_to_a_file(
         assert row.value.isprintable()
         assert len(row.value) <= 120
         assert Reason(row.reason).explanation
-        assert pickle.loads(pickle.dumps(row)) == row
+        assert pickle.loads(pickle.dumps(row)) == row  # as Ray carries it
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u3000\xa0", "\x1c\x1d\x1e\x1f", "\x85\u2028"])
@@ -147,4 +147,4 @@ def test_shown_values_are_short_printable_lines() -> None:
 def test_reasons_read_as_plain_text_and_survive_pickling() -> None:
     for each in Reason:
         assert str(each) == each.value == f"{each}"
-        assert pickle.loads(pickle.dumps(each)) is each
+        assert pickle.loads(pickle.dumps(each)) is each  # as Ray carries it

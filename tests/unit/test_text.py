@@ -148,7 +148,7 @@ def test_no_text_is_no_row(tiny_model_dir: Path) -> None:
 
 def test_tokenizer_files_travel_between_processes_and_are_parsed_once_in_each(tiny_model_dir: Path) -> None:
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12), model_limit=None)
-    again = pickle.loads(pickle.dumps(files))
+    again = pickle.loads(pickle.dumps(files))  # as Ray carries it
     assert again == files
     assert encoder_of(again) is encoder_of(files)
 
