@@ -207,4 +207,14 @@ def test_logits_are_float32_whatever_the_products_are(tiny_model_dir: Path) -> N
 def test_a_precision_that_is_asked_for_is_the_one_that_is_used() -> None:
     assert uses_bf16("bf16", CPU)
     assert not uses_bf16("fp32", CPU)
-    assert isinstance(uses_bf16("auto", CPU), bool)
+
+
+@pytest.mark.parametrize("unit", ["amx_bf16", "avx512_bf16", "bf16"])
+def test_auto_takes_bf16_where_the_processor_multiplies_it(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, unit: True})
+    assert uses_bf16("auto", CPU)
+
+
+def test_auto_takes_fp32_where_bf16_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bw": True, "amx_bf16": False})
+    assert not uses_bf16("auto", CPU)
