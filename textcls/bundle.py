@@ -55,6 +55,14 @@ class Calibration(Frozen):
 
     temperature: float = Field(default=1.0, gt=0)
     """What the logits were divided by; already folded into the head, so whatever loads the model need not know."""
+    ece_before: float | None = None
+    """Expected calibration error on the validation split as the model was trained."""
+    ece_after: float | None = None
+    """The same, as the bundle scores."""
+    threshold: float = Field(default=0.0, ge=0, le=1)
+    """Below this probability of the most probable label the answer is `abstain`; 0: every text has a label."""
+    min_precision: float | None = None
+    """The share of right answers that the threshold was chosen for."""
 
 
 class Manifest(Frozen):

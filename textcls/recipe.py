@@ -160,6 +160,8 @@ class TextSpec(Spec):
     """Unicode normalisation form, as the tokenizer's own normalizer."""
     max_tokens: int = Field(128, ge=8)
     """A longer text is cut to this many tokens, special tokens included, and says so. At most the model's own limit."""
+    on_long: Literal["truncate", "windows", "error"] = "truncate"
+    """A longer text in use is cut, scored as the mean of overlapping windows, or refused. Training always cuts."""
 
 
 class ModelSpec(Spec):

@@ -50,6 +50,17 @@ class TokenizerFiles:
     max_tokens: int
     pad_id: int
 
+    @classmethod
+    def load(cls, directory: str) -> "TokenizerFiles":
+        """The tokenizer that `save` left in a model directory; the directory is a verified bundle's."""
+        with open(os.path.join(directory, "tokenizer.json"), encoding="utf-8") as file:
+            tokenizer_json = file.read()
+        with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
+            config_json = file.read()
+        config = json.loads(config_json)
+        added = {token["content"]: token["id"] for token in json.loads(tokenizer_json)["added_tokens"]}
+        return cls(tokenizer_json, config_json, config["model_max_length"], added[config["pad_token"]])
+
     def save(self, directory: str) -> None:
         """Writes both files into a model directory."""
         for name, content in (("tokenizer.json", self.tokenizer_json), ("tokenizer_config.json", self.config_json)):
@@ -164,13 +175,19 @@ class TextEncoder:
     """Turns texts into token ids.
 
     One per thread: the Rust tokenizer refuses concurrent use.
+
+    Args:
+        files: the tokenizer.
+        overlap: tokens that neighbouring windows of a long text share.
     """
 
-    def __init__(self, files: TokenizerFiles) -> None:
+    def __init__(self, files: TokenizerFiles, *, overlap: int = 0) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_str(files.tokenizer_json)
-        self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
+        self._tokenizer.enable_truncation(files.max_tokens, stride=overlap)
+        self.special_tokens = int(self._tokenizer.num_special_tokens_to_add(False))
+        self._repeated = self.special_tokens + overlap
         self.max_tokens = files.max_tokens
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
@@ -180,13 +197,19 @@ class TextEncoder:
         the text would have had uncut: the text was truncated if the count is above `max_tokens`.
         """
         encoded = self._tokenizer.encode_batch_fast(list(texts))
-        ids = [one.ids for one in encoded]
-        counts = np.fromiter(
-            (len(one.ids) + sum(len(rest.ids) - self._special_tokens for rest in one.overflowing) for one in encoded),
+        return [one.ids for one in encoded], self._counts(encoded)
+
+    def windows(self, texts: Sequence[str]) -> tuple[list[list[list[int]]], np.ndarray]:
+        """(token ids of each window, token counts) of texts, in order; a text within the limit is one window."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
+
+    def _counts(self, encoded: Sequence[Any]) -> np.ndarray:
+        return np.fromiter(
+            (len(one.ids) + sum(len(rest.ids) - self._repeated for rest in one.overflowing) for one in encoded),
             np.int32,
             len(encoded),
         )
-        return ids, counts
 
 
 @functools.lru_cache(maxsize=2)

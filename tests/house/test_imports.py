@@ -36,6 +36,7 @@ ORDER = """
     textcls.training.run
 
     textcls.inference
+    textcls.inference.classifier
 
     jobs.train
 """
@@ -48,9 +49,9 @@ IMPORTERS = {
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed
-        textcls.training.checkpoint textcls.training.worker
+        textcls.training.checkpoint textcls.training.worker textcls.inference.classifier
     """,
-    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed",
+    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed textcls.inference.classifier",
     "tokenizers": "textcls.text",
     "sklearn": "textcls.training.baseline",
     "matplotlib": "textcls.report_chart",

@@ -18,6 +18,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.data.division",
     "textcls.data.pipeline",
     "textcls.training.collate",
+    "textcls.inference.classifier",
     "textcls.training.cpu_speed",
     "textcls.training.model",
     "textcls.training.run",

@@ -197,7 +197,7 @@ def test_logits_are_float32_whatever_the_products_are(tiny_model_dir: Path) -> N
         torch.tensor([[2, 9, 10, 3], [2, 11, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), LABELS_B[:2]
     )
     with torch.no_grad():
-        exact, rounded = logits_of(model, batch, bf16=False), logits_of(model, batch, bf16=True)
+        exact, rounded = (logits_of(model, *batch[:2], bf16=bf16) for bf16 in (False, True))
     assert exact.dtype == rounded.dtype == torch.float32
     assert exact.shape == (2, 3)
     torch.testing.assert_close(exact, rounded, atol=0.02, rtol=0)

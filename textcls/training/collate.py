@@ -61,14 +61,22 @@ class TokenRows:
 
     def batch(self, rows: np.ndarray, pad_id: int) -> Batch:
         """The rows at these positions (int64 [B]) as one padded batch, in the order given."""
-        lengths_B = self.lengths[rows]
-        longest = int(lengths_B.max())
-        ids_BL = np.full((len(rows), longest), pad_id, np.int64)
         chunks = np.searchsorted(self._first_row, rows, side="right") - 1
-        for i, (row, chunk) in enumerate(zip(rows.tolist(), chunks.tolist(), strict=True)):
-            start = self._offsets[chunk][row - self._first_row[chunk]]
-            ids_BL[i, : lengths_B[i]] = self._values[chunk][start : start + lengths_B[i]]
-        mask_BL = None
-        if int(lengths_B.min()) < longest:
-            mask_BL = torch.from_numpy((np.arange(longest) < lengths_B[:, None]).astype(np.int64))
-        return Batch(torch.from_numpy(ids_BL), mask_BL, torch.from_numpy(self.labels[rows]))
+        starts = [self._offsets[c][row - self._first_row[c]] for c, row in zip(chunks, rows, strict=True)]
+        lengths_B = self.lengths[rows]
+        cut = zip(chunks, starts, lengths_B, strict=True)
+        ids_BL, mask_BL = padded([self._values[c][start : start + length] for c, start, length in cut], pad_id)
+        return Batch(ids_BL, mask_BL, torch.from_numpy(self.labels[rows]))
+
+
+def padded(rows: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(input_ids_BL, attention_mask_BL) of at least one row of token ids, as in `Batch`."""
+    lengths_B = np.fromiter(map(len, rows), np.int64, len(rows))
+    longest = int(lengths_B.max())
+    ids_BL = np.full((len(rows), longest), pad_id, np.int64)
+    for row_L, ids, length in zip(ids_BL, rows, lengths_B.tolist(), strict=True):
+        row_L[:length] = ids
+    mask_BL = None
+    if int(lengths_B.min()) < longest:
+        mask_BL = torch.from_numpy((np.arange(longest) < lengths_B[:, None]).astype(np.int64))
+    return torch.from_numpy(ids_BL), mask_BL

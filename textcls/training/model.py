@@ -14,7 +14,6 @@ import torch
 
 from textcls.errors import ModelError
 from textcls.recipe import ModelSpec, TrainSpec
-from textcls.training.collate import Batch
 
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -120,10 +119,12 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return any(can.get(unit, False) for unit in _CPU_BF16_UNITS)
 
 
-def logits_of(model: Any, batch: Batch, *, bf16: bool) -> torch.Tensor:
+def logits_of(
+    model: Any, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None, *, bf16: bool
+) -> torch.Tensor:
     """float32 [B, C]."""
-    with torch.autocast(batch.input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
-        output = model(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL)
+    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
+        output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL)
     logits_BC: torch.Tensor = output.logits.float()
     return logits_BC
 

@@ -271,7 +271,9 @@ class _Worker:
         with torch.inference_mode():
             for rows in batches[self.rank :: self.world_size]:
                 batch = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
-                probabilities_BC = logits_of(self.model, batch, bf16=self.bf16).softmax(-1)
+                probabilities_BC = logits_of(
+                    self.model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self.bf16
+                ).softmax(-1)
                 counts += Counts.of(probabilities_BC.cpu().numpy(), batch.labels_B.cpu().numpy())
         if self.world_size > 1:
             merged = torch.from_numpy(counts.to_vector()).to(self.device)

@@ -1,0 +1,263 @@
+"""Texts -> scores. THE inference path: evaluation, batch jobs and HTTP all call it, and nothing else runs the model.
+
+In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the probability of every label, the label,
+how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: files (evaluate.py,
+predict.py), requests (serving/).
+
+Texts are sorted by length and run in batches of a bounded number of tokens, so that little is padded; what a text
+scores does not depend on its company. How it is scored is the bundle's to say: no argument here changes a score beyond
+float rounding.
+
+Shapes: N texts, C labels.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from textcls.bundle import Bundle, load_bundle
+from textcls.errors import ModelError
+from textcls.text import TextEncoder, TokenizerFiles
+from textcls.training import plan
+from textcls.training.collate import padded
+from textcls.training.model import logits_of, uses_bf16
+
+ABSTAIN = "abstain"
+"""What stands for the label of a text that the classifier is not sure enough of."""
+
+# Padded tokens of a batch. More gains nothing on a CPU and costs memory; a GPU wants more to do at once.
+_CPU_BATCH_TOKENS = 4096
+_GPU_BATCH_TOKENS = 65536
+# Neighbouring windows of a long text share this part of their tokens.
+_WINDOW_OVERLAP = 0.25
+
+
+class ItemError(NamedTuple):
+    """Why one text has no scores; its neighbours are not affected.
+
+    Attributes:
+        code: `empty_text`, `not_unicode` or `text_too_long`.
+        message: what was found and what was expected.
+    """
+
+    code: str
+    message: str
+
+
+class Encoded(NamedTuple):
+    """One text as the model sees it.
+
+    Attributes:
+        windows: token ids of each window; one window unless the bundle's `text.on_long` is `windows`; none on an error.
+        tokens: tokens of the whole text, before any cut, special tokens included.
+        truncated: whether some of them are in no window.
+        error: why it cannot be scored, or None.
+    """
+
+    windows: Sequence[Sequence[int]]
+    tokens: int
+    truncated: bool
+    error: ItemError | None = None
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the model runs for it."""
+        return sum(map(len, self.windows))
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the classifier says of N texts, in the order they were given.
+
+    Attributes:
+        labels: label names in id order.
+        probabilities: float32 [N, C], calibrated, each row sums to 1; NaN where there is an error.
+        label_ids: int32 [N], the most probable label, of equal ones the smallest id; -1 on an error or an abstention.
+        tokens: int32 [N], tokens of each text before any cut, special tokens included.
+        truncated: bool [N], whether part of the text was not seen.
+        errors: None, or why the text has no scores, for each text.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    label_ids: np.ndarray
+    tokens: np.ndarray
+    truncated: np.ndarray
+    errors: tuple[ItemError | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def label(self, i: int) -> str | None:
+        """Label name of text i; `abstain` if it is not sure enough, None on an error."""
+        if self.errors[i] is not None:
+            return None
+        label_id = int(self.label_ids[i])
+        return self.labels[label_id] if label_id >= 0 else ABSTAIN
+
+    def confidence(self, i: int) -> float:
+        """Probability of the most probable label of text i; NaN on an error."""
+        return float(self.probabilities[i].max())
+
+    def ranked(self, i: int, most: int | None = None) -> list[tuple[str, float]]:
+        """(label name, probability) of text i, from the most probable label on."""
+        order = np.argsort(-self.probabilities[i], kind="stable")[:most]
+        return [(self.labels[label_id], float(self.probabilities[i, label_id])) for label_id in order]
+
+
+class Classifier:
+    """A bundle, loaded and ready. Thread-safe, though calls gain nothing from running at once.
+
+    Attributes:
+        bundle: what it was loaded from.
+        labels: label names in id order.
+        max_tokens: a longer text is cut, windowed or refused.
+        device: "cpu" or "cuda:0".
+        precision: "bf16" or "fp32", of the matrix products.
+    """
+
+    def __init__(self, bundle: Bundle, model: Any, tokenizer: TokenizerFiles, *, device: torch.device, bf16: bool):
+        manifest = bundle.manifest
+        self.bundle, self.labels, self.max_tokens = bundle, manifest.labels, tokenizer.max_tokens
+        self.device, self.precision = str(device), "bf16" if bf16 else "fp32"
+        self.threshold = manifest.calibration.threshold
+        self._on_long = manifest.text.on_long
+        overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
+        self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
+        self._pad_id = tokenizer.pad_id
+        self._torch_device, self._bf16 = device, bf16
+        self._batch_tokens = _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
+        self._model = model.eval().to(device)
+
+    @classmethod
+    def load(
+        cls, uri: str, *, device: str = "auto", precision: str = "auto", threads: int | None = None, cache: str = ""
+    ) -> Self:
+        """The classifier of a bundle, every byte of it verified.
+
+        Args:
+            uri: the bundle, see `load_bundle`.
+            device: "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1".
+            precision: "auto" takes bfloat16 where the hardware multiplies it; else "fp32", "bf16".
+            threads: CPU threads of this process's matrix products. Left out: torch's own choice.
+            cache: directory for copies of remote bundles. Left out: the default one.
+
+        Raises:
+            BundleError: the bundle must not be used.
+            ModelError: transformers cannot make a classifier of it.
+        """
+        from transformers import AutoModelForSequenceClassification, logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        bundle = load_bundle(uri, cache=cache or None)
+        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                bundle.directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
+        tokenizer = TokenizerFiles.load(bundle.directory)
+        return cls(bundle, model, tokenizer, device=where, bf16=uses_bf16(precision, where))
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """What the classifier says of texts, in the order given; an unusable one has an error and nothing else."""
+        return self.score_encoded(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Texts as the model sees them, in the order given. About 0.1 ms a text of 30 tokens."""
+        outcomes: list[Encoded | None] = [_unusable(text) for text in texts]
+        usable = [i for i, outcome in enumerate(outcomes) if outcome is None]
+        with self._lock:
+            windows, counts = self._encoder.windows([texts[i] for i in usable])
+        for i, parts, count in zip(usable, windows, counts.tolist(), strict=True):
+            outcomes[i] = self._encoded(parts, count)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _encoded(self, parts: list[list[int]], count: int) -> Encoded:
+        if count <= self._encoder.special_tokens:
+            return _failed("empty_text", "the text has no character that the model knows; a word is needed")
+        if count <= self.max_tokens:
+            return Encoded(parts, count, False)
+        if self._on_long == "error":
+            message = f"the text has {count} tokens; at most {self.max_tokens} are taken"
+            return Encoded((), count, False, ItemError("text_too_long", message))
+        if self._on_long == "windows":
+            return Encoded(parts, count, False)
+        return Encoded(parts[:1], count, True)
+
+    def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
+        """What the classifier says of encoded texts, in the order given."""
+        windows = [ids for one in encoded for ids in one.windows]
+        owner = np.repeat(np.arange(len(encoded)), [len(one.windows) for one in encoded])
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        # A text's windows count by their tokens: the last one is often short.
+        sums_NC = np.zeros((len(encoded), len(self.labels)))
+        weights_N = np.zeros(len(encoded))
+        for rows in plan.micro_batches(np.arange(len(windows)), lengths, self._batch_tokens):
+            probabilities = self._run([windows[row] for row in rows])
+            np.add.at(sums_NC, owner[rows], probabilities * lengths[rows, None])
+            np.add.at(weights_N, owner[rows], lengths[rows])
+        failed = np.fromiter((one.error is not None for one in encoded), bool, len(encoded))
+        with np.errstate(invalid="ignore"):
+            probabilities_NC = (sums_NC / weights_N[:, None]).astype(np.float32)
+        label_ids = np.where(failed, 0, sums_NC.argmax(axis=1)).astype(np.int32)
+        sure = np.zeros(len(encoded), bool)
+        sure[~failed] = probabilities_NC[~failed].max(axis=1) >= self.threshold
+        return Scores(
+            labels=self.labels,
+            probabilities=probabilities_NC,
+            label_ids=np.where(sure, label_ids, -1).astype(np.int32),
+            tokens=np.fromiter((one.tokens for one in encoded), np.int32, len(encoded)),
+            truncated=np.fromiter((one.truncated for one in encoded), bool, len(encoded)),
+            errors=tuple(one.error for one in encoded),
+        )
+
+    def warm_up(self, *, batch_tokens: int | None = None) -> None:
+        """Runs every kind of batch that can come, from one short text to full ones, and checks the numbers.
+
+        The first run of a shape is slow: kernels are chosen and memory is taken then.
+
+        Raises:
+            ModelError: the model gives numbers that are no probabilities, or others alone than in company.
+        """
+        lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
+        for length in [*lengths, self.max_tokens]:
+            ids = self.encode(["the " * length])[0].windows[0][:length]
+            alone = self._run([ids])
+            count = max(1, (batch_tokens or self._batch_tokens) // length)
+            together = self._run([ids] * count)
+            if not (np.isfinite(together).all() and np.abs(together - alone).max() < 0.02):
+                raise ModelError(f"{self.bundle.uri}: a text of {length} tokens scores {alone[0]} alone, {together[0]}")
+
+    def _run(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        """float64 [n, C]: probabilities of one batch."""
+        ids_BL, mask_BL = padded(windows, self._pad_id)
+        ids_BL, mask_BL = ids_BL.to(self._torch_device), None if mask_BL is None else mask_BL.to(self._torch_device)
+        with torch.inference_mode():
+            probabilities = logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16).double().softmax(-1)
+        found: np.ndarray = probabilities.cpu().numpy()
+        return found
+
+
+def _unusable(text: object) -> Encoded | None:
+    if not isinstance(text, str):
+        return _failed("not_unicode", f"a text is needed, not {type(text).__name__}")
+    if not text or text.isspace():
+        return _failed("empty_text", "the text is empty or white space; a word is needed")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return _failed("not_unicode", f"character {error.start} is half of a surrogate pair; valid Unicode is needed")
+    return None
+
+
+def _failed(code: str, message: str) -> Encoded:
+    return Encoded((), 0, False, ItemError(code, message))
