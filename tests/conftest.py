@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,42 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         BertModel(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny model with three labels and a limit of 32 tokens; its head is random but decided."""
+    return save_tiny_bundle(tiny_model_dir, tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def save_tiny_bundle(model: Path, target: Path, *, seed: int = 0, calibration: Any = None, **text: Any) -> Path:
+    """A bundle at `target`; another seed gives other scores, `text` other text settings."""
+    import torch
+
+    from textcls.bundle import write_bundle
+    from textcls.recipe import ModelSpec, Recipe, TextSpec
+    from textcls.text import prepare_tokenizer
+    from textcls.training.model import build_model
+
+    labels, spec = ("bad", "good", "so so"), TextSpec(**({"max_tokens": 32} | text))
+    built = build_model(str(model), labels, ModelSpec(), pad_id=0, seed=seed)
+    with torch.no_grad():
+        built.classifier.weight *= 20  # a fresh head would give every text about the same scores
+    source = target.parent / f"{target.name}-files"
+    built.save_pretrained(source)
+    prepare_tokenizer(str(model), spec, model_limit=64).save(str(source))
+    recipe = Recipe(text=spec)
+    write_bundle(
+        str(source),
+        str(target),
+        labels=labels,
+        text=spec,
+        metrics={},
+        recipe=recipe,
+        data_fingerprint="0" * 64,
+        calibration=calibration,
+    )
+    return target
 
 
 def _save_tiny_tokenizer(directory: Path) -> int:
