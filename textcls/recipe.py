@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -57,6 +57,9 @@ class Spec(BaseModel):
         if isinstance(value, bool) and not isinstance(checked, bool):
             raise ValueError(f"a number is needed, and YAML reads a bare yes, no, on, off, true or false as {value!r}")
         return checked
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class DataSpec(Spec):
@@ -116,9 +119,13 @@ class DataSpec(Spec):
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _label_is_no_text(self) -> Self:
         if self.label_column in self.text_columns:
             raise ValueError(f"label_column {self.label_column!r} is also a text column")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
         if not self.header and (bad := [c for c in self.columns if not c.isdecimal()]):
             raise ValueError(f"without a header columns are 0-based positions, not {', '.join(map(repr, bad))}")
         if self.labels is not None:
@@ -283,13 +290,25 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise RecipeError(
             f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
         )
+    return resolve(Recipe, content, overrides, source=source)
+
+
+def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[str], *, source: str) -> AnySpec:
+    """Checked settings of any kind; arguments and errors as in `parse_recipe`, which this is the second half of.
+
+    Args:
+        spec: the kind of settings.
+        content: section -> key -> value; gets the overrides.
+        overrides: `section.key=value` each.
+        source: names the settings in messages.
+    """
     for override in overrides:
         _apply(content, override)
     try:
-        return Recipe.model_validate(content)
+        return spec.model_validate(content)
     except ValidationError as error:
         raise RecipeError(
-            f"{source}: {_explain(error)}", todo="python jobs/train.py --help-recipe lists every key"
+            f"{source}: {_explain(error, spec)}", todo="python jobs/train.py --help-recipe lists every key"
         ) from None
 
 
@@ -314,13 +333,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
     place[keys[-1]] = parsed
 
 
-def _explain(error: ValidationError) -> str:
-    """All problems of a recipe, one a line, each by its dotted key."""
+def _explain(error: ValidationError, spec: type[Spec]) -> str:
+    """All problems of some settings, one a line, each by its dotted key."""
     lines = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, list(keys_of(Recipe)), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(where, list(keys_of(spec)), n=1, cutoff=0.5)
             lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
         else:
             found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"

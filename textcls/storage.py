@@ -15,6 +15,7 @@ import os
 import posixpath
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -144,6 +145,29 @@ def write_bytes(uri: str, content: bytes) -> None:
         os.makedirs(os.path.dirname(uri), exist_ok=True)
         with _moved_into_place(uri) as beside:
             _write_durably(io.BytesIO(content), beside)
+
+
+@contextmanager
+def written_whole(uri: str) -> Iterator[BinaryIO]:
+    """A file to write to, piece by piece, that stands at the URI when the block has ended well, and otherwise never.
+
+    Remotely the pieces wait in an unnamed temporary file: pyarrow publishes the part of an object that it has when
+    whoever writes it fails.
+    """
+    with explained(uri):
+        if is_remote(uri):
+            with tempfile.TemporaryFile() as held:
+                yield held
+                held.seek(0)
+                store, path = filesystem(uri)
+                with store.open_output_stream(path) as out:
+                    shutil.copyfileobj(held, out, _BUFFER_BYTES)
+            return
+        os.makedirs(os.path.dirname(uri), exist_ok=True)
+        with _moved_into_place(uri) as beside, open(beside, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())  # before the rename, as in _write_durably
 
 
 def delete_file(uri: str) -> None:

@@ -21,7 +21,7 @@ ORDER = """
 
     textcls.data
     textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
-    textcls.data.account
+    textcls.data.account textcls.data.rejects
     textcls.data.csv_shards
     textcls.data.rows textcls.data.division
     textcls.data.pipeline

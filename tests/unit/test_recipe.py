@@ -40,6 +40,7 @@ OTHER = {
     "text.lowercase": "false",
     "text.unicode_form": "NFKC",
     "text.max_tokens": "64",
+    "text.on_long": "windows",
     "model.pretrained": "distilbert-base-uncased",
     "model.revision": "abc",
     "model.sha256": "a" * 64,

@@ -81,40 +81,45 @@ class PreparedData:
 
 
 class ReadData:
-    """Rows read, cleaned and tokenized, not yet divided: what `--dry-run` looks at.
+    """Rows read, cleaned and tokenized, not yet divided: what `--dry-run` looks at, and what is evaluated.
+
+    Args:
+        recipe: `data` and `text`; `split` for `divide`.
+        tokenizer: the prepared tokenizer. Left out: the rows are not tokenized, and cannot be divided.
 
     Attributes:
         summary: counts over all blocks.
         files: the files read, in order.
+        blocks: object references of tables of `_READ_SCHEMA` in row order, clean rows and rejects together.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: TokenizerFiles) -> None:
+    def __init__(self, recipe: Recipe, tokenizer: TokenizerFiles | None = None) -> None:
         started = time.monotonic()
         self._recipe = recipe
         files = expand(recipe.data.csv)
         self.files = [file.uri for file in files]
-        layouts, shards = plan_shards(files, recipe.data, run=_run_on_ray)
+        layouts, shards = plan_shards(files, recipe.data, run=run_on_ray)
         self.delimiter = layouts[0].delimiter
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = sys.stderr.isatty()
         context.print_on_execution_start = False
         # Block order is row order: the training plan names rows by position, today and when a run is resumed.
         context.execution_options.preserve_order = True
-        dataset = (
-            ray.data.range(len(shards), override_num_blocks=len(shards))
-            .map_batches(
-                _read,
-                batch_size=1,
-                fn_kwargs={"shards": shards, "layouts": layouts, "data": recipe.data, "text": recipe.text},
-            )
-            .map_batches(_tokenize, batch_size=None, batch_format="pyarrow", fn_kwargs={"tokenizer": tokenizer})
+        dataset = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(
+            _read,
+            batch_size=1,
+            fn_kwargs={"shards": shards, "layouts": layouts, "data": recipe.data, "text": recipe.text},
         )
-        self._blocks = dataset.to_arrow_refs()
-        described = [_describe.remote(block) for block in self._blocks]
+        if tokenizer is not None:
+            dataset = dataset.map_batches(
+                _tokenize, batch_size=None, batch_format="pyarrow", fn_kwargs={"tokenizer": tokenizer}
+            )
+        self.blocks: list[Any] = dataset.to_arrow_refs()
+        described = [_describe.remote(block) for block in self.blocks]
         self._keys = [keys for _, keys in described]
         self.summary = BlockSummary()
         self._with_rejects = []
-        for block, (summary, _) in zip(self._blocks, described, strict=True):
+        for block, (summary, _) in zip(self.blocks, described, strict=True):
             found: BlockSummary = ray.get(summary)
             self.summary.add(found)
             if found.rejects:
@@ -138,7 +143,7 @@ class ReadData:
         """Divides the rows into splits; the blocks with texts go when this object does."""
         labels, recipe = self.label_names(), self._recipe
         keep_all = recipe.data.on_duplicate == "keep_all"
-        found = divide(self._blocks, self._keys, labels, recipe.split, rows=self.summary.rows, keep_all=keep_all)
+        found = divide(self.blocks, self._keys, labels, recipe.split, rows=self.summary.rows, keep_all=keep_all)
         return PreparedData(
             labels=labels,
             blocks=found.blocks,
@@ -170,10 +175,16 @@ class ReadData:
         ]
 
     def _spot(self, place: int) -> str:
-        return f"{self.files[place >> _LINE_BITS]}:{place & (1 << _LINE_BITS) - 1}"
+        file, line = file_and_line(place)
+        return f"{self.files[file]}:{line}"
 
 
-def _run_on_ray(function: Any, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+def file_and_line(place: int) -> tuple[int, int]:
+    """(index of the file, 1-based line in it) of a row's `place`."""
+    return place >> _LINE_BITS, place & (1 << _LINE_BITS) - 1
+
+
+def run_on_ray(function: Any, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Runs a function on Ray once per tuple of arguments, results in order."""
     task = ray.remote(function)
     return cast(list[Any], ray.get([task.remote(*job) for job in jobs]))
@@ -249,8 +260,9 @@ def _describe(block: pa.Table) -> tuple[BlockSummary, pa.Table]:
         rows=clean.num_rows,
         outside_where=sum(int(value) for value in rejects.filter(outside)["value"].to_pylist()),
         labels=_count(clean["label"]),
-        token_histogram=np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64),
     )
+    if "tokens" in clean.column_names:
+        found.token_histogram = np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64)
     rejects = rejects.filter(pc.invert(outside))
     found.reasons = _count(rejects["reason"])
     for row in rejects.to_pylist():

@@ -1,6 +1,6 @@
 """Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
 
-In: the fields of one record and its line. Out: `CleanRow`, `Reject` or None. Not here: reading files
+In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` or None. Not here: reading files
 (csv_shards.py), duplicates and splits (split.py), label ids (labels.py).
 """
 
@@ -68,6 +68,40 @@ class Reject(NamedTuple):
     value: str
 
 
+class TextReader:
+    """Finds the text of a row; labelled or not, to be learned from or predicted, a row's text is the same.
+
+    Args:
+        layout: where the columns are.
+        data: columns.
+    """
+
+    def __init__(self, layout: Layout, data: DataSpec) -> None:
+        position = dict(zip(data.columns, layout.positions, strict=True))
+        self._width = layout.width
+        self._texts = [(column, position[column]) for column in data.text_columns]
+        self._only_text = self._texts[0][1] if len(self._texts) == 1 else None
+
+    def misshapen(self, line: int, fields: Fields) -> Reject | None:
+        """Why the fields are not one for each column, if so."""
+        if isinstance(fields, CellTooLong):
+            return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
+        if len(fields) != self._width:
+            return Reject(line, "", Reason.RAGGED_ROW, f"{len(fields)} fields, expected {self._width}")
+        return None
+
+    def text(self, line: int, fields: Sequence[str]) -> str | Reject:
+        """The text columns joined by a space, otherwise as written; fields of the right shape."""
+        only = self._only_text
+        text = fields[only] if only is not None else " ".join([fields[position] for _, position in self._texts])
+        if not text or text.isspace():
+            return Reject(line, self._texts[0][0], Reason.MISSING_TEXT, shown(text))
+        if _is_undecodable(text):
+            column, position = next(place for place in self._texts if _is_undecodable(fields[place[1]]))
+            return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
+        return text
+
+
 class RowCleaner:
     """Callable: (line, fields) -> clean row, reject, or None if the row is outside `where`.
 
@@ -81,9 +115,7 @@ class RowCleaner:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data = data
         self._text_spec = text
-        self._width = layout.width
-        self._texts = [position[column] for column in data.text_columns]
-        self._only_text = self._texts[0] if len(self._texts) == 1 else None
+        self._reader = TextReader(layout, data)
         self._label = position[data.label_column]
         self._where = [(column, position[column], frozenset(values)) for column, values in data.where.items()]
         self._label_map = dict(data.label_map)
@@ -91,23 +123,16 @@ class RowCleaner:
 
     def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
         """The outcome of one row."""
-        if isinstance(fields, CellTooLong):
-            return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
-        if len(fields) != self._width:
-            return Reject(line, "", Reason.RAGGED_ROW, f"{len(fields)} fields, expected {self._width}")
+        if (reject := self._reader.misshapen(line, fields)) or isinstance(fields, CellTooLong):
+            return reject
         for column, position, values in self._where:
             if (cell := fields[position]) not in values:
                 return Reject(line, column, Reason.UNDECODABLE, shown(cell)) if _is_undecodable(cell) else None
 
-        only = self._only_text
-        text = fields[only] if only is not None else " ".join([fields[position] for position in self._texts])
-        normalised = normalise(text, self._text_spec)
-        if not normalised:
-            return Reject(line, self._data.text_columns[0], Reason.MISSING_TEXT, shown(text))
-        try:
-            key = blake2b(normalised.encode(), digest_size=16).digest()
-        except UnicodeEncodeError:
-            return self._undecodable_text(line, fields)
+        text = self._reader.text(line, fields)
+        if isinstance(text, Reject):
+            return text
+        key = blake2b(normalise(text, self._text_spec).encode(), digest_size=16).digest()
 
         written = fields[self._label]
         label = self._label_map.get(written, written)
@@ -118,12 +143,6 @@ class RowCleaner:
         if self._labels is not None and label not in self._labels:
             return Reject(line, self._data.label_column, Reason.UNKNOWN_LABEL, shown(written))
         return CleanRow(line, text, label, key)
-
-    def _undecodable_text(self, line: int, fields: Sequence[str]) -> Reject:
-        for column, position in zip(self._data.text_columns, self._texts, strict=True):
-            if _is_undecodable(fields[position]):
-                return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
-        raise AssertionError("normalising made a surrogate")
 
 
 def _is_undecodable(cell: str) -> bool:

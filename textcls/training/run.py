@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from rich.filesize import decimal
 
@@ -18,6 +17,7 @@ from textcls.data import checks
 from textcls.data.account import Account
 from textcls.data.input_files import expand
 from textcls.data.pipeline import PreparedData, ReadData
+from textcls.data.rejects import write_rejects
 from textcls.errors import InputError
 from textcls.metrics import summarise
 from textcls.ray_session import ray_session
@@ -29,16 +29,6 @@ from textcls.training.trainer import Workers, fit, plan_workers, publish_bundle
 from textcls.training.worker import TrainOutcome
 
 Say = Callable[[str], None]
-
-_REJECT_SCHEMA = pa.schema(
-    [
-        ("file", pa.string()),
-        ("line", pa.int64()),
-        ("column", pa.string()),
-        ("reason", pa.string()),
-        ("value", pa.string()),
-    ]
-)
 
 
 def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> dict[str, Any]:
@@ -166,10 +156,7 @@ def _account_json(account: Account, prepared: PreparedData | None = None) -> dic
 def _write_account(run: RunDir, account: Account, rejects: Iterator[pa.Table]) -> None:
     """Writes rows.json and rejects.parquet, block by block; the latter also if there is no reject."""
     run.write_json("rows.json", _account_json(account))
-    store, path = storage.filesystem(storage.join(run.uri, "rejects.parquet"))
-    with storage.explained(run.uri), pq.ParquetWriter(path, _REJECT_SCHEMA, filesystem=store) as writer:
-        for table in rejects:
-            writer.write_table(table)
+    write_rejects(run.uri, rejects)
 
 
 def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> dict[str, Any]:
