@@ -7,6 +7,7 @@ Not here: the picture (report_chart.py), computing the numbers (metrics.py) and 
     curve       [(step, mean training loss)]    history    validation: [{step, loss, accuracy, macro_f1}]
     best        {step}, the one that was kept   tokens     {percentiles {"50": n}, truncated_fraction}
     speed       {seconds, rows_per_s, tokens_per_s}        padding_ratio
+    title       what the rows are; left out: the test split
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def result_table(report: Report) -> "Group":
     from rich.text import Text
 
     test, baseline = report["test"], baseline_of(report)
-    parts: list[Table | Text] = [_overall(test, baseline)]
+    parts: list[Table | Text] = [_overall(report.get("title", "Test split"), test, baseline)]
     parts.append(_by_class(test, baseline))
     if pairs := confused_pairs(test["confusion"], _WORST_PAIRS):
         parts.append(_pairs(pairs))
@@ -84,8 +85,8 @@ def baseline_of(report: Report) -> Report | None:
     return found if "per_class" in found else None
 
 
-def _overall(test: Report, baseline: Report | None) -> "Table":
-    table = _table(f"Test split: {test['rows']:,} rows", ("", "left"), (MODEL, "right"), (BASELINE, "right"))
+def _overall(title: str, test: Report, baseline: Report | None) -> "Table":
+    table = _table(f"{title}: {test['rows']:,} rows", ("", "left"), (MODEL, "right"), (BASELINE, "right"))
 
     def row(name: str, values: Iterator[str]) -> None:
         table.add_row(name, next(values), next(values) if baseline else "-")

@@ -177,6 +177,16 @@ def delete_file(uri: str) -> None:
         store.delete_file(path)
 
 
+def delete_directory(uri: str) -> None:
+    """Removes a directory and everything in it; one that is not there is removed already."""
+    if not is_remote(uri):
+        shutil.rmtree(uri, ignore_errors=True)
+        return
+    store, path = filesystem(uri)
+    with explained(uri):
+        store.delete_dir(path)
+
+
 def put_directory(source: str, uri: str, *, last: str) -> None:
     """Publishes a copy of a flat local directory; whoever sees the file `last` sees all of them.
 

@@ -36,9 +36,12 @@ ORDER = """
     textcls.training.run
 
     textcls.inference
-    textcls.inference.classifier
+    textcls.inference.classifier textcls.inference.settings
+    textcls.inference.prediction_rows textcls.inference.predictions_dir
+    textcls.inference.workers
+    textcls.inference.evaluate textcls.inference.predict
 
-    jobs.train
+    jobs.train jobs.evaluate jobs.predict
 """
 
 # Heavy libraries, and the only modules that may import them.
@@ -46,6 +49,7 @@ IMPORTERS = {
     "ray": """
         textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.trainer textcls.training.run
+        textcls.inference.workers
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed

@@ -338,3 +338,35 @@ def test_an_error_of_ours_passes_as_it_is() -> None:
     with pytest.raises(DataError) as caught, storage.explained("PLACE"):
         raise ours
     assert caught.value is ours
+
+
+# --- written piece by piece ------------------------------------------------------------------------------------------
+
+
+def test_a_file_written_piece_by_piece_appears_when_it_is_complete(tmp_path, s3):
+    for place in (f"{tmp_path}/new/dir", f"{s3}/new/dir"):
+        uri = storage.join(place, "a.bin")
+        with storage.written_whole(uri) as file:
+            file.write(b"one ")
+            assert not storage.exists(uri)
+            file.write(b"two")
+        assert storage.read_bytes(uri) == b"one two"
+        assert storage.names_in(place) == ["a.bin"]
+
+
+def test_a_file_whose_writer_fails_never_appears_and_spares_what_was_there(tmp_path, s3):
+    for place in (f"{tmp_path}/dir", f"{s3}/dir"):
+        uri = storage.join(place, "a.bin")
+        storage.write_bytes(uri, b"before")
+        with pytest.raises(TypeError), storage.written_whole(uri) as file:
+            file.writelines([b"half a f", None])
+        assert storage.read_bytes(uri) == b"before"
+        assert storage.names_in(place) == ["a.bin"]
+
+
+def test_a_directory_is_deleted_with_all_it_holds(tmp_path, s3):
+    for place in (f"{tmp_path}/dir", f"{s3}/dir"):
+        storage.write_bytes(storage.join(place, "inner", "a.bin"), b"a")
+        storage.delete_directory(storage.join(place, "inner"))
+        assert not storage.exists(storage.join(place, "inner", "a.bin"))
+    storage.delete_directory(f"{tmp_path}/never there")

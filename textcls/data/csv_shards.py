@@ -140,6 +140,15 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
     return choose_layout(file.uri, read_first, data)
 
 
+def column_names(file: InputFile, layout: Layout, data: DataSpec) -> list[str]:
+    """Names of all columns of a file, as its header spells them; without a header, their positions."""
+    if not data.header:
+        return [str(position) for position in range(layout.width)]
+    _, fields = next(_read_records(Shard(file.uri, 0), layout.delimiter, data))
+    assert not isinstance(fields, CellTooLong), "read_layout refuses such a header"
+    return fields
+
+
 def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
     """(number of the first physical line, fields) of each record that starts in a shard, in order.
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from textcls.data import checks
 from textcls.data.account import EXAMPLES, Account, BlockSummary
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import Shard, plan_shards, read_shard
@@ -138,6 +139,30 @@ class ReadData:
         """Tables (file, line, column, reason, value) of every reject, in row order, block by block."""
         for block in self._with_rejects:
             yield ray.get(_rejects_of.remote(block, self.files))
+
+    def told(self) -> Iterator[str]:
+        """What was read, as lines for the user."""
+        found, files = self.summary, len(self.files)
+        yield (
+            f"read {found.read:,} rows from {files:,} file{'s' if files != 1 else ''} "
+            f"(delimiter {self.delimiter!r}) in {self.seconds:.1f} s"
+            + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
+        )
+        for reason, number in found.reasons.most_common():
+            yield f"  rejected {number:,}: {reason}, like {self.example_lines(reason)[0]}"
+
+    def refuse_unfit(self) -> None:
+        """Stops a job whose rows are of no use; see `checks.refuse_unfit`."""
+        found = self.summary
+        examples = [line for reason in found.reasons for line in self.example_lines(reason)]
+        checks.refuse_unfit(
+            self._recipe.data,
+            read=found.read,
+            outside_where=found.outside_where,
+            reasons=found.reasons,
+            examples=examples[:5],
+            labels=self.label_names(),
+        )
 
     def divide(self) -> PreparedData:
         """Divides the rows into splits; the blocks with texts go when this object does."""

@@ -1,7 +1,8 @@
-"""What a person sees while a run trains: a bar at a terminal, a plain line now and then in a log.
+"""What a person sees while a job runs: a bar at a terminal, a plain line now and then in a log.
 
-In: what rank 0 posts to a `Board`, an actor that outlives workers. Out: text on the driver's own terminal or log, free
-of other processes' output. Not here: results.
+In: what is posted to a `Board`: by rank 0 of a training run to an actor that outlives workers, by a batch job's driver
+to an object of its own. Out: text on the driver's own terminal or log, free of other processes' output.
+Not here: results.
 """
 
 import sys
@@ -10,15 +11,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
 
 
+class Progress(Protocol):
+    """How far a job is: a standing of some kind, and `str` of it is what is shown."""
+
+    @property
+    def done(self) -> int:
+        """Steps or rows done."""
+
+    @property
+    def total(self) -> int | None:
+        """Of how many; None while that cannot be told."""
+
+
 @dataclass(frozen=True)
 class Standing:
-    """How far the run is.
+    """How far a training run is.
 
     Attributes:
         step: optimizer steps done.
@@ -34,26 +48,63 @@ class Standing:
     tokens_per_s: float
     seconds_left: float
 
+    @property
+    def done(self) -> int:
+        """Steps."""
+        return self.step
+
+    @property
+    def total(self) -> int:
+        """Steps."""
+        return self.total_steps
+
     def __str__(self) -> str:
         loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
-        left = f"{int(self.seconds_left // 60)}:{int(self.seconds_left % 60):02d} left"
-        return f"step {self.step:,} of {self.total_steps:,}{loss} · {self.tokens_per_s:,.0f} tokens/s · {left}"
+        left = minutes(self.seconds_left)
+        return f"step {self.step:,} of {self.total_steps:,}{loss} · {self.tokens_per_s:,.0f} tokens/s · {left} left"
+
+
+@dataclass(frozen=True)
+class RowStanding:
+    """How far a batch job is.
+
+    Attributes:
+        done: rows done, those of an earlier start included.
+        total: about how many rows there are; None while that cannot be told.
+        rows_per_s: since this start.
+    """
+
+    done: int
+    total: int | None
+    rows_per_s: float
+
+    def __str__(self) -> str:
+        rate = f"{self.rows_per_s:,.0f} rows/s" if self.rows_per_s >= 100 else f"{self.rows_per_s:.1f} rows/s"
+        if self.total is None or self.rows_per_s <= 0:
+            return f"{self.done:,} rows · {rate}"
+        left = minutes(max(0, self.total - self.done) / self.rows_per_s)
+        return f"{self.done:,} of about {max(self.total, self.done):,} rows · {rate} · {left} left"
+
+
+def minutes(seconds: float) -> str:
+    """Minutes and seconds, like 3:07."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
 class Board:
-    """Holds the latest standing and the lines not yet shown. Runs as a Ray actor without a CPU of its own."""
+    """Holds the latest standing and the lines not yet shown. Of a run it is a Ray actor without a CPU of its own."""
 
     def __init__(self) -> None:
-        self._standing: Standing | None = None
+        self._standing: Progress | None = None
         self._lines: list[str] = []
 
-    def post(self, standing: Standing | None, line: str = "") -> None:
+    def post(self, standing: Progress | None, line: str = "") -> None:
         """Notes a new standing, a line to show, or both."""
         self._standing = standing or self._standing
         if line:
             self._lines.append(line)
 
-    def take(self) -> tuple[Standing | None, list[str]]:
+    def take(self) -> tuple[Progress | None, list[str]]:
         """The latest standing, and the lines since the last call."""
         lines, self._lines = self._lines, []
         return self._standing, lines
@@ -92,15 +143,18 @@ class Pace:
 
 
 @contextmanager
-def shown(take: Callable[[], tuple[Standing | None, list[str]]], say: Callable[[str], None]) -> Iterator[None]:
+def shown(
+    take: Callable[[], tuple[Progress | None, list[str]]], say: Callable[[str], None], *, verb: str = "training"
+) -> Iterator[None]:
     """Shows what a board holds while the block runs: a bar if standard error is a terminal, otherwise lines.
 
     Args:
         take: calls the board's `take`.
         say: shows one line.
+        verb: what the job is doing.
     """
     stop = threading.Event()
-    show = _show_bar if sys.stderr.isatty() else _show_lines
+    show: Callable[..., None] = partial(_show_bar, verb) if sys.stderr.isatty() else _show_lines
     thread = threading.Thread(target=show, args=(take, say, stop), name="progress", daemon=True)
     thread.start()
     try:
@@ -112,27 +166,25 @@ def shown(take: Callable[[], tuple[Standing | None, list[str]]], say: Callable[[
 
 
 def _show_lines(take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:
-    shown_at, shown_step = time.monotonic(), -1
+    shown_at, shown_done = time.monotonic(), -1
     while True:
         last = stop.wait(_POLL_S)
         standing, lines = take()
-        due = standing is not None and standing.step != shown_step and time.monotonic() - shown_at >= _LINE_EVERY_S
-        if due or (lines and standing is not None and standing.step != shown_step):
+        due = standing is not None and standing.done != shown_done and time.monotonic() - shown_at >= _LINE_EVERY_S
+        if due or (lines and standing is not None and standing.done != shown_done):
             say(f"  {standing}")
-            shown_at, shown_step = time.monotonic(), standing.step
+            shown_at, shown_done = time.monotonic(), standing.done
         for line in lines:
             say(f"  {line}")
         if last:
             return
 
 
-def _show_bar(take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:
+def _show_bar(verb: str, take: Callable[[], Any], say: Callable[[str], None], stop: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    with Progress(
-        TextColumn("training"), BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
-    ) as bar:
+    with Progress(TextColumn(verb), BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
         task = bar.add_task("waiting for the workers", total=None)
         while True:
             last = stop.wait(_POLL_S)
@@ -140,6 +192,6 @@ def _show_bar(take: Callable[[], Any], say: Callable[[str], None], stop: threadi
             for line in lines:
                 bar.console.print(f"  {line}", markup=False, highlight=False)
             if standing is not None:
-                bar.update(task, completed=standing.step, total=standing.total_steps, description=str(standing))
+                bar.update(task, completed=standing.done, total=standing.total, description=str(standing))
             if last:
                 return

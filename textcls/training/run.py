@@ -105,24 +105,11 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
     """Reads, checks and divides the rows; writes the account, whatever the checks say."""
     read = ReadData(recipe, tokenizer)
     found, labels = read.summary, read.label_names()
-    say(
-        f"read {found.read:,} rows from {_counted(len(read.files), 'file')} "
-        f"(delimiter {read.delimiter!r}) in {read.seconds:.1f} s"
-        + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
-    )
     if run is not None:
         _write_account(run, read.account(), read.rejects())
-    examples = [line for reason in found.reasons for line in read.example_lines(reason)]
-    for reason, number in found.reasons.most_common():
-        say(f"  rejected {number:,}: {reason}, like {read.example_lines(reason)[0]}")
-    checks.refuse_unfit(
-        recipe.data,
-        read=found.read,
-        outside_where=found.outside_where,
-        reasons=found.reasons,
-        examples=examples[:5],
-        labels=labels,
-    )
+    for line in read.told():
+        say(line)
+    read.refuse_unfit()
     prepared = read.divide()
     account = prepared.account
     assert account.balances(), account

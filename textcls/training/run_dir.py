@@ -14,7 +14,6 @@ Each attempt has a directory of its own, so Ray Train never sees the state that 
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,12 +152,7 @@ class RunDir:
 
     def drop_checkpoints(self) -> None:
         """Frees what only an unfinished run needs."""
-        place = storage.join(self.uri, "training")
-        if storage.is_remote(place):
-            store, path = storage.filesystem(place)
-            store.delete_dir(path)
-        else:
-            shutil.rmtree(place, ignore_errors=True)
+        storage.delete_directory(storage.join(self.uri, "training"))
 
 
 def _difference(one: Recipe, other: Recipe) -> str:

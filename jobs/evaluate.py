@@ -1,0 +1,69 @@
+"""Measures a bundle by a labelled CSV: `python jobs/evaluate.py --bundle DIR --csv FILE --out DIR`.
+
+Exit status: 0 done; 2 the input is at fault, running it again will not help; 130 interrupted; 1 anything else.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# `python jobs/evaluate.py` puts jobs/ on the path, not the checkout it lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from textcls.bundle import load_bundle
+from textcls.errors import TextclsError
+from textcls.inference.settings import evaluate_settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job; returns its exit status."""
+    started = time.time()
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments, started)
+    except TextclsError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command starts again", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Measure a text classifier by labelled rows.")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
+    parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
+    parser.add_argument("--out", required=True, metavar="URI", help="new directory for the report and the account")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a data setting of the bundle's recipe, or a scale setting (YAML)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, started: float) -> int:
+    bundle = load_bundle(arguments.bundle)
+    spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
+    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    from textcls.inference.evaluate import evaluate
+    from textcls.report import print_report
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
+    print_report(report, sys.stdout)
+    say(f"report: {arguments.out}/report.json, report.png   account: {arguments.out}/rows.json, rejects.parquet")
+    say(f"{time.time() - started:.1f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
