@@ -74,6 +74,14 @@ def test_a_job_that_was_killed_while_it_tidied_up_is_finished(tmp_path: Path) ->
         claim(tmp_path)
 
 
+def test_a_job_that_finished_nothing_can_be_given_up(tmp_path: Path) -> None:
+    claim(tmp_path).abandon()
+    target = claim(tmp_path, all_scores=True)
+    finish_part(target, 0)
+    target.abandon()
+    assert claim(tmp_path, all_scores=True).records() == {0: {"rows": 0}}
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

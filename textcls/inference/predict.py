@@ -22,6 +22,7 @@ from textcls.data.csv_shards import Shard, column_names, plan_shards, read_shard
 from textcls.data.input_files import InputFile, expand
 from textcls.data.pipeline import run_on_ray
 from textcls.data.rows import TextReader
+from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.inference.prediction_rows import (
     BlockSize,
@@ -77,28 +78,45 @@ def predict(
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
     target = PredictionsDir.claim(out, _identity(bundle, files, data, suffix, all_scores), suffix=suffix)
-    with ray_session(verbose=verbose):
-        layouts, shards = plan_shards(files, data, run=run_on_ray)
-        headers = [column_names(file, layout, data) for file, layout in zip(files, layouts, strict=True)]
-        columns = Columns.plan(headers, bundle.manifest.labels, all_scores=all_scores)
-        for new, name in columns.renamed.items():
-            say(f"  column {name!r} of the CSV is {new!r} in the predictions")
-        records = target.records()
-        if target.continued:
-            say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
-        pending = [index for index in range(len(shards)) if index not in records]
-        if pending:
-            workers = plan_workers(spec.scale, items=len(pending))
-            say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {workers}")
-            work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target)
-            progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
-            with shown(progress.board.take, say, verb="predicting"):
-                for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
-                    records[pending[position]] = record
-                    progress.finish(pending[position], record["rows"])
-    manifest = _manifest(bundle, target, shards, records, columns)
+    try:
+        with ray_session(verbose=verbose):
+            manifest = _predicted(bundle, spec, files, data, target, all_scores, say)
+    except InputError:
+        target.abandon()
+        raise
     target.finish(manifest)
     return manifest
+
+
+def _predicted(
+    bundle: Bundle,
+    spec: PredictSpec,
+    files: Sequence[InputFile],
+    data: DataSpec,
+    target: PredictionsDir,
+    all_scores: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Finishes every part; the manifest of them all."""
+    layouts, shards = plan_shards(files, data, run=run_on_ray)
+    headers = [column_names(file, layout, data) for file, layout in zip(files, layouts, strict=True)]
+    columns = Columns.plan(headers, bundle.manifest.labels, all_scores=all_scores)
+    for new, name in columns.renamed.items():
+        say(f"  column {name!r} of the CSV is {new!r} in the predictions")
+    records = target.records()
+    if target.continued:
+        say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
+    pending = [index for index in range(len(shards)) if index not in records]
+    if pending:
+        workers = plan_workers(spec.scale, items=len(pending))
+        say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {workers}")
+        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target)
+        progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
+        with shown(progress.board.take, say, verb="predicting"):
+            for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
+                records[pending[position]] = record
+                progress.finish(pending[position], record["rows"])
+    return _manifest(bundle, target, shards, records, columns)
 
 
 @dataclass(frozen=True)

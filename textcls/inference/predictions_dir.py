@@ -104,6 +104,12 @@ class PredictionsDir:
         storage.write_bytes(storage.join(self.uri, MANIFEST), _as_json({"format_version": FORMAT_VERSION, **manifest}))
         storage.delete_directory(storage.join(self.uri, "progress"))
 
+    def abandon(self) -> None:
+        """Gives up a job that this start began and that finished no part: the directory is free again."""
+        if not self.continued and not self.records():
+            for folder in ("parts", "progress"):
+                storage.delete_directory(storage.join(self.uri, folder))
+
     def _sweep(self) -> None:
         """Removes what a killed process was writing: files under a name of their own, never read."""
         for folder in ("parts", "progress"):

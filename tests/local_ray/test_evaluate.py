@@ -1,0 +1,125 @@
+"""Evaluation is training's own test result, the classifier's own scores, and an account of every row."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from tests.conftest import save_tiny_bundle
+from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.bundle import load_bundle
+from textcls.data.pipeline import ReadData
+from textcls.errors import DataError, RunDirError
+from textcls.inference.classifier import Classifier
+from textcls.inference.evaluate import evaluate
+from textcls.inference.settings import evaluate_settings
+from textcls.metrics import Counts, summarise
+from textcls.ray_session import ray_session
+from textcls.text import prepare_tokenizer
+from textcls.training.run import train
+
+ONE_CPU = ("scale.workers=1", "scale.cpus_per_worker=1")
+
+
+def evaluated(bundle: Path, csv: Path, out: Path, *overrides: str, said: list[str] | None = None) -> dict[str, Any]:
+    found = load_bundle(str(bundle))
+    spec = evaluate_settings(found, [str(csv)], [*ONE_CPU, *overrides])
+    with ray_session():
+        return evaluate(found, spec, str(out), say=(said if said is not None else []).append)
+
+
+def write_labelled(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """The same result, figures to within float rounding."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=1e-5)
+    else:
+        assert one == other
+
+
+def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_model_dir: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243))
+    report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None)
+
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
+    prepared = ReadData(recipe, tokenizer).divide()
+    texts = [text for table in ray.get(prepared.texts["test"]) for text in table["text"].to_pylist()]
+    ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["label"].to_pylist()]
+    rows = [(text, prepared.labels[label_id]) for text, label_id in zip(texts, ids, strict=True)]
+    assert 0 < len(rows) < 243
+    found = evaluated(tmp_path / "run" / "bundle", write_labelled(tmp_path / "t.csv", rows), tmp_path / "out")
+    assert_same(found["test"], report["test"])
+
+
+@pytest.mark.parametrize("shard_bytes", [300, 10**6])
+def test_evaluation_counts_the_classifier_s_scores_of_every_row_duplicates_too(
+    tiny_bundle: Path, tmp_path: Path, shard_bytes: int
+) -> None:
+    words = ("bad", "good", "so so")
+    rows = [(f"a {words[i % 2]} film {'really ' * (i % 40)}", words[i % 3]) for i in range(120)]
+    rows += rows[:15]
+    path = write_labelled(tmp_path / "l.csv", rows)
+    found = evaluated(tiny_bundle, path, tmp_path / "out", f"data.shard_bytes={shard_bytes}", "scale.workers=2")
+    scores = Classifier.load(str(tiny_bundle)).scores([text for text, _ in rows])
+    ids = np.array([words.index(label) for _, label in rows])
+    assert_same(found["test"], summarise(Counts.of(scores.probabilities, ids), words))
+    assert found["rows"]["evaluated"] == 135
+    assert found["tokens"]["truncated_rows"] == int(scores.truncated.sum()) > 0
+    assert found["tokens"]["percentiles"]["100"] == int(scores.tokens.max())
+
+
+def test_every_row_is_accounted_for_whether_reading_or_the_classifier_refuses_it(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "strict", on_long="error")
+    rows = [("a good film", "good"), ("a bad film", "bad")] * 20
+    odd = [("", "good"), ("film", ""), ("film", "spam"), ("film " * 50, "good"), ("\x01", "bad")]
+    path, said = write_labelled(tmp_path / "l.csv", rows + odd), []
+    found = evaluated(bundle, path, tmp_path / "out", "data.max_reject_fraction=0.2", said=said)
+    assert found["rows"] == {
+        "read": 45,
+        "evaluated": 40,
+        "rejects": 5,
+        "outside_where": 0,
+        "reject_reasons": dict.fromkeys(
+            ("missing_text", "missing_label", "unknown_label", "text_too_long", "empty_text"), 1
+        ),
+    }
+    assert json.loads((tmp_path / "out" / "rows.json").read_text()) == found["rows"]
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert {(row["line"], row["reason"]) for row in rejects} == {
+        *((42, "missing_text"), (43, "missing_label"), (44, "unknown_label"), (45, "text_too_long"), (46, "empty_text"))
+    }
+    assert "  45 = evaluated 40 + rejects 5" in said
+    assert found["test"]["rows"] == 40
+
+
+def test_rows_that_cannot_be_evaluated_stop_it_before_scoring_and_leave_the_account(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    path = write_labelled(tmp_path / "l.csv", [("a film", "good"), ("another", "spam")])
+    with pytest.raises(DataError, match=r"1 of 2 rows .* are rejects \(1 unknown_label\)"):
+        evaluated(tiny_bundle, path, tmp_path / "out")
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["rejects.parquet", "rows.json"]
+    evaluated(tiny_bundle, path, tmp_path / "out", "data.label_map={spam: bad}")
+    with pytest.raises(RunDirError, match="holds a finished report"):
+        evaluated(tiny_bundle, path, tmp_path / "out")
