@@ -128,10 +128,11 @@ def _pairs(pairs: Sequence[tuple[str, str, int, float]]) -> "Table":
 
 def _costs(report: Report) -> Iterator[str]:
     if calibration := report.get("calibration"):
-        yield (
-            f"calibrated by temperature {calibration['temperature']:.2f}: ECE on the validation split "
-            f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
-        )
+        if calibration["ece_before"] is not None:
+            yield (
+                f"calibrated by temperature {calibration['temperature']:.2f}: ECE on the validation split "
+                f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
+            )
         if calibration["min_precision"] is not None:
             answered = report["test"]["answered"]
             yield (

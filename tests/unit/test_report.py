@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from textcls.bundle import Calibration
 from textcls.metrics import Counts, summarise
 from textcls.report import PLAIN_WIDTH, confused_pairs, print_report
 from textcls.report_chart import PNG_SIZE, draw_report
@@ -113,6 +114,13 @@ def test_the_cost_is_told():
     assert "trained in 118 s: 151 rows/s, 4,401 tokens/s" in text
     assert "padding: 2.4% on top" in text
     assert "trained on 4,321 rows in 1.5 s" in text
+
+
+def test_a_bundle_that_was_not_calibrated_says_nothing_of_it():
+    uncalibrated = Calibration().model_dump()
+    assert "calibrated" not in printed(report_of(TWO) | {"calibration": uncalibrated})
+    fitted = {"temperature": 1.5, "ece_before": 0.09, "ece_after": 0.02}
+    assert "by temperature 1.50" in printed(report_of(TWO) | {"calibration": uncalibrated | fitted})
 
 
 def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():

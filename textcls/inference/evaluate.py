@@ -82,6 +82,7 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
     report = {
         "title": "Evaluation",
         "test": summarise(found.counts, bundle.manifest.labels),
+        "calibration": bundle.manifest.calibration.model_dump(),
         "tokens": _tokens(bundle, found),
         "rows": account,
         "bundle": {"uri": bundle.uri, "digest": bundle.digest},
@@ -164,7 +165,7 @@ class _EvaluateBlock:
                 reasons=Counter(one.reason for one in refused),
                 token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
             )
-            counts = Counts.of(scores.probabilities[scored], label_ids[scored])
+            counts = Counts.of(scores.probabilities[scored], label_ids[scored], threshold=classifier.threshold)
             found.add(_Found(counts, summary, int(scores.truncated.sum()), refused))
             yield len(rows)
         return found
