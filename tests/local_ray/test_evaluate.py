@@ -12,7 +12,7 @@ import ray
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import small_recipe, write_reviews
-from textcls.bundle import load_bundle
+from textcls.bundle import Calibration, load_bundle
 from textcls.data.pipeline import ReadData
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
@@ -57,7 +57,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_model_dir: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243))
+    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), "calibration.min_precision=0.99")
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None)
 
     tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
@@ -68,20 +68,22 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_mode
     assert 0 < len(rows) < 243
     found = evaluated(tmp_path / "run" / "bundle", write_labelled(tmp_path / "t.csv", rows), tmp_path / "out")
     assert_same(found["test"], report["test"])
+    assert found["calibration"] == report["calibration"]
 
 
-@pytest.mark.parametrize("shard_bytes", [300, 10**6])
 def test_evaluation_counts_the_classifier_s_scores_of_every_row_duplicates_too(
-    tiny_bundle: Path, tmp_path: Path, shard_bytes: int
+    tiny_model_dir: Path, tmp_path: Path
 ) -> None:
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "unsure", calibration=Calibration(threshold=0.6))
     words = ("bad", "good", "so so")
     rows = [(f"a {words[i % 2]} film {'really ' * (i % 40)}", words[i % 3]) for i in range(120)]
     rows += rows[:15]
     path = write_labelled(tmp_path / "l.csv", rows)
-    found = evaluated(tiny_bundle, path, tmp_path / "out", f"data.shard_bytes={shard_bytes}", "scale.workers=2")
-    scores = Classifier.load(str(tiny_bundle)).scores([text for text, _ in rows])
+    found = evaluated(bundle, path, tmp_path / "out", "data.shard_bytes=300", "scale.workers=2")
+    scores = Classifier.load(str(bundle)).scores([text for text, _ in rows])
     ids = np.array([words.index(label) for _, label in rows])
-    assert_same(found["test"], summarise(Counts.of(scores.probabilities, ids), words))
+    assert_same(found["test"], summarise(Counts.of(scores.probabilities, ids, threshold=0.6), words))
+    assert found["test"]["answered"]["rows"] == int((scores.label_ids >= 0).sum()) == 0
     assert found["rows"]["evaluated"] == 135
     assert found["tokens"]["truncated_rows"] == int(scores.truncated.sum()) > 0
     assert found["tokens"]["percentiles"]["100"] == int(scores.tokens.max())

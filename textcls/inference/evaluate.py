@@ -61,7 +61,8 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
     files = expand(spec.data.csv)
     uri = _claimed(out)
     data = with_small_shards(spec.data, files)
-    recipe = Recipe.model_validate(bundle.manifest.recipe).model_copy(update={"data": data})
+    # The rest of the run's recipe, which another version may have written, has no part in it.
+    recipe = Recipe(text=bundle.manifest.text).model_copy(update={"data": data})
     with ray_session(verbose=verbose):
         read = ReadData(recipe)
         _write_json(uri, "rows.json", _account(read, None))
