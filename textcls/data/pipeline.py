@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import ray.data  # its first import sets the level of its log: before ray_session does
 
 from textcls.data import checks
 from textcls.data.account import EXAMPLES, Account, BlockSummary
