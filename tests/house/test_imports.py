@@ -38,6 +38,11 @@ ORDER = """
     textcls.inference
     textcls.inference.classifier
 
+    textcls.serving
+    textcls.serving.batcher textcls.serving.schema textcls.serving.counters
+    textcls.serving.scorer
+    textcls.serving.api
+
     jobs.train
 """
 

@@ -19,6 +19,8 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.data.pipeline",
     "textcls.training.collate",
     "textcls.inference.classifier",
+    "textcls.serving.api",
+    "textcls.serving.scorer",
     "textcls.training.cpu_speed",
     "textcls.training.model",
     "textcls.training.run",
