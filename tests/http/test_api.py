@@ -95,8 +95,8 @@ def test_nul_and_half_surrogates_are_told_and_their_neighbours_are_scored(servic
 
 def test_top_k_gives_the_most_probable_labels(service: Service) -> None:
     every = predict(service, TEXTS[0]).json["predictions"][0]["scores"]
-    for k in (1, 2, 3, 99):
-        assert predict(service, TEXTS[0], top_k=k).json["predictions"][0]["scores"] == every[:k]
+    for k in (1, 2, 3, 99, 2.0):
+        assert predict(service, TEXTS[0], top_k=k).json["predictions"][0]["scores"] == every[: int(k)]
 
 
 def test_an_unsure_classifier_abstains(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -110,6 +110,7 @@ def test_an_unsure_classifier_abstains(tiny_model_dir: Path, tmp_path: Path) -> 
 
 HUGGING_FACE = """
 import json, sys
+from huggingface_hub import InferenceClient
 client = InferenceClient(sys.argv[1], token=sys.argv[3])
 found = [client.text_classification(sys.argv[2]), client.text_classification(sys.argv[2], top_k=1)]
 print(json.dumps([[(one.label, one.score) for one in labels] for labels in found]))

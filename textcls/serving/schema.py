@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
 from textcls.recipe import ServeSpec
@@ -84,10 +84,15 @@ def _text(value: object) -> tuple[str, ...]:
     return (value,)
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 3.0 is the integer 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # Numbers that the limits fill in when the document is made.
 _CHARS, _TEXTS = {"maxLength": 0}, {"maxItems": 0}
 _ONE_TEXT = {"type": "string", **_CHARS}
-TopK = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+TopK = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(_whole)]
 
 
 class PredictRequest(_Model):
