@@ -33,6 +33,8 @@ class Counts:
         bin_rows: int64 [15], rows by confidence.
         bin_correct: int64 [15], those of them whose prediction is right.
         bin_confidence: float64 [15], sum of their confidences.
+        answered: rows whose confidence reaches the threshold they were counted with; all rows if it is 0.
+        answered_correct: those of them whose prediction is right.
     """
 
     confusion: np.ndarray
@@ -40,19 +42,22 @@ class Counts:
     bin_rows: np.ndarray
     bin_correct: np.ndarray
     bin_confidence: np.ndarray
+    answered: int
+    answered_correct: int
 
     @classmethod
     def zero(cls, classes: int) -> Self:
         """The counts of no rows."""
-        return cls.from_vector(np.zeros(classes * classes + 1 + 3 * CONFIDENCE_BINS), classes)
+        return cls.from_vector(np.zeros(classes * classes + 3 + 3 * CONFIDENCE_BINS), classes)
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Self:
+    def of(cls, probabilities: np.ndarray, labels: np.ndarray, *, threshold: float = 0.0) -> Self:
         """The counts of these rows.
 
         Args:
             probabilities: float [N, C], each row sums to 1.
             labels: int [N], true label ids.
+            threshold: a less confident row counts as not answered.
 
         Raises:
             ValueError: probabilities that are none, or label ids the probabilities have no column for: our own bug, or
@@ -73,6 +78,8 @@ class Counts:
             bin_rows=np.bincount(bins, minlength=CONFIDENCE_BINS).astype(np.int64),
             bin_correct=np.bincount(bins[predicted == labels], minlength=CONFIDENCE_BINS).astype(np.int64),
             bin_confidence=np.bincount(bins, confidence, minlength=CONFIDENCE_BINS),
+            answered=int((confidence >= threshold).sum()),
+            answered_correct=int(((confidence >= threshold) & (predicted == labels)).sum()),
         )
 
     def __add__(self, other: Self) -> Self:
@@ -82,6 +89,8 @@ class Counts:
             self.bin_rows + other.bin_rows,
             self.bin_correct + other.bin_correct,
             self.bin_confidence + other.bin_confidence,
+            self.answered + other.answered,
+            self.answered_correct + other.answered_correct,
         )
 
     @property
@@ -95,25 +104,29 @@ class Counts:
         return int(self.confusion.sum())
 
     def to_vector(self) -> np.ndarray:
-        """float64 [C * C + 46]: workers may sum these vectors instead of their counts.
+        """float64 [C * C + 48]: workers may sum these vectors instead of their counts.
 
         Exact as long as no count reaches 2**53.
         """
-        parts = (self.confusion.ravel(), [self.loss], self.bin_rows, self.bin_correct, self.bin_confidence)
+        answered = [self.answered, self.answered_correct]
+        parts = (self.confusion.ravel(), [self.loss], self.bin_rows, self.bin_correct, self.bin_confidence, answered)
         return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
     @classmethod
     def from_vector(cls, vector: np.ndarray, classes: int) -> Self:
         """The counts behind a vector or a sum of vectors."""
-        ends = np.cumsum([classes * classes, 1, CONFIDENCE_BINS, CONFIDENCE_BINS, CONFIDENCE_BINS])
+        ends = np.cumsum([classes * classes, 1, CONFIDENCE_BINS, CONFIDENCE_BINS, CONFIDENCE_BINS, 2])
         assert vector.shape == (ends[-1],), f"a vector of {vector.shape} does not hold counts of {classes} classes"
-        confusion, loss, bin_rows, bin_correct, bin_confidence = np.split(np.asarray(vector, np.float64), ends[:-1])
+        confusion, loss, bin_rows, bin_correct, bin_confidence, answered = np.split(
+            np.asarray(vector, np.float64), ends[:-1]
+        )
         return cls(
             np.rint(confusion).astype(np.int64).reshape(classes, classes),
             float(loss[0]),
             np.rint(bin_rows).astype(np.int64),
             np.rint(bin_correct).astype(np.int64),
             bin_confidence.copy(),
+            *np.rint(answered).astype(int).tolist(),
         )
 
 
@@ -147,7 +160,8 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         `rows`; `accuracy` {value, low, high}, a 95 % Wilson score interval; `macro_f1`; `weighted_f1`; `log_loss` in
         nats; `ece`, the expected calibration error; `per_class` {label: {precision, recall, f1, support}}; `confusion`
         {labels, matrix}, true by predicted; `reliability`, the confidence bins that hold rows, each {low, high, rows,
-        confidence, accuracy}.
+        confidence, accuracy}; `coverage`, what would be answered from a confidence on, [{confidence, coverage,
+        accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
     """
     assert len(labels) == counts.classes, f"{len(labels)} labels for counts of {counts.classes} classes"
     hits = np.diagonal(counts.confusion)
@@ -167,6 +181,12 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         "per_class": {label: {"precision": p, "recall": r, "f1": f, "support": s} for label, p, r, f, s in per_class},
         "confusion": {"labels": list(labels), "matrix": counts.confusion.tolist()},
         "reliability": _reliability(counts),
+        "coverage": _coverage(counts),
+        "answered": {
+            "rows": counts.answered,
+            "coverage": counts.answered / rows if rows else None,
+            "accuracy": counts.answered_correct / counts.answered if counts.answered else None,
+        },
     }
 
 
@@ -191,6 +211,20 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def _calibration_error(counts: Counts) -> float:
     """|accuracy - confidence| averaged over the bins by rows: the ECE of Guo et al. (2017), equation 3."""
     return float(np.abs(counts.bin_correct - counts.bin_confidence).sum() / counts.rows)
+
+
+def _coverage(counts: Counts) -> list[dict[str, float]]:
+    """From the lower edge of each confidence bin on: the share of rows answered, and of right ones among them."""
+    answered, right = counts.bin_rows[::-1].cumsum()[::-1], counts.bin_correct[::-1].cumsum()[::-1]
+    return [
+        {
+            "confidence": m / CONFIDENCE_BINS,
+            "coverage": float(answered[m] / counts.rows),
+            "accuracy": float(right[m] / answered[m]),
+        }
+        for m in range(CONFIDENCE_BINS)
+        if counts.bin_rows[m]
+    ]
 
 
 def _reliability(counts: Counts) -> list[dict[str, Any]]:

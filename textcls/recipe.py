@@ -210,6 +210,15 @@ class TrainSpec(Spec):
     """Seeds the head's weights, the order of the rows and dropout."""
 
 
+class CalibrationSpec(Spec):
+    """What makes a score of 0.9 mean that nine in ten such answers are right; fitted on the validation split."""
+
+    temperature: bool = True
+    """Divide the logits by the temperature with the least log loss; it is folded into the saved head."""
+    min_precision: float | None = Field(None, gt=0, lt=1)
+    """Answer `abstain` below the score from which on this share of the answers is right. Left out: always answer."""
+
+
 class ScaleSpec(Spec):
     """How many processes train. Never changes what is learned, except for float rounding."""
 
@@ -293,6 +302,7 @@ class Recipe(Spec):
     text: TextSpec = TextSpec()
     model: ModelSpec = ModelSpec()
     train: TrainSpec = TrainSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
     scale: ScaleSpec = ScaleSpec()
     serve: ServeSpec = ServeSpec()
 

@@ -7,6 +7,7 @@ Not here: the picture (report_chart.py), computing the numbers (metrics.py) and 
     curve       [(step, mean training loss)]    history    validation: [{step, loss, accuracy, macro_f1}]
     best        {step}, the one that was kept   tokens     {percentiles {"50": n}, truncated_fraction}
     speed       {seconds, rows_per_s, tokens_per_s}        padding_ratio
+    calibration {temperature, ece_before, ece_after, threshold, min_precision}
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,6 +126,17 @@ def _pairs(pairs: Sequence[tuple[str, str, int, float]]) -> "Table":
 
 
 def _costs(report: Report) -> Iterator[str]:
+    if calibration := report.get("calibration"):
+        yield (
+            f"calibrated by temperature {calibration['temperature']:.2f}: ECE on the validation split "
+            f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
+        )
+        if calibration["min_precision"] is not None:
+            answered = report["test"]["answered"]
+            yield (
+                f"abstains below {calibration['threshold']:.3f}, for {calibration['min_precision']:.1%} right answers: "
+                f"answers {answered['coverage']:.1%} of the test rows, {number(answered['accuracy'])} of them rightly"
+            )
     if tokens := report.get("tokens"):
         parts = [f"{'longest' if at == '100' else at + ' %'} {n:,.0f}" for at, n in tokens["percentiles"].items()]
         yield f"tokens per row: {', '.join(parts)}; {tokens['truncated_fraction']:.1%} of the rows were cut"

@@ -1,16 +1,21 @@
 """Laws 4 to 6 on real Ray Train workers. `pytest tests/local_ray/test_training.py`"""
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from safetensors.numpy import load_file
 
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data.pipeline import PreparedData, ReadData
+from textcls.errors import ModelError
+from textcls.metrics import Counts
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training import trainer
 from textcls.training.checkpoint import Progress
@@ -133,6 +138,51 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
         assert (value == weights(calm.progress)[name]).all(), name
     assert (killed.test.confusion == calm.test.confusion).all()
     assert killed.test.loss == calm.test.loss
+
+
+def test_of_equal_scores_the_earlier_epoch_is_kept(reviews, tiny_model_dir, tmp_path):
+    outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", "train.epochs=3", "train.learning_rate=1e-12")
+    scores = [epoch["macro_f1"] for epoch in outcome.progress.history]
+    assert scores[0] == scores[1] == scores[2]
+    assert outcome.progress.best_step == outcome.progress.history[0]["step"]
+
+
+def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, tiny_model_dir, tmp_path):
+    from textcls.inference.classifier import Classifier
+
+    path, prepared, tokenizer = reviews
+    settings = ("train.epochs=1", "calibration.min_precision=0.9")
+    outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", *settings)
+    recipe, run = small_recipe(tiny_model_dir, path, *settings), RunDir(str(tmp_path / "out"), resumed=False)
+    trainer.publish_bundle(recipe, prepared, tokenizer, outcome, run, {})
+
+    classifier = Classifier.load(str(tmp_path / "out" / "bundle"), threads=1)
+    calibration = classifier.bundle.manifest.calibration
+    assert calibration == outcome.calibration
+    assert calibration.temperature != 1
+    trained = weights(outcome.progress)["classifier.weight"]
+    kept = load_file(tmp_path / "out" / "bundle" / "model.safetensors")["classifier.weight"]
+    np.testing.assert_array_equal(kept, trained / np.float32(calibration.temperature))
+
+    texts = [text for block in ray.get(prepared.texts["test"]) for text in block["text"].to_pylist()]
+    labels = [label for block in ray.get(prepared.blocks["test"]) for label in block["label"].to_pylist()]
+    scores = classifier.scores(texts)
+    counts = Counts.of(scores.probabilities, np.array(labels), threshold=classifier.threshold)
+    assert (counts.confusion == outcome.test.confusion).all()
+    np.testing.assert_allclose(counts.loss, outcome.test.loss, rtol=1e-5)
+    assert (counts.answered, counts.answered_correct) == (outcome.test.answered, outcome.test.answered_correct)
+    assert (scores.label_ids >= 0).sum() == counts.answered
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_that_another_try_would_meet_again_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, workers):
+    broken = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    settings = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(settings | {"hidden_size": 48}))
+    said: list[str] = []
+    with pytest.raises(ModelError, match="weights of the encoder are missing or of another shape"):
+        fitted(reviews, broken, tmp_path / "out", f"scale.workers={workers}", workers=workers, said=said)
+    assert not any("a worker failed" in line for line in said)
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):

@@ -77,6 +77,34 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
     return model
 
 
+def head_of(model: Any, classes: int) -> str:
+    """Name of the linear layer that gives the logits: what a temperature is folded into.
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    inside = f"{model.base_model_prefix}."
+    found: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == classes and not name.startswith(inside)
+    ]
+    if not found:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer of {classes} outputs at its end",
+            expected="logits from a linear layer, whose weights a temperature can be folded into",
+            todo="--set calibration.temperature=false",
+        )
+    return found[-1]
+
+
+def divide_logits(model: Any, head: str, temperature: float) -> None:
+    """Folds a temperature into the head of that name: from now on the model's logits are divided by it."""
+    with torch.no_grad():
+        for parameter in model.get_submodule(head).parameters():
+            parameter.div_(temperature)
+
+
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups: matrices decay; biases and norms do not."""
     decayed: list[torch.nn.Parameter] = []

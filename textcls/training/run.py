@@ -178,6 +178,7 @@ def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> di
     baseline = ray.get(_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks))
     return {
         "test": summarise(outcome.test, prepared.labels),
+        "calibration": outcome.calibration.model_dump(),
         "baseline": baseline,
         "history": progress.history,
         "curve": progress.curve,

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
+from safetensors.numpy import load_file, save_file
 
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
-from textcls.errors import RecipeError, TextclsError, TrainingError, own_error
+from textcls.errors import InputError, RecipeError, TextclsError, TrainingError, own_error
 from textcls.recipe import Recipe, ScaleSpec
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
@@ -139,7 +141,9 @@ def fit(
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _told_plainly(error, recipe.scale.max_failures) from error
-    outcome: TrainOutcome = result.return_value
+    outcome: TrainOutcome | InputError = result.return_value
+    if isinstance(outcome, InputError):
+        raise outcome
     return outcome
 
 
@@ -206,8 +210,8 @@ def publish_bundle(
         tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
         checkpoint.local_copy(outcome.progress.best_uri) as best,
     ):
-        for name in ("config.json", "model.safetensors"):
-            shutil.copyfile(os.path.join(best, name), os.path.join(directory, name))
+        shutil.copyfile(os.path.join(best, "config.json"), os.path.join(directory, "config.json"))
+        _save_calibrated(best, directory, outcome.head, outcome.calibration.temperature)
         tokenizer.save(directory)
         return write_bundle(
             directory,
@@ -217,4 +221,14 @@ def publish_bundle(
             metrics=metrics,
             recipe=recipe,
             data_fingerprint=prepared.fingerprint,
+            calibration=outcome.calibration,
         )
+
+
+def _save_calibrated(source: str, target: str, head: str, temperature: float) -> None:
+    """Copies the weights, those of the head divided by the temperature, as the worker did before the test."""
+    weights = load_file(os.path.join(source, "model.safetensors"))
+    for name in weights:
+        if name.rpartition(".")[0] == head:
+            weights[name] = weights[name] / np.float32(temperature)
+    save_file(weights, os.path.join(target, "model.safetensors"), metadata={"format": "pt"})

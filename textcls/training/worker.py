@@ -11,7 +11,7 @@ besides weights and moments.
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ import torch
 import torch.distributed
 
 from textcls import storage
+from textcls.bundle import Calibration
+from textcls.calibration import best_temperature, confidence_counts, lowest_threshold, softmax, temperature_losses
+from textcls.errors import InputError
 from textcls.metrics import Counts, summarise
 from textcls.pretrained import local_directory
 from textcls.recipe import Recipe
@@ -30,7 +33,15 @@ from textcls.text import TokenizerFiles
 from textcls.training import checkpoint, plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
-from textcls.training.model import build_model, build_optimizer, class_weights, logits_of, uses_bf16
+from textcls.training.model import (
+    build_model,
+    build_optimizer,
+    class_weights,
+    divide_logits,
+    head_of,
+    logits_of,
+    uses_bf16,
+)
 from textcls.training.progress_display import Pace
 from textcls.training.step import Stepper
 
@@ -38,6 +49,9 @@ from textcls.training.step import Stepper
 _CURVE_POINTS = 200
 # The score of a checkpoint that is not the best so far: below any metric, so that it is never kept as the best.
 _UNSCORED = -1e30
+
+# (float [B, C] logits, int64 [B] label ids) -> an array that adds up over rows.
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,9 @@ class TrainOutcome:
 
     Attributes:
         progress: state after the last step.
-        test: test counts of the best checkpoint.
+        test: test counts of the best checkpoint, calibrated.
+        calibration: what the validation split says of its scores.
+        head: name of the layer that a temperature is folded into.
         bf16: whether matrix products ran in bfloat16.
         world_size: workers that finished the run.
         device: "cpu" or the GPU's name.
@@ -84,15 +100,36 @@ class TrainOutcome:
 
     progress: checkpoint.Progress
     test: Counts
+    calibration: Calibration
+    head: str
     bf16: bool
     world_size: int
     device: str
     first_step_at: float | None
 
 
-def train_worker(config: dict[str, Any]) -> TrainOutcome:
-    """Runs the loop on this rank; what Ray Train calls."""
-    return _Worker(config["task"]).run()
+def train_worker(config: dict[str, Any]) -> TrainOutcome | InputError:
+    """Runs the loop on this rank; what Ray Train calls. Returns an error that another try would meet again."""
+    try:
+        worker = _Worker(config["task"])
+    except InputError as error:
+        return error
+    return worker.run()
+
+
+def _on_all_ranks(build: Callable[[], Any], world_size: int) -> Any:
+    """What this rank builds, if every rank could build it; otherwise each raises the first error of ours."""
+    built = error = None
+    try:
+        built = build()
+    except InputError as found:
+        error = found
+    errors = [error] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(errors, error)
+    if first := next(filter(None, errors), None):
+        raise first
+    return built
 
 
 class _Worker:
@@ -107,13 +144,8 @@ class _Worker:
         self.bf16 = uses_bf16(self.spec.precision, self.device)
         self.data = {name: TokenRows(ray.get(blocks)) for name, blocks in task.blocks.items()}
 
-        self.model = build_model(
-            local_directory(task.recipe.model),
-            task.labels,
-            task.recipe.model,
-            pad_id=task.tokenizer.pad_id,
-            seed=self.spec.seed,
-        )
+        self.head = ""
+        self.model = _on_all_ranks(self._build, self.world_size)
         if self.device.type == "cpu":
             adapt_to_cpu(self.model, alone=self.world_size == 1)
         # Wrapped for data parallelism if there are several ranks; `model` stays the bare module.
@@ -143,6 +175,20 @@ class _Worker:
         self.first_step_at: float | None = None
         self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
 
+    def _build(self) -> Any:
+        """The bare module. One that could not be calibrated is refused now, not after hours."""
+        task = self.task
+        model = build_model(
+            local_directory(task.recipe.model),
+            task.labels,
+            task.recipe.model,
+            pad_id=task.tokenizer.pad_id,
+            seed=self.spec.seed,
+        )
+        if task.recipe.calibration.temperature:
+            self.head = head_of(model, len(task.labels))
+        return model
+
     def _restore(self) -> checkpoint.Progress:
         """Continues from Ray's latest checkpoint of this attempt, else from an earlier attempt's, else from nothing."""
         latest = ray.train.get_checkpoint()
@@ -161,9 +207,13 @@ class _Worker:
                 if every and progress.step % every == 0 and progress.step != last:
                     self._keep_checkpoint(_UNSCORED)
             self._end_epoch()
+        self._take_best_weights()
+        calibration = self._calibrate()
         return TrainOutcome(
             progress=progress,
-            test=self._score_best("test"),
+            test=self._score("test", calibration.threshold),
+            calibration=calibration,
+            head=self.head,
             bf16=self.bf16,
             world_size=self.world_size,
             device=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
@@ -261,33 +311,56 @@ class _Worker:
             storage.join(ray_storage.experiment_fs_path, name), filesystem=ray_storage.storage_filesystem
         )
 
-    def _score(self, split: str) -> Counts:
-        """Counts over all rows of a split, each scored once by one rank."""
-        data = self.data[split]
-        counts = Counts.zero(len(self.task.labels))
+    def _score(self, split: str, threshold: float = 0.0) -> Counts:
+        """Counts over all rows of a split."""
+
+        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+            return Counts.of(softmax(logits_BC), labels_B, threshold=threshold).to_vector()
+
+        return Counts.from_vector(self._sum_over(split, measure), len(self.task.labels))
+
+    def _sum_over(self, split: str, measure: Measure) -> np.ndarray:
+        """The sum of a measure over all rows of a split, each measured once by one rank."""
+        data, classes = self.data[split], len(self.task.labels)
+        total = measure(np.empty((0, classes)), np.empty(0, np.int64)).astype(np.float64)
         batches = plan.micro_batches(np.arange(len(data)), data.lengths, self.spec.max_tokens_per_micro_batch)
         # The bare module: ranks may hold different numbers of batches, and the wrapper would wait for its peers.
         self.model.eval()
         with torch.inference_mode():
             for rows in batches[self.rank :: self.world_size]:
                 batch = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
-                probabilities_BC = logits_of(
-                    self.model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self.bf16
-                ).softmax(-1)
-                counts += Counts.of(probabilities_BC.cpu().numpy(), batch.labels_B.cpu().numpy())
+                logits_BC = logits_of(self.model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self.bf16)
+                total += measure(logits_BC.cpu().numpy(), data.labels[rows])
         if self.world_size > 1:
-            merged = torch.from_numpy(counts.to_vector()).to(self.device)
+            merged = torch.from_numpy(total).to(self.device)
             torch.distributed.all_reduce(merged)
-            counts = Counts.from_vector(merged.cpu().numpy(), len(self.task.labels))
-        return counts
+            total = merged.cpu().numpy()
+        return total
 
-    def _score_best(self, split: str) -> Counts:
-        """Counts of the best checkpoint, with the weights as they were kept."""
+    def _take_best_weights(self) -> None:
+        """The best checkpoint's weights, as they were kept."""
         ray.train.get_all_reported_checkpoints()  # waits until every upload has ended
         with checkpoint.local_copy(self.progress.best_uri) as directory:
             checkpoint.check_checkpoint(directory, run_id=self.task.run_id)
             checkpoint.read_weights(directory, self.model)
-        return self._score(split)
+
+    def _calibrate(self) -> Calibration:
+        """Fits temperature and threshold on the validation split; the model's logits are calibrated from here on."""
+        spec, labels = self.task.recipe.calibration, self.task.labels
+        ece_before = summarise(self._score("val"), labels)["ece"]
+        temperature, threshold = 1.0, 0.0
+        if spec.temperature:
+            temperature = best_temperature(self._sum_over("val", temperature_losses))
+            divide_logits(self.model, self.head, temperature)
+        if spec.min_precision is not None:
+            threshold = lowest_threshold(self._sum_over("val", confidence_counts), spec.min_precision)
+        return Calibration(
+            temperature=temperature,
+            ece_before=ece_before,
+            ece_after=summarise(self._score("val"), labels)["ece"],
+            threshold=threshold,
+            min_precision=spec.min_precision,
+        )
 
 
 def _directory_of(step: int) -> str:
