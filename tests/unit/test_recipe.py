@@ -59,6 +59,8 @@ OTHER = {
     "train.checkpoint_every_steps": "100",
     "train.max_tokens_per_micro_batch": "4096",
     "train.seed": "7",
+    "calibration.temperature": "false",
+    "calibration.min_precision": "0.9",
     "scale.workers": "2",
     "scale.use_gpu": "false",
     "scale.cpus_per_worker": "2",
