@@ -11,7 +11,8 @@ carries it between processes) and knows the exit status it stands for. Not here:
     │   ├── RunDirError              --out: taken, finished, foreign or damaged
     │   └── BundleError              a bundle: no manifest, wrong hash, unknown version
     ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
-    └── TrainingError            1   workers failed more often than allowed
+    ├── TrainingError            1   workers failed more often than allowed
+    └── ServeError               1   the service did not start
 """
 
 from typing import ClassVar
@@ -91,3 +92,7 @@ class StorageError(TextclsError):
 
 class TrainingError(TextclsError):
     """Training workers failed more often than `scale.max_failures` allows."""
+
+
+class ServeError(TextclsError):
+    """The service did not start."""

@@ -42,8 +42,10 @@ ORDER = """
     textcls.serving.batcher textcls.serving.schema textcls.serving.counters
     textcls.serving.scorer
     textcls.serving.api
+    textcls.serving.app
+    textcls.serving.local_service
 
-    jobs.train
+    jobs.train jobs.serve
 """
 
 # Heavy libraries, and the only modules that may import them.
@@ -51,6 +53,7 @@ IMPORTERS = {
     "ray": """
         textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.trainer textcls.training.run
+        textcls.serving.app textcls.serving.local_service
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed

@@ -20,6 +20,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.training.collate",
     "textcls.inference.classifier",
     "textcls.serving.api",
+    "textcls.serving.app",
     "textcls.serving.scorer",
     "textcls.training.cpu_speed",
     "textcls.training.model",
