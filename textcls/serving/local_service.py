@@ -108,6 +108,8 @@ def _hangups() -> Iterator["queue.SimpleQueue[None]"]:
 
 
 def _refuse_a_taken_port(host: str, port: int) -> None:
+    if not 0 < port < 2**16:
+        raise InputError(f"--port {port}", expected="1 to 65535")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
