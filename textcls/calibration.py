@@ -67,7 +67,7 @@ def lowest_threshold(counts: np.ndarray, min_precision: float) -> float:
     """The lowest confidence from which on at least this share of the answers is right; 1.0 if there is none.
 
     Args:
-        counts: int64 [2, 2000], summed `confidence_counts`.
+        counts: [2, 2000], summed `confidence_counts`.
         min_precision: wanted share of right answers among those given.
     """
     answered, right = counts[:, ::-1].cumsum(axis=1)[:, ::-1]

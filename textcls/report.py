@@ -4,7 +4,7 @@ In: the content of report.json, a plain dict; what is missing from it is left ou
 Not here: the picture (report_chart.py), computing the numbers (metrics.py) and gathering them (training/run.py).
 
     test        metrics.summarise               baseline   the same, with rows_used and seconds; or {error}
-    curve       [(step, mean training loss)]    history    validation: [{step, loss, accuracy, macro_f1}]
+    curve       [(step, mean training loss)]    history    validation: [{step, loss, accuracy, macro_f1, ece}]
     best        {step}, the one that was kept   tokens     {percentiles {"50": n}, truncated_fraction}
     speed       {seconds, rows_per_s, tokens_per_s}        padding_ratio
     calibration {temperature, ece_before, ece_after, threshold, min_precision}

@@ -1,6 +1,7 @@
 """The laws of textcls/metrics.py, and its agreement with scikit-learn."""
 
 import functools
+import itertools
 import json
 import operator
 
@@ -122,6 +123,33 @@ def test_the_reliability_bins_hold_every_row_and_give_the_ece(seed, rows, classe
     assert all(b["low"] < b["confidence"] <= b["high"] + 1e-12 for b in bins)
     ece = sum(b["rows"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / rows
     assert summary["ece"] == pytest.approx(ece)
+
+
+@given(seeds, st.integers(1, 80), st.integers(2, 6), st.floats(0, 1))
+@settings(deadline=None)
+def test_rows_are_answered_from_the_threshold_on(seed, rows, classes, threshold):
+    p, labels = scored(seed, rows, classes)
+    sure = p.max(axis=1) >= threshold
+    answered = summarise(Counts.of(p, labels, threshold=threshold), names(classes))["answered"]
+
+    assert answered["rows"] == sure.sum()
+    assert answered["coverage"] == pytest.approx(sure.mean())
+    assert answered["accuracy"] == (pytest.approx((p.argmax(axis=1) == labels)[sure].mean()) if sure.any() else None)
+
+
+@given(seeds, st.integers(1, 80), st.integers(2, 6))
+@settings(deadline=None)
+def test_coverage_falls_from_all_rows_and_starts_at_the_accuracy(seed, rows, classes):
+    p, labels = scored(seed, rows, classes)
+    summary = summarise(Counts.of(p, labels), names(classes))
+    shares = [point["coverage"] for point in summary["coverage"]]
+
+    assert shares[0] == 1
+    assert summary["coverage"][0]["accuracy"] == pytest.approx(summary["accuracy"]["value"])
+    assert all(a > b > 0 for a, b in itertools.pairwise(shares))
+    for point in summary["coverage"]:
+        sure = p.max(axis=1) > point["confidence"]
+        assert point["coverage"] == pytest.approx(sure.mean())
 
 
 @pytest.mark.parametrize(

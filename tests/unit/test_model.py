@@ -20,6 +20,8 @@ from textcls.training.model import (
     build_optimizer,
     class_weights,
     clip_gradients,
+    divide_logits,
+    head_of,
     learning_rate,
     logits_of,
     parameter_groups,
@@ -202,6 +204,23 @@ def test_logits_are_float32_whatever_the_products_are(tiny_model_dir: Path) -> N
     assert exact.shape == (2, 3)
     torch.testing.assert_close(exact, rounded, atol=0.02, rtol=0)
     assert not torch.equal(exact, rounded)
+
+
+def test_a_temperature_folded_into_the_head_divides_the_logits(tiny_model_dir: Path) -> None:
+    model, ids_BL = build(tiny_model_dir).eval(), torch.tensor([[2, 7, 9, 3], [2, 5, 6, 3]])
+    with torch.inference_mode():
+        before = logits_of(model, ids_BL, None, bf16=False)
+    divide_logits(model, head_of(model, len(LABELS)), 1.7)
+    with torch.inference_mode():
+        torch.testing.assert_close(logits_of(model, ids_BL, None, bf16=False), before / 1.7)
+
+
+def test_the_head_is_the_last_layer_with_an_output_for_each_label(tiny_model_dir: Path) -> None:
+    # As many labels as the hidden size: the layers inside must not be mistaken for the head.
+    labels = tuple(f"label {i}" for i in range(32))
+    assert head_of(build(tiny_model_dir, labels=labels), 32) == "classifier"
+    with pytest.raises(ModelError, match="no linear layer of 5 outputs"):
+        head_of(build(tiny_model_dir), 5)
 
 
 def test_a_precision_that_is_asked_for_is_the_one_that_is_used() -> None:

@@ -115,6 +115,18 @@ def test_the_cost_is_told():
     assert "trained on 4,321 rows in 1.5 s" in text
 
 
+def test_calibration_is_told_and_abstaining_where_it_is_wanted():
+    calibration = {"temperature": 1.25, "ece_before": 0.09, "ece_after": 0.021, "threshold": 0.0, "min_precision": None}
+    text = printed({**report_of(TWO), "calibration": calibration})
+    assert "temperature 1.25: ECE on the validation split 0.090 -> 0.021" in text
+    assert "abstains" not in text
+
+    shy = {**report_of(TWO), "calibration": calibration | {"threshold": 0.8125, "min_precision": 0.95}}
+    shy["test"]["answered"] = {"rows": 450, "coverage": 0.75, "accuracy": 0.9511}
+    text = " ".join(printed(shy).split())
+    assert "abstains below 0.812, for 95.0% right answers: answers 75.0% of the test rows, 0.9511 of them" in text
+
+
 def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():
     confusion = {"labels": ["a", "b", "c"], "matrix": [[50, 3, 0], [9, 31, 0], [0, 3, 0]]}
 

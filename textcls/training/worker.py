@@ -24,7 +24,14 @@ import torch.distributed
 
 from textcls import storage
 from textcls.bundle import Calibration
-from textcls.calibration import best_temperature, confidence_counts, lowest_threshold, softmax, temperature_losses
+from textcls.calibration import (
+    CONFIDENCE_STEPS,
+    best_temperature,
+    confidence_counts,
+    lowest_threshold,
+    softmax,
+    temperature_losses,
+)
 from textcls.errors import InputError
 from textcls.metrics import Counts, summarise
 from textcls.pretrained import local_directory
@@ -268,7 +275,7 @@ class _Worker:
         result = summarise(self._score("val"), self.task.labels)
         val = {"macro_f1": result["macro_f1"], "accuracy": result["accuracy"]["value"], "loss": result["log_loss"]}
         score = -val["loss"] if self.spec.select_by == "loss" else val[self.spec.select_by]
-        progress.history.append({"epoch": progress.epoch, "step": progress.step, **val})
+        progress.history.append({"epoch": progress.epoch, "step": progress.step, **val, "ece": result["ece"]})
         improved = progress.best_score is None or score > progress.best_score
         if improved:
             progress.best_score, progress.best_step, progress.stale_epochs = score, progress.step, 0
@@ -347,17 +354,24 @@ class _Worker:
     def _calibrate(self) -> Calibration:
         """Fits temperature and threshold on the validation split; the model's logits are calibrated from here on."""
         spec, labels = self.task.recipe.calibration, self.task.labels
-        ece_before = summarise(self._score("val"), labels)["ece"]
-        temperature, threshold = 1.0, 0.0
+        best = next(epoch for epoch in self.progress.history if epoch["step"] == self.progress.best_step)
+        temperature = 1.0
         if spec.temperature:
             temperature = best_temperature(self._sum_over("val", temperature_losses))
             divide_logits(self.model, self.head, temperature)
+
+        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
+            counts = Counts.of(softmax(logits_BC), labels_B).to_vector()
+            return np.concatenate([confidence_counts(logits_BC, labels_B).ravel(), counts])
+
+        confidences, counts = np.split(self._sum_over("val", measure), [2 * CONFIDENCE_STEPS])
+        threshold = 0.0
         if spec.min_precision is not None:
-            threshold = lowest_threshold(self._sum_over("val", confidence_counts), spec.min_precision)
+            threshold = lowest_threshold(confidences.reshape(2, CONFIDENCE_STEPS), spec.min_precision)
         return Calibration(
             temperature=temperature,
-            ece_before=ece_before,
-            ece_after=summarise(self._score("val"), labels)["ece"],
+            ece_before=best["ece"],
+            ece_after=summarise(Counts.from_vector(counts, len(labels)), labels)["ece"],
             threshold=threshold,
             min_precision=spec.min_precision,
         )

@@ -1,0 +1,167 @@
+"""Law 8: a text's scores are the bundle's alone, whatever company it keeps, and one bad text spoils nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import save_tiny_bundle
+from textcls.bundle import Calibration
+from textcls.errors import BundleError
+from textcls.inference import classifier as classifier_module
+from textcls.inference.classifier import Classifier
+
+WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
+TEXTS = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(WORDS), min_size=1, max_size=60).map(" ".join),
+        st.sampled_from(["", "   ", "\n", "\ud800", "good \udfff film", "\u200b"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bundle: Path) -> Classifier:
+    return Classifier.load(str(tiny_bundle), precision="fp32")
+
+
+@given(TEXTS, st.randoms())
+@settings(deadline=None, max_examples=60)
+def test_a_text_scores_alike_alone_and_in_any_company(classifier: Classifier, texts: list[str], chance) -> None:
+    together = classifier.scores(texts)
+    for i, text in enumerate(texts):
+        alone = classifier.scores([text])
+        np.testing.assert_allclose(alone.probabilities[0], together.probabilities[i], atol=1e-5)
+        assert alone.errors[0] == together.errors[i]
+        assert (alone.tokens[0], alone.truncated[0]) == (together.tokens[i], together.truncated[i])
+    order = chance.sample(range(len(texts)), len(texts))
+    shuffled = classifier.scores([texts[i] for i in order])
+    np.testing.assert_allclose(shuffled.probabilities, together.probabilities[order], atol=1e-5)
+
+
+def test_scores_are_those_that_transformers_gives(classifier: Classifier, tiny_bundle: Path) -> None:
+    from transformers import pipeline
+
+    texts = ["great film", "The ending was AWFUL", "café " * 50, "10/10"]
+    theirs = pipeline("text-classification", str(tiny_bundle), top_k=None, truncation=True)(texts)
+    ours = classifier.scores(texts)
+    for i, expected in enumerate(theirs):
+        assert [name for name, _ in ours.ranked(i)] == [one["label"] for one in expected]
+        np.testing.assert_allclose([p for _, p in ours.ranked(i)], [one["score"] for one in expected], atol=1e-5)
+        assert ours.label(i) == expected[0]["label"]
+        assert ours.confidence(i) == pytest.approx(expected[0]["score"], abs=1e-5)
+
+
+def test_small_batches_change_nothing(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join(WORDS[: 1 + i % len(WORDS)]) for i in range(40)]
+    whole = classifier.scores(texts)
+    monkeypatch.setattr(classifier, "_batch_tokens", 8)
+    np.testing.assert_allclose(classifier.scores(texts).probabilities, whole.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "empty_text"),
+        (" \t\n", "empty_text"),
+        ("\u200b\x00", "empty_text"),
+        ("a\ud800", "not_unicode"),
+        (5, "not_unicode"),
+        (None, "not_unicode"),
+    ],
+)
+def test_a_bad_text_has_an_error_and_its_neighbours_have_scores(classifier: Classifier, text, code: str) -> None:
+    scores = classifier.scores(["great", text, "awful"])
+    assert scores.errors[1] is not None
+    assert scores.errors[1].code == code
+    assert scores.label(1) is None
+    assert scores.label_ids[1] == -1
+    assert np.isnan(scores.probabilities[1]).all()
+    assert scores.errors[0] is scores.errors[2] is None
+    np.testing.assert_allclose(scores.probabilities[[0, 2]].sum(axis=1), 1, atol=1e-6)
+
+
+def test_no_text_gives_no_scores(classifier: Classifier) -> None:
+    assert len(classifier.scores([])) == 0
+    assert classifier.scores([]).probabilities.shape == (0, 3)
+    assert classifier.scores(["", " "]).errors[0] is not None
+
+
+def test_truncation_is_visible(classifier: Classifier) -> None:
+    scores = classifier.scores(["film " * 30, "film " * 31, "film " * 500])
+    assert scores.tokens.tolist() == [32, 33, 502]
+    assert scores.truncated.tolist() == [False, True, True]
+    np.testing.assert_allclose(scores.probabilities[1], scores.probabilities[0], atol=1e-6)
+
+
+def test_windows_cover_the_whole_text_and_their_mean_is_the_score(tiny_model_dir: Path, tmp_path: Path) -> None:
+    windowed = Classifier.load(
+        str(save_tiny_bundle(tiny_model_dir, tmp_path / "windows", on_long="windows")), precision="fp32"
+    )
+    text = " ".join(f"{WORDS[i % 4]} film" for i in range(40))
+    (encoded,) = windowed.encode([text])
+    (plain,) = windowed._encoder.windows(["film"])[0]
+    assert len(encoded.windows) > 2
+    assert all(len(ids) <= 32 for ids in encoded.windows)
+    assert not encoded.truncated
+    ends = (plain[0][0], plain[0][-1])
+    inner = [list(ids[1:-1]) for ids in encoded.windows]
+    assert all((ids[0], ids[-1]) == ends for ids in encoded.windows)
+    rebuilt = inner[0] + [token for ids in inner[1:] for token in ids[8:]]  # a quarter of 32 is shared
+    assert len(rebuilt) + 2 == encoded.tokens
+
+    weights = np.array([len(ids) for ids in encoded.windows])
+    each = np.concatenate([windowed._run([ids]) for ids in encoded.windows])
+    expected = (each * weights[:, None]).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(windowed.scores(["great", text]).probabilities[1], expected, atol=1e-5)
+
+
+def test_a_long_text_is_refused_where_the_bundle_says_so(tiny_model_dir: Path, tmp_path: Path) -> None:
+    strict = Classifier.load(str(save_tiny_bundle(tiny_model_dir, tmp_path / "strict", on_long="error")))
+    scores = strict.scores(["film " * 30, "film " * 31])
+    assert scores.errors[0] is None
+    assert scores.errors[1] is not None
+    assert scores.errors[1].code == "text_too_long"
+    assert "33 tokens; at most 32" in scores.errors[1].message
+
+
+def test_below_the_threshold_it_abstains(tiny_model_dir: Path, tmp_path: Path, classifier: Classifier) -> None:
+    texts = [f"{a} {b}" for a in WORDS[:6] for b in WORDS[:6]]
+    confidences = np.sort(classifier.scores(texts).probabilities.max(axis=1))
+    threshold = round(float(confidences[len(texts) // 2]), 4)
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "shy", calibration=Calibration(threshold=threshold))
+    scores = Classifier.load(str(bundle), precision="fp32").scores(texts)
+    for i in range(len(texts)):
+        assert (scores.label(i) == "abstain") == (scores.confidence(i) < threshold)
+        assert (scores.label_ids[i] == -1) == (scores.label(i) == "abstain")
+    assert 0 < (scores.label_ids == -1).sum() < len(texts)
+
+
+def test_bf16_stays_within_its_bound(classifier: Classifier, tiny_bundle: Path) -> None:
+    rounded = Classifier.load(str(tiny_bundle), precision="bf16")
+    texts = [" ".join(WORDS[i % 7 :]) for i in range(30)]
+    exact, near = classifier.scores(texts).probabilities, rounded.scores(texts).probabilities
+    assert 0 < np.abs(exact - near).max() < 0.02
+
+
+def test_a_damaged_bundle_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "damaged")
+    weights = bytearray((bundle / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(weights)
+    with pytest.raises(BundleError, match=r"model\.safetensors is damaged"):
+        Classifier.load(str(bundle))
+
+
+def test_warming_up_finds_a_model_that_gives_no_numbers(tiny_bundle: Path) -> None:
+    broken = Classifier.load(str(tiny_bundle), precision="fp32")
+    broken.warm_up()
+    with torch.no_grad():
+        broken._model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(classifier_module.ModelError, match="scores"):
+        broken.warm_up()
