@@ -12,7 +12,8 @@ carries it between processes) and knows the exit status it stands for. Not here:
     │   └── BundleError              a bundle: no manifest, wrong hash, unknown version
     ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
     ├── TrainingError            1   workers failed more often than allowed
-    └── ScoringError             1   the same, of workers that score
+    ├── ScoringError             1   the same, of workers that score
+    └── ServeError               1   the service did not start
 """
 
 from typing import ClassVar
@@ -96,3 +97,7 @@ class TrainingError(TextclsError):
 
 class ScoringError(TextclsError):
     """Scoring workers died more often than `scale.max_failures` allows."""
+
+
+class ServeError(TextclsError):
+    """The service did not start."""

@@ -246,6 +246,61 @@ class ScaleSpec(Spec):
         return value
 
 
+class ServeSpec(Spec):
+    """The HTTP service. Never changes what is learned, nor what a text scores."""
+
+    max_batch_tokens: int = Field(4096, ge=64)
+    """Tokens that the model is given at once; a longer text runs alone. More serve a GPU better, and wait longer."""
+    max_queued_texts: int = Field(512, ge=1)
+    """Texts of a replica that have no answer yet; a request above it is refused at once with 429."""
+    max_wait_s: float = Field(0.5, gt=0)
+    """A request is refused with 429 if what waits before it takes longer than this at the speed of late."""
+    max_texts_per_request: int = Field(256, ge=1)
+    """Texts of one request. They are batched like those of many requests; a longer list is refused with 422."""
+    max_chars_per_text: int = Field(100_000, ge=1)
+    """A request with a longer text is refused with 422."""
+    max_body_bytes: int = Field(4 * 2**20, ge=1024)
+    """A longer request body is refused with 413 before it is read."""
+    body_timeout_s: float = Field(10.0, gt=0)
+    """A client that takes longer to send its body is refused with 408."""
+    api_key_from: str | None = Field(None, pattern="^(env|file):.+$")
+    """Where replicas find the key that clients must send as a bearer: `env:NAME` or `file:PATH`. Left out: none."""
+    min_replicas: int = Field(1, ge=1)
+    """Copies of the model that serve at all times."""
+    max_replicas: int = Field(1, ge=1)
+    """Copies that may be started under load; each takes its own memory."""
+    target_ongoing_requests: float = Field(32.0, gt=0)
+    """Requests in progress per replica above which another one is started."""
+    cpus_per_replica: float = Field(1.0, gt=0)
+    """CPUs that Ray sets aside for a replica."""
+    threads: int | Literal["auto"] = "auto"
+    """Threads of a replica's matrix products. `auto`: the machine's cores divided by max_replicas."""
+    gpu_share: float = Field(0.0, ge=0, le=1)
+    """Part of a GPU that Ray sets aside for a replica, 1 being a whole one. 0: the CPU computes."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the matrix products. `auto`: bf16 where the hardware multiplies it, else fp32."""
+    log_requests: bool = True
+    """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
+
+    @field_validator("threads")
+    @classmethod
+    def _some_threads(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("'auto' or 1 or more is needed")
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.max_texts_per_request > self.max_queued_texts:
+            raise ValueError(
+                f"max_texts_per_request {self.max_texts_per_request} is more than max_queued_texts "
+                f"{self.max_queued_texts}: such a request would never be taken"
+            )
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is more than max_replicas {self.max_replicas}")
+        return self
+
+
 class Recipe(Spec):
     """What a run is asked to do, section by section."""
 
@@ -256,6 +311,7 @@ class Recipe(Spec):
     train: TrainSpec = TrainSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     scale: ScaleSpec = ScaleSpec()
+    serve: ServeSpec = ServeSpec()
 
     @model_validator(mode="after")
     def _workers_have_rows(self) -> Self:
@@ -273,8 +329,8 @@ class Recipe(Spec):
 
     @property
     def learning_fingerprint(self) -> str:
-        """sha256 of everything but `scale`, which never changes what is learned: what a resumed run must share."""
-        return _digest(self.model_dump(mode="json", exclude={"scale"}))
+        """sha256 of all but `scale` and `serve`, which never change what is learned: what a resumed run must share."""
+        return _digest(self.model_dump(mode="json", exclude={"scale", "serve"}))
 
 
 def _digest(content: dict[str, Any]) -> str:

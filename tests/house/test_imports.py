@@ -41,7 +41,14 @@ ORDER = """
     textcls.inference.workers
     textcls.inference.evaluate textcls.inference.predict
 
-    jobs.train jobs.evaluate jobs.predict
+    textcls.serving
+    textcls.serving.batcher textcls.serving.schema textcls.serving.counters
+    textcls.serving.scorer
+    textcls.serving.api
+    textcls.serving.app
+    textcls.serving.local_service
+
+    jobs.train jobs.evaluate jobs.predict jobs.serve
 """
 
 # Heavy libraries, and the only modules that may import them.
@@ -50,6 +57,7 @@ IMPORTERS = {
         textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.trainer textcls.training.run
         textcls.inference.workers
+        textcls.serving.app textcls.serving.local_service
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed

@@ -46,6 +46,21 @@ def test_every_cluster_and_project_file_parses(path: Path) -> None:
     assert all(documents)
 
 
+def test_the_service_s_file_is_one_that_ray_serve_and_the_service_take() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from textcls.serving.app import NAME, AppArgs
+
+    content = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text(encoding="utf-8"))
+    (application,) = ServeDeploySchema.model_validate(content).applications
+    module, _, name = application.import_path.partition(":")
+    assert (module, name) == ("textcls.serving.app", "app")
+    args = AppArgs.model_validate(application.args)
+    (deployment,) = application.deployments
+    assert deployment.name == NAME
+    assert deployment.user_config == {"bundle": args.bundle}
+
+
 def test_the_check_script_can_be_started() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR

@@ -22,6 +22,9 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.inference.evaluate",
     "textcls.inference.predict",
     "textcls.inference.workers",
+    "textcls.serving.api",
+    "textcls.serving.app",
+    "textcls.serving.scorer",
     "textcls.training.cpu_speed",
     "textcls.training.model",
     "textcls.training.run",
@@ -100,6 +103,24 @@ def test_a_mistake_is_told_with_exit_status_2_before_anything_heavy_is_loaded(
     arguments: tuple[str, ...], message: str
 ) -> None:
     done = quickly("jobs/train.py", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--bundle", "nowhere"), "nowhere"),
+        (("--bundle", "nowhere", "--set", "serve.thread=2"), "serve.threads"),
+        (("--bundle", "nowhere", "--set", "train.epochs=2"), "serve.KEY"),
+    ],
+    ids=["bundle", "key", "section"],
+)
+def test_a_service_that_cannot_start_says_so_before_anything_heavy_is_loaded(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    done = quickly("jobs/serve.py", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

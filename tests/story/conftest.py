@@ -204,7 +204,8 @@ class Cluster:
     dashboard: str
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -212,7 +213,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def cluster(scratch: Path, shell: dict[str, str]) -> Iterator[Cluster]:
-    port, dashboard, agent = (_free_port() for _ in range(3))
+    port, dashboard, agent = (free_port() for _ in range(3))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
         *(f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"),

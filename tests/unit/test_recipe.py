@@ -59,13 +59,34 @@ OTHER = {
     "train.checkpoint_every_steps": "100",
     "train.max_tokens_per_micro_batch": "4096",
     "train.seed": "7",
+    "calibration.temperature": "false",
+    "calibration.min_precision": "0.9",
     "scale.workers": "2",
     "scale.use_gpu": "false",
     "scale.cpus_per_worker": "2",
     "scale.max_failures": "0",
+    "serve.max_batch_tokens": "8192",
+    "serve.max_queued_texts": "1024",
+    "serve.max_wait_s": "2",
+    "serve.max_texts_per_request": "32",
+    "serve.max_chars_per_text": "1000",
+    "serve.max_body_bytes": "100000",
+    "serve.body_timeout_s": "5",
+    "serve.api_key_from": "env:KEY",
+    "serve.min_replicas": "2",
+    "serve.max_replicas": "4",
+    "serve.target_ongoing_requests": "8",
+    "serve.cpus_per_replica": "2",
+    "serve.threads": "1",
+    "serve.gpu_share": "0.5",
+    "serve.precision": "fp32",
+    "serve.log_requests": "false",
 }
 # Without a header, columns are positions.
-BESIDE = {"data.header": ["data.text_columns=0", "data.label_column=1"]}
+BESIDE = {
+    "data.header": ["data.text_columns=0", "data.label_column=1"],
+    "serve.min_replicas": ["serve.max_replicas=2"],
+}
 
 
 def at(recipe: Recipe, key: str) -> Any:
@@ -281,6 +302,11 @@ def test_any_set_is_taken_or_refused_in_words(key: str, value: str) -> None:
         "text: {unicode_form: NFD}",
         "text: null",
         "text: [1]",
+        "serve: {max_texts_per_request: 600}",
+        "serve: {min_replicas: 2}",
+        "serve: {threads: 0}",
+        "serve: {api_key_from: s3cret}",
+        "serve: {max_wait_s: .inf}",
     ],
 )
 def test_what_cannot_be_is_refused_by_its_section(text: str) -> None:
@@ -301,12 +327,12 @@ def test_infinite_values_cannot_reach_a_fingerprint() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_changes_the_fingerprint_and_every_key_but_scale_the_learning_fingerprint(key: str) -> None:
+def test_every_key_changes_the_fingerprint_and_every_key_but_scale_and_serve_the_learning_fingerprint(key: str) -> None:
     beside = BESIDE.get(key, [])
     before = parse_recipe("", beside)
     after = parse_recipe("", [*beside, f"{key}={OTHER[key]}"])
     assert before.fingerprint != after.fingerprint
-    assert (before.learning_fingerprint == after.learning_fingerprint) == key.startswith("scale.")
+    assert (before.learning_fingerprint == after.learning_fingerprint) == key.startswith(("scale.", "serve."))
 
 
 def test_the_fingerprint_does_not_depend_on_how_the_recipe_is_written() -> None:

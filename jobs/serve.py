@@ -1,0 +1,68 @@
+"""Serves a bundle over HTTP on this machine: `python jobs/serve.py --bundle URI`.
+
+Exit status: 0 ended as it was told, by Ctrl-C or SIGTERM; 2 the input is at fault, running it again will not help;
+130 interrupted before it served; 1 anything else.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# `python jobs/serve.py` puts jobs/ on the path, not the checkout it lies in.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from textcls.errors import InputError, TextclsError
+from textcls.recipe import ServeSpec, parse_recipe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job; returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        spec = _spec(arguments.overrides)
+        # Ray takes seconds to import: only once the arguments are known to be good.
+        from textcls.serving.local_service import run_service
+
+        run_service(
+            arguments.bundle, spec, host=arguments.host, port=arguments.port, say=_say, verbose=arguments.verbose
+        )
+        return 0
+    except TextclsError as error:
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Serve a bundle over HTTP on this machine.")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="serve.KEY=VALUE",
+        help="a setting of the service (YAML)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
+    return parser
+
+
+def _spec(overrides: Sequence[str]) -> ServeSpec:
+    for override in overrides:
+        if not override.strip().startswith("serve."):
+            raise InputError(f"--set {override}", expected="serve.KEY=VALUE; a bundle's other settings are its own")
+    return parse_recipe("", overrides, source="--set").serve
+
+
+if __name__ == "__main__":
+    sys.exit(main())

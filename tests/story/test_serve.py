@@ -1,0 +1,203 @@
+"""`jobs/serve.py` as an operator and clients live it: start, requests, another bundle, a dead replica, the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import save_tiny_bundle
+from tests.story.conftest import BOUND_S, CHECKOUT, Running, free_port, wait_until
+from textcls.inference.classifier import Classifier
+
+KEY = "a key for this test"
+TEXTS = ["the film was great", "its plot was really dull", "great " * 100, "naïve"]
+CLIENTS = 4
+HUGGING_FACE = """
+import json, sys
+from huggingface_hub import InferenceClient
+client = InferenceClient(sys.argv[1], token=sys.argv[3])
+print(json.dumps([(one.label, one.score) for one in client.text_classification(sys.argv[2])]))
+"""
+
+
+class Service:
+    """A running `jobs/serve.py` whose bundle is a symbolic link."""
+
+    def __init__(self, link: Path, shell: dict[str, str]) -> None:
+        self.link, self.port = link, free_port()
+        command = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", link, "--port", self.port]
+        settings = ["--set", "serve.api_key_from=env:SERVE_KEY", "--set", "serve.precision=fp32"]
+        self.running = Running([*command, *settings], cwd=link.parent, env=shell | {"SERVE_KEY": KEY})
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, content: Any = None, *, key: str = KEY) -> tuple[int, Any]:
+        """(status, what the answer's JSON holds)."""
+        body = None if content is None else json.dumps(content).encode()
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers), timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.loads(refused.read())
+
+    def ready(self) -> bool:
+        with suppress(OSError, ValueError):
+            return self.ask("/ready")[0] == 200
+        return False
+
+    def loads(self, bundle: Path) -> None:
+        """Points the link to another bundle, in one step, and says so."""
+        new = self.link.with_name("new")
+        new.symlink_to(bundle)
+        os.replace(new, self.link)
+        self.running.signal(signal.SIGHUP)
+
+    def replica(self) -> int:
+        """The pid of the one replica."""
+        (pid,) = (pid for pid, name in self.running.relatives().items() if name.startswith("ray::ServeRepli"))
+        return pid
+
+
+class Load:
+    """Clients that ask one after the other until the end of the block; each answer's bundle, and what went wrong."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.digests, self.wrong = service, [], []  # type: tuple[Service, list[str], list[Any]]
+        self._over = threading.Event()
+        self._clients = ThreadPoolExecutor(CLIENTS)
+
+    def __enter__(self) -> "Load":
+        for _ in range(CLIENTS):
+            self._clients.submit(self._ask)
+        return self
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                status, answer = self.service.ask("/predict", {"inputs": TEXTS[0]})
+                (self.digests if status == 200 else self.wrong).append(answer["model"]["digest"])
+            except Exception as error:
+                self.wrong.append(repr(error))
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._clients.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny_model_dir: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two bundles, and a damaged one."""
+    folder = tmp_path_factory.mktemp("served")
+    made = {"first": tiny_bundle, "second": save_tiny_bundle(tiny_model_dir, folder / "second", seed=1)}
+    made["damaged"] = save_tiny_bundle(tiny_model_dir, folder / "damaged", seed=2)
+    weights = made["damaged"] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return made
+
+
+@pytest.fixture(scope="module")
+def service(
+    bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, shell: dict[str, str]
+) -> Iterator[Service]:
+    link = tmp_path_factory.mktemp("operator") / "current"
+    link.symlink_to(bundles["first"])
+    service = Service(link, shell)
+    try:
+        service.running.until(service.ready)
+        yield service
+    finally:
+        service.running.kill()
+
+
+# The tests of one service, in the order in which its life goes.
+
+
+def test_the_service_gives_the_classifier_s_scores(service: Service, bundles: dict[str, Path]) -> None:
+    scores = Classifier.load(str(bundles["first"]), device="cpu", precision="fp32").scores(TEXTS)
+    status, answer = service.ask("/predict", {"inputs": TEXTS})
+    assert status == 200
+    for row, prediction in enumerate(answer["predictions"]):
+        assert prediction["label"] == scores.label(row)
+        assert prediction["tokens"] == scores.tokens[row]
+        assert prediction["truncated"] == bool(scores.truncated[row])
+        expected = dict(scores.ranked(row, None))
+        found = {one["label"]: one["score"] for one in prediction["scores"]}
+        assert list(found) == list(expected)
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-5)
+
+
+def test_hugging_face_s_client_works_unmodified(service: Service) -> None:
+    # In a process of its own: here it is told to be offline.
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    command = [sys.executable, "-c", HUGGING_FACE, service.url, TEXTS[0], KEY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND_S)
+    assert done.returncode == 0, done.stderr
+    _, answer = service.ask("/predict", {"inputs": TEXTS[0]})
+    expected = [(one["label"], pytest.approx(one["score"], abs=1e-5)) for one in answer["predictions"][0]["scores"]]
+    assert [tuple(one) for one in json.loads(done.stdout)] == expected
+
+
+def test_a_wrong_key_is_refused_and_readiness_needs_none(service: Service) -> None:
+    assert service.ask("/predict", {"inputs": TEXTS[0]}, key="another")[0] == 401
+    assert service.ask("/ready", key="another")[0] == 200
+
+
+def test_another_bundle_is_taken_up_under_load_and_a_damaged_one_is_not(
+    service: Service, bundles: dict[str, Path]
+) -> None:
+    before = service.ask("/info")[1]["model"]["digest"]
+    with Load(service) as load:
+        wait_until(lambda: before in load.digests)
+        service.loads(bundles["second"])
+        wait_until(lambda: load.digests[-1:] != [before] or bool(load.wrong))
+        after = service.ask("/info")[1]["model"]["digest"]
+        service.loads(bundles["damaged"])
+        wait_until(lambda: bool(service.ask("/info")[1]["last_load_failed"]))
+        asked = len(load.digests)
+        wait_until(lambda: len(load.digests) > asked + CLIENTS)
+    assert load.wrong == []
+    assert set(load.digests) == {before, after}
+    assert before != after
+    info = service.ask("/info")[1]
+    assert info["model"]["digest"] == after
+    assert "damaged" in info["last_load_failed"]
+    service.loads(bundles["second"])
+    wait_until(lambda: not service.ask("/info")[1]["last_load_failed"])
+
+
+def test_the_only_replica_dies_under_load_and_later_requests_wait_for_the_next_one(service: Service) -> None:
+    died = service.replica()
+    with Load(service) as load:
+        wait_until(lambda: bool(load.digests))
+        os.kill(died, signal.SIGKILL)
+        wait_until(lambda: died not in service.running.relatives())
+        asked = len(load.digests)
+        wait_until(lambda: len(load.digests) > asked + 2 * CLIENTS)
+    # Those in progress when it died: with no other replica to ask, not every one of them can be helped.
+    assert len(load.wrong) <= CLIENTS
+    assert service.replica() != died
+
+
+def test_sigterm_ends_it_with_status_0_and_nothing_is_left(service: Service) -> None:
+    service.running.signal(signal.SIGTERM)
+    ended = service.running.ended()
+    assert ended.status == 0, ended
+    assert "Traceback" not in ended.out + ended.err
+    assert f" on {service.url}" in ended.out
+    assert service.running.relatives() == {}
+    with pytest.raises(OSError, match="refused"):
+        service.ask("/ready")

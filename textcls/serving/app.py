@@ -1,0 +1,152 @@
+"""The service as a Ray Serve application: `textcls.serving.app:app`, as cluster/serve.yaml and jobs/serve.py name it.
+
+In: a bundle's URI and a `ServeSpec`; later, by `user_config`, the URI of another bundle. Out: replicas that answer
+HTTP. Not here: the answers (api.py), the model (scorer.py), a machine's own Ray (local_service.py).
+
+Ray replaces a replica whose `reconfigure` raises. A bundle that cannot be used must not cost the one that can: it is
+told in /info, and a replica that starts meanwhile serves the bundle that the application began with.
+"""
+
+import asyncio
+import logging
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+from starlette.types import ASGIApp
+
+from textcls.errors import InputError
+from textcls.recipe import ServeSpec
+from textcls.serving.api import Api
+from textcls.serving.scorer import Scorer
+
+NAME = "Classifier"
+# Requests that have no texts in the queue: those that are still being read, and those to /info and /metrics.
+_OTHER_REQUESTS = 256
+# A batch takes less than a second; a model at work for so long will not come back.
+_STUCK_S = 60.0
+
+
+class AppArgs(BaseModel):
+    """Arguments of the application."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bundle: str
+    serve: ServeSpec = ServeSpec()
+
+
+def app(args: AppArgs) -> Application:
+    """The application, as Ray Serve builds it."""
+    spec = args.serve
+    options: dict[str, Any] = {
+        "name": NAME,
+        "user_config": {"bundle": args.bundle},
+        # Above the bound of the queue, so that it is the service that says 429, with its reason.
+        "max_ongoing_requests": spec.max_queued_texts + _OTHER_REQUESTS,
+        "ray_actor_options": {"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpu_share},
+        "max_constructor_retry_count": 3,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": 5,
+    }
+    if spec.min_replicas == spec.max_replicas:
+        options["num_replicas"] = spec.min_replicas
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": spec.min_replicas,
+            "max_replicas": spec.max_replicas,
+            "target_ongoing_requests": spec.target_ongoing_requests,
+            "upscale_delay_s": 5,
+            "look_back_period_s": 10,
+        }
+    deployment = serve.deployment(**options)(serve.ingress(None)(Replica))
+    return deployment.bind(args.bundle, spec)
+
+
+class Replica:
+    """One copy of the model.
+
+    Args:
+        bundle: the URI that the application began with.
+        spec: settings.
+    """
+
+    def __init__(self, bundle: str, spec: ServeSpec) -> None:
+        self._first = bundle
+        self._scorer = Scorer(spec, threads=_threads(spec))
+        self._api = Api(
+            self._scorer,
+            spec,
+            version=_version(),
+            key=read_key(spec.api_key_from),
+            replica=serve.get_replica_context().replica_id.unique_id,
+            log=logging.getLogger("ray.serve"),
+        )
+        self._one_at_a_time = asyncio.Lock()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._api
+
+    async def reconfigure(self, config: Any) -> None:
+        """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails."""
+        async with self._one_at_a_time:
+            wanted = config.get("bundle") if isinstance(config, dict) else None
+            if not isinstance(wanted, str):
+                self._scorer.problem = f"user_config is {config!r}; expected: {{bundle: URI}}"
+                wanted = self._first
+                if self._scorer.classifier is not None:
+                    return
+            try:
+                await self._scorer.load(wanted)
+            except Exception:
+                if wanted == self._first:
+                    raise
+                problem = self._scorer.problem
+                await self._scorer.load(self._first)
+                self._scorer.problem = problem
+            outcome = "refused" if self._scorer.problem else "loaded"
+            self._api.counters.loads.labels(outcome).inc()
+            if self._scorer.problem:
+                logging.getLogger("ray.serve").error(self._scorer.problem)
+
+    def check_health(self) -> None:
+        """Raises if the model hangs: Ray replaces the replica then."""
+        if self._scorer.batcher.busy_s > _STUCK_S:
+            raise RuntimeError(f"the model has been busy with one batch for {self._scorer.batcher.busy_s:.0f} s")
+
+
+def read_key(source: str | None) -> str | None:
+    """The key that `serve.api_key_from` leads to.
+
+    Raises:
+        InputError: there is none, or it cannot stand in a header.
+    """
+    if source is None:
+        return None
+    kind, _, place = source.partition(":")
+    try:
+        key = (os.environ.get(place, "") if kind == "env" else Path(place).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"serve.api_key_from {source}: {error}") from None
+    if not key or not key.isascii() or not key.isprintable():
+        found = "nothing there" if not key else "characters there that a header cannot hold"
+        raise InputError(f"serve.api_key_from {source}: {found}", expected="a key of printable ASCII characters")
+    return key
+
+
+def _threads(spec: ServeSpec) -> int:
+    """Threads of a replica's matrix products."""
+    if isinstance(spec.threads, int):
+        return spec.threads
+    return max(1, len(os.sched_getaffinity(0)) // spec.max_replicas)
+
+
+def _version() -> str:
+    try:
+        return version("textcls")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -1,0 +1,228 @@
+"""Items of many callers -> batches of one worker, and each caller's own outcomes back.
+
+In: lists of items with their costs, from coroutines of one event loop. Out: for each item, in the caller's order, what
+the worker made of it. Not here: what an item is; HTTP, Ray and models are unknown to it.
+
+It never waits for company. While the worker is busy, items gather; when it is free, it is given the first ones, in the
+order they came, up to a budget of cost. A caller that is cancelled takes its waiting items along. When a batch fails,
+its items are tried one by one, so that only the culprit's caller is told. What waits is bounded in items and in time.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+# The newest batch's share in the estimate of the worker's speed.
+_NEWEST = 0.2
+
+
+class QueueFull(Exception):
+    """A caller must come back later.
+
+    Attributes:
+        wait_s: about how long what is waiting now will take.
+    """
+
+    def __init__(self, waiting: int, wait_s: float) -> None:
+        super().__init__(f"{waiting} items are waiting, which take about {wait_s:.2f} s")
+        self.waiting, self.wait_s = waiting, wait_s
+
+
+@dataclass(eq=False)
+class _Call(Generic[Outcome]):
+    """One caller, and what it still waits for."""
+
+    group: Hashable
+    outcomes: list[Outcome | Exception | None]
+    missing: int
+    done: asyncio.Future[None]
+    came: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+
+    def settle(self, place: int, outcome: Outcome | Exception) -> None:
+        """Takes the outcome of the item at this place, once."""
+        if self.outcomes[place] is not None:
+            return
+        self.outcomes[place] = outcome
+        self.missing -= 1
+        if not self.missing and not self.done.done():
+            self.done.set_result(None)
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Outcome]):
+    """A caller's outcomes.
+
+    Attributes:
+        outcomes: for each item what the worker made of it, or what it raised for this item alone.
+        queue_s: from the call until the worker began with its first item.
+        work_s: from there until its last item was done.
+    """
+
+    outcomes: list[Outcome | Exception]
+    queue_s: float
+    work_s: float
+
+
+_Entry = tuple[_Call[Outcome], int, Item, int]  # (caller, place among the caller's items, item, cost)
+
+
+class Batcher(Generic[Item, Outcome]):
+    """Runs the items of all callers in batches, on one thread of its own. For one event loop.
+
+    Args:
+        work: makes one outcome of each item of a batch; all items of a batch have the same group.
+        max_cost: summed cost of a batch; an item above it runs alone.
+        max_items: items admitted and not answered.
+        max_wait_s: time that what waits may take before newcomers are refused. The first is always admitted.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Hashable, list[Item]], Sequence[Outcome]],
+        *,
+        max_cost: int,
+        max_items: int,
+        max_wait_s: float = math.inf,
+    ) -> None:
+        self._work, self.max_cost, self.max_items, self.max_wait_s = work, max_cost, max_items, max_wait_s
+        self._queue: deque[_Entry[Outcome, Item]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        self._wake = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._cost_per_s = 0.0
+        self._running: tuple[float, int] | None = None  # (since when, cost) of the batch at work
+        self.admitted, self.waiting_cost = 0, 0
+        self.on_batch: Callable[[int, int, float], None] = lambda items, cost, seconds: None
+
+    @property
+    def wait_s(self) -> float:
+        """About how long what has been admitted will take, at the speed of late."""
+        running = self._running[1] if self._running else 0
+        return (self.waiting_cost + running) / self._cost_per_s if self._cost_per_s else 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """How long the batch at work has been running; 0 if there is none."""
+        return time.perf_counter() - self._running[0] if self._running else 0.0
+
+    @contextmanager
+    def room(self, items: int) -> Iterator[None]:
+        """Admits a caller with so many items until the end of the block.
+
+        Raises:
+            QueueFull: there is no room for them, or they would wait too long.
+        """
+        wait_s = self.wait_s
+        if self.admitted + items > self.max_items or (self.admitted and wait_s > self.max_wait_s):
+            raise QueueFull(self.admitted, wait_s)
+        self.admitted += items
+        try:
+            yield
+        finally:
+            self.admitted -= items
+
+    async def outcomes(self, items: Sequence[tuple[Item, int]], group: Hashable = None) -> Answer[Outcome]:
+        """What the worker makes of items, given with their costs; they may run in several batches.
+
+        Cancelled, it takes back those that are still waiting.
+        """
+        loop = asyncio.get_running_loop()
+        call: _Call[Outcome] = _Call(group, [None] * len(items), len(items), loop.create_future())
+        if not items:
+            return Answer([], 0.0, 0.0)
+        self._queue.extend((call, place, item, cost) for place, (item, cost) in enumerate(items))
+        self.waiting_cost += sum(cost for _, cost in items)
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = loop.create_task(self._serve())
+        self._wake.set()
+        await call.done
+        found = [outcome for outcome in call.outcomes if outcome is not None]
+        return Answer(found, call.began - call.came, time.perf_counter() - call.began)
+
+    async def close(self) -> None:
+        """Ends the worker; what is waiting is cancelled."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+        for call, *_ in self._queue:
+            call.done.cancel()
+        self._queue.clear()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self) -> None:
+        while True:
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+            # One round of the loop: requests that have arrived by now are read before the batch is cut.
+            await asyncio.sleep(0)
+            batch = self._take()
+            try:
+                if batch:
+                    await self._run(batch)
+            except Exception as error:  # a bug, or a hook that failed: the callers must not wait for ever
+                for call, place, _, _ in batch:
+                    call.settle(place, error)
+            except asyncio.CancelledError:
+                for call, *_ in batch:
+                    call.done.cancel()
+                raise
+
+    def _take(self) -> list[_Entry[Outcome, Item]]:
+        """The first waiting items of one group, up to the budget; those whose caller has gone are dropped."""
+        batch: list[_Entry[Outcome, Item]] = []
+        spent = 0
+        while self._queue:
+            call, _, _, cost = self._queue[0]
+            if not call.done.done():
+                if batch and (spent + cost > self.max_cost or call.group != batch[0][0].group):
+                    break
+                batch.append(self._queue[0])
+                spent += cost
+            self.waiting_cost -= cost
+            self._queue.popleft()
+        return batch
+
+    async def _run(self, batch: list[_Entry[Outcome, Item]]) -> None:
+        began, cost = time.perf_counter(), sum(entry[3] for entry in batch)
+        for call, *_ in batch:
+            call.began = call.began or began
+        self._running = (began, cost)
+        try:
+            outcomes = await self._outcomes_of(batch)
+        finally:
+            self._running = None
+        seconds = time.perf_counter() - began
+        for (call, place, _, _), outcome in zip(batch, outcomes, strict=True):
+            call.settle(place, outcome)
+        if 2 * cost >= self.max_cost:  # a small batch tells how long it takes to begin, not how fast the worker is
+            self._cost_per_s += (cost / seconds - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)
+        self.on_batch(len(batch), cost, seconds)
+
+    async def _outcomes_of(self, batch: list[_Entry[Outcome, Item]]) -> Sequence[Outcome | Exception]:
+        run, group = asyncio.get_running_loop().run_in_executor, batch[0][0].group
+        try:
+            return _one_each(await run(self._thread, self._work, group, [entry[2] for entry in batch]), len(batch))
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+        outcomes: list[Outcome | Exception] = []
+        for entry in batch:
+            outcomes += await self._outcomes_of([entry])
+        return outcomes
+
+
+def _one_each(outcomes: Sequence[Outcome], items: int) -> Sequence[Outcome]:
+    """The outcomes, if there is one for each item; else nobody knows which is whose."""
+    if len(outcomes) != items or any(outcome is None for outcome in outcomes):
+        raise RuntimeError(f"the worker made {len(outcomes)} outcomes of {items} items")
+    return outcomes

@@ -1,0 +1,202 @@
+"""The service on this machine, on a Ray of its own, until it is told to end.
+
+In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there, loads the bundle anew on SIGHUP, and
+is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
+
+Ray's fast path is switched on before Ray starts: HAProxy leads a connection straight to a replica, and a replica
+answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and files, is
+this service's own, so that several can run side by side.
+"""
+
+import logging
+import os
+import queue
+import signal
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from textcls import storage
+from textcls.bundle import load_bundle
+from textcls.errors import InputError, ServeError
+from textcls.ray_session import attached, ray_session
+from textcls.recipe import ServeSpec
+
+_APP = "textcls"
+_START_S = 300.0
+
+
+def run_service(
+    bundle: str, spec: ServeSpec, *, host: str, port: int, say: Callable[[str], None], verbose: bool = False
+) -> None:
+    """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads what `bundle` leads to by then.
+
+    Args:
+        bundle: a URI; a local one may be a symbolic link.
+        spec: settings.
+        host: address to listen on.
+        port: port to listen on.
+        say: takes lines for people.
+        verbose: show Ray's own log lines.
+
+    Raises:
+        InputError: no such bundle, no key, a port that is taken, or RAY_ADDRESS is set.
+        ServeError: the service did not start.
+        KeyboardInterrupt: told to end before it served.
+    """
+    if attached():
+        todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
+        raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
+    first = _place_of(bundle)
+    load_bundle(first)  # what is wrong with it is told now, not once Ray has started
+    _refuse_a_taken_port(host, port)
+    # Not in TMPDIR: HAProxy takes sockets whose path has at most 97 characters, and Ray adds 57 to this one.
+    with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
+        _prepare_fast_path(Path(folder))
+        # Not before: Ray Serve reads the environment when it is imported.
+        from textcls.serving.app import read_key
+
+        read_key(spec.api_key_from)
+        with ray_session(verbose=verbose), _hangups() as hangups, _serve(host, port, verbose):
+            _deploy(first, first, spec, 0)
+            _wait_until_ready(host, port)
+            say(f"serving {first} on http://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
+            try:
+                _follow(hangups, bundle, first, spec, say)
+            except KeyboardInterrupt:
+                say("ending: requests in progress are answered first")
+
+
+def _follow(
+    hangups: "queue.SimpleQueue[None]", bundle: str, first: str, spec: ServeSpec, say: Callable[[str], None]
+) -> None:
+    """Loads the bundle anew for each SIGHUP, for ever."""
+    loads = 0
+    while True:
+        hangups.get()
+        loads += 1
+        place = _place_of(bundle)
+        _deploy(place, first, spec, loads)
+        say(f"load {loads}: {place}; /info says which bundle serves, and why if it is another")
+
+
+def _place_of(bundle: str) -> str:
+    """Where a bundle lies, symbolic links followed: replicas that start later must find the same one."""
+    place = storage.absolute(bundle)
+    return place if storage.is_remote(place) else os.path.realpath(place)
+
+
+@contextmanager
+def _hangups() -> Iterator["queue.SimpleQueue[None]"]:
+    """A queue that is given an item for each SIGHUP."""
+    arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        arrived.put(None)
+
+    before = signal.signal(signal.SIGHUP, told)
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _refuse_a_taken_port(host: str, port: int) -> None:
+    if not 0 < port < 2**16:
+        raise InputError(f"--port {port}", expected="1 to 65535")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}", todo="--port, --host") from None
+
+
+def _prepare_fast_path(folder: Path) -> None:
+    """Tells Ray Serve, which reads it when it starts, to use HAProxy, with files in `folder`."""
+    os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # How long a replica that ends stays reachable. HAProxy, on this machine, has turned away from it at once.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _serve(host: str, port: int, verbose: bool) -> Iterator[None]:
+    """Ray Serve, without an application."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port},
+        # The service writes a line of its own for each request.
+        logging_config={"encoding": "JSON", "enable_access_log": False},
+    )
+    try:
+        yield
+    finally:
+        serve.shutdown()
+
+
+def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int) -> None:
+    """Gives Ray Serve the application, as `serve deploy` does."""
+    # Where only user_config is new, replicas go on running; serve.run would replace them each time.
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    from textcls.serving.app import NAME
+
+    application = {
+        "name": _APP,
+        "route_prefix": "/",
+        "import_path": "textcls.serving.app:app",
+        "args": {"bundle": first, "serve": spec.model_dump(mode="json")},
+        "deployments": [{"name": NAME, "user_config": {"bundle": bundle, "loads": loads}}],
+    }
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+
+
+def _wait_until_ready(host: str, port: int) -> None:
+    """Waits for a 200 of /ready."""
+    from ray import serve
+
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/ready"
+    given_up = time.monotonic() + _START_S
+    while time.monotonic() < given_up:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        state = serve.status().applications.get(_APP)
+        if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ServeError(f"the service did not start: {state.message.strip()}", todo="--verbose shows Ray's log")
+        time.sleep(0.1)
+    raise ServeError(f"the service did not start within {_START_S:g} s", todo="--verbose shows Ray's log")

@@ -1,0 +1,164 @@
+"""A classifier behind a batcher, which another bundle can replace while it serves.
+
+In: texts, from coroutines; a bundle's URI. Out: for each text a `Scored` or an error, and which classifier it was.
+Not here: HTTP (api.py), Ray (app.py), the model (inference/classifier.py).
+
+A request stays with the classifier that it began with: its tokens are of no use to another. So a new bundle is loaded,
+tested and warmed up beside the old one, and takes over by one assignment, between two batches.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from textcls.errors import TextclsError
+from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
+from textcls.recipe import ServeSpec
+from textcls.serving.batcher import Batcher
+
+# Below so many characters a request is tokenized at once, in about 1 ms; above it, on a thread beside the event loop.
+_SMALL_CHARS = 4000
+
+
+class Scored(NamedTuple):
+    """One text's row of a batch's scores."""
+
+    scores: Scores
+    row: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What became of a request's texts.
+
+    Attributes:
+        outcomes: for each text its scores or why there are none, in order.
+        classifier: that made them.
+        encode_s: time to tokenize them.
+        queue_s: wait for the model.
+        model_s: from the model's first batch with one of them to the end of its last.
+    """
+
+    outcomes: list[Scored | ItemError]
+    classifier: Classifier
+    encode_s: float
+    queue_s: float
+    model_s: float
+
+
+class NotReady(Exception):
+    """No bundle is loaded yet."""
+
+
+class Scorer:
+    """Scores the texts of many requests. For one event loop.
+
+    Attributes:
+        classifier: the one in use, None before the first `load`.
+        problem: why the last bundle could not be loaded; empty if it could.
+    """
+
+    def __init__(self, spec: ServeSpec, *, threads: int | None = None) -> None:
+        self.spec, self._threads = spec, threads
+        self.classifier: Classifier | None = None
+        self.problem = ""
+        self.batcher: Batcher[Encoded, Scored] = Batcher(
+            _score, max_cost=spec.max_batch_tokens, max_items=spec.max_queued_texts, max_wait_s=spec.max_wait_s
+        )
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizing")
+        self._long_ones = 0
+
+    async def load(self, uri: str) -> None:
+        """Puts a bundle to use, once it has been verified, tested and warmed up.
+
+        If it cannot be used, the one before it goes on, and `problem` says why.
+
+        Raises:
+            TextclsError: the first bundle cannot be used.
+        """
+        try:
+            new = await asyncio.to_thread(self._loaded, uri)
+            # Through the queue like any text: the thread that runs the model has its own share of warming up.
+            encoded = new.encode(["the " * 8])
+            outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]
+            if isinstance(outcome, Exception):
+                raise outcome
+        except Exception as error:
+            self.problem = f"{uri}: {error if isinstance(error, TextclsError) else repr(error)}"
+            if self.classifier is None:
+                raise
+            return
+        self.classifier, self.problem = new, ""
+        # What lives now lives long: the collector need not look at it again, which takes 50 ms each time.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
+    def _loaded(self, uri: str) -> Classifier:
+        device = "auto" if self.spec.gpu_share else "cpu"
+        new = Classifier.load(uri, device=device, precision=self.spec.precision, threads=self._threads)
+        new.warm_up(batch_tokens=self.spec.max_batch_tokens)
+        return new
+
+    async def scoring(self, texts: Sequence[str]) -> Scoring:
+        """What the classifier says of texts, in order.
+
+        Raises:
+            QueueFull: too many texts are waiting.
+            NotReady: no bundle is loaded.
+        """
+        classifier = self.classifier
+        if classifier is None:
+            raise NotReady
+        with self.batcher.room(len(texts)):
+            began = time.perf_counter()
+            encoded = await self._encoded(classifier, texts)
+            encode_s = time.perf_counter() - began
+            places = [place for place, one in enumerate(encoded) if one.error is None]
+            answer = await self.batcher.outcomes(
+                [(encoded[place], encoded[place].cost) for place in places], classifier
+            )
+        outcomes: list[Any] = [one.error for one in encoded]
+        for place, outcome in zip(places, answer.outcomes, strict=True):
+            failed = isinstance(outcome, Exception)
+            outcomes[place] = ItemError("scoring_failed", "the model failed on this text") if failed else outcome
+        return Scoring(outcomes, classifier, encode_s, answer.queue_s, answer.work_s)
+
+    async def _encoded(self, classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
+        # The tokenizer takes one caller at a time: while a long one has it, the event loop must not ask for it.
+        if not self._long_ones and sum(map(len, texts)) <= _SMALL_CHARS:
+            return classifier.encode(texts)
+        run = asyncio.get_running_loop().run_in_executor
+        self._long_ones += 1
+        try:
+            encoded: list[Encoded] = []
+            for part in _parts(texts):  # so that short requests get their turn between
+                encoded += await run(self._tokenizing, classifier.encode, part)
+            return encoded
+        finally:
+            self._long_ones -= 1
+
+    async def close(self) -> None:
+        """Ends the threads; what is waiting is cancelled."""
+        await self.batcher.close()
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+
+def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
+    """Texts in runs of few characters, in order."""
+    parts, start, chars = [], 0, 0
+    for place, text in enumerate(texts):
+        if chars and chars + len(text) > 8 * _SMALL_CHARS:
+            parts.append(texts[start:place])
+            start, chars = place, 0
+        chars += len(text)
+    return [*parts, texts[start:]]
+
+
+def _score(classifier: Any, items: list[Encoded]) -> list[Scored]:
+    scores = classifier.score_encoded(items)
+    return [Scored(scores, row) for row in range(len(items))]
