@@ -278,7 +278,7 @@ class ServeSpec(Spec):
     gpu_share: float = Field(0.0, ge=0, le=1)
     """Part of a GPU that Ray sets aside for a replica, 1 being a whole one. 0: the CPU computes."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the matrix products. `auto`: bf16 where the hardware multiplies it, else fp32."""
+    """Arithmetic of the matrix products. `auto`: as the run was told, else bf16 where the hardware multiplies it."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
 

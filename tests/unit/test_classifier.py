@@ -149,6 +149,12 @@ def test_bf16_stays_within_its_bound(classifier: Classifier, tiny_bundle: Path) 
     assert 0 < np.abs(exact - near).max() < 0.02
 
 
+def test_auto_is_the_precision_of_the_run(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert Classifier.load(str(tiny_bundle)).precision == "fp32"
+    assert Classifier.load(str(tiny_bundle), precision="bf16").precision == "bf16"
+
+
 def test_a_damaged_bundle_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
     bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "damaged")
     weights = bytearray((bundle / "model.safetensors").read_bytes())

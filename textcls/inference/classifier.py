@@ -142,7 +142,8 @@ class Classifier:
         Args:
             uri: the bundle, see `load_bundle`.
             device: "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1".
-            precision: "auto" takes bfloat16 where the hardware multiplies it; else "fp32", "bf16".
+            precision: "auto" takes what the bundle was trained with if its recipe says so, else bfloat16 where the
+                hardware multiplies it; or "fp32", "bf16".
             threads: CPU threads of this process's matrix products. Left out: torch's own choice.
             cache: directory for copies of remote bundles. Left out: the default one.
 
@@ -157,6 +158,8 @@ class Classifier:
         if threads is not None:
             torch.set_num_threads(threads)
         bundle = load_bundle(uri, cache=cache or None)
+        if precision == "auto":
+            precision = _trained_with(bundle)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
@@ -245,6 +248,13 @@ class Classifier:
             probabilities = logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16).double().softmax(-1)
         found: np.ndarray = probabilities.cpu().numpy()
         return found
+
+
+def _trained_with(bundle: Bundle) -> str:
+    """`train.precision` of the run; a recipe of another version may not have it."""
+    train = bundle.manifest.recipe.get("train")
+    found = train.get("precision") if isinstance(train, dict) else None
+    return found if found in ("fp32", "bf16") else "auto"
 
 
 def _unusable(text: object) -> Encoded | None:
