@@ -198,5 +198,5 @@ def _wait_until_ready(host: str, port: int) -> None:
         state = serve.status().applications.get(_APP)
         if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise ServeError(f"the service did not start: {state.message.strip()}", todo="--verbose shows Ray's log")
-        time.sleep(0.1)
+        time.sleep(0.1)  # a server of another process: there is nothing to wait on but its answer
     raise ServeError(f"the service did not start within {_START_S:g} s", todo="--verbose shows Ray's log")

@@ -46,8 +46,8 @@ class Workers:
 def plan_workers(scale: ScaleSpec) -> Workers:
     """Settles every `auto` by what the cluster has now.
 
-    One CPU process with all threads of a node beats several: they would exchange every gradient through memory
-    (jobs/bench/train_speed.py measures it).
+    On CPUs one process with all threads of a node: several would exchange every gradient through memory
+    (jobs/bench/workers.py compares the two on a machine).
 
     Raises:
         RecipeError: the cluster can never satisfy the request.
