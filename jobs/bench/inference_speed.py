@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    texts = _texts(arguments.source, arguments.rows)
+    texts = sample_texts(arguments.source, arguments.rows)
     classifier = Classifier.load(arguments.bundle, threads=arguments.threads)
     pipeline = _pipeline(arguments.bundle)
     classifier.scores(texts[:256])
@@ -57,7 +57,8 @@ def main() -> None:
     _print_limit(classifier, texts, statistics.median(rates["textcls"]))
 
 
-def _texts(source: str, most: int) -> list[str]:
+def sample_texts(source: str, most: int) -> list[str]:
+    """Texts of the demo data, in an order of chance."""
     recipe = parse_recipe(_RECIPE.read_text(), [f"data.where.source={source}"])
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     clean = RowCleaner(layouts[0], recipe.data, recipe.text)

@@ -34,6 +34,12 @@ def predict(service: Service, inputs: Any, **more: Any) -> Reply:
     return service.ask("/predict", {"inputs": inputs} | more)
 
 
+def test_the_thread_that_loaded_the_bundle_has_ended(service: Service) -> None:
+    # Beside one that lives, OpenMP's threads sleep at every step of the model.
+    assert predict(service, TEXTS[0]).status == 200
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("loading", "asyncio"))]
+
+
 KEY = "s3cret-key"
 
 

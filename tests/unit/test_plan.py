@@ -171,6 +171,22 @@ def test_no_division_has_fewer_micro_batches(lengths, max_tokens):
     assert len(micro_batches(rows, lengths, max_tokens)) == fewest
 
 
+@given(some_row_lengths, st.integers(8, 4096), st.integers(0, 200))
+@settings(deadline=None)
+def test_no_part_holds_more_padding_than_is_allowed_and_none_could_be_longer(lengths, max_tokens, max_padding):
+    rows = np.random.default_rng(len(lengths)).permutation(len(lengths))
+    parts = micro_batches(rows, lengths, max_tokens, max_padding)
+
+    def padding(part: np.ndarray) -> int:
+        return int((lengths[part].max() - lengths[part]).sum())
+
+    assert sorted(np.concatenate(parts)) == sorted(rows)
+    assert all(padding(part) <= max_padding for part in parts)
+    for part, after in itertools.pairwise(parts):
+        longer = np.append(part, after[0])
+        assert padding(longer) > max_padding or len(longer) * lengths[longer].max() > max_tokens
+
+
 def test_an_empty_share_has_no_micro_batches():
     assert micro_batches(np.empty(0, np.int64), np.array([3, 4]), 512) == []
 

@@ -29,9 +29,9 @@ from textcls.training.model import logits_of, uses_bf16
 ABSTAIN = "abstain"
 """What stands for the label of a text that the classifier is not sure enough of."""
 
-# Padded tokens of a batch, which bound its memory; a GPU wants more to do at once. Not tuned by measurement.
-_CPU_BATCH_TOKENS = 4096
-_GPU_BATCH_TOKENS = 65536
+# (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
+_CPU_BATCH = (2048, 64)
+_GPU_BATCH = (65536, 4096)  # not measured
 # Neighbouring windows of a long text share this part of their tokens.
 _WINDOW_OVERLAP = 0.25
 
@@ -130,7 +130,8 @@ class Classifier:
         self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
         self._pad_id = tokenizer.pad_id
         self._torch_device, self._bf16 = device, bf16
-        self._batch_tokens = _CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS
+        on_cpu = device.type == "cpu"
+        self._batch_tokens, self._max_padding = _CPU_BATCH if on_cpu else _GPU_BATCH
         self._model = model.eval().to(device)
 
     @classmethod
@@ -204,7 +205,7 @@ class Classifier:
         # A text's windows count by their tokens: the last one is often short.
         sums_NC = np.zeros((len(encoded), len(self.labels)))
         weights_N = np.zeros(len(encoded))
-        for rows in plan.micro_batches(np.arange(len(windows)), lengths, self._batch_tokens):
+        for rows in plan.micro_batches(np.arange(len(windows)), lengths, self._batch_tokens, self._max_padding):
             probabilities = self._run([windows[row] for row in rows])
             np.add.at(sums_NC, owner[rows], probabilities * lengths[rows, None])
             np.add.at(weights_N, owner[rows], lengths[rows])

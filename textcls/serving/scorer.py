@@ -81,7 +81,10 @@ class Scorer:
             TextclsError: the first bundle cannot be used.
         """
         try:
-            new = await asyncio.to_thread(self._loaded, uri)
+            # On a thread that ends: a second thread that has run torch keeps a pool of its own, and while there are
+            # more pools than cores, OpenMP's threads sleep at every step, which doubles the time of one short text.
+            with ThreadPoolExecutor(1, thread_name_prefix="loading") as own:
+                new = await asyncio.get_running_loop().run_in_executor(own, self._loaded, uri)
             # Through the queue like any text: the thread that runs the model has its own share of warming up.
             encoded = new.encode(["the " * 8])
             outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]

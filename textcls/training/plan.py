@@ -97,11 +97,14 @@ def share_of(batch: np.ndarray, lengths: np.ndarray, rank: int, world_size: int)
     return np.concatenate([there, back])
 
 
-def micro_batches(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
+def micro_batches(
+    rows: np.ndarray, lengths: np.ndarray, max_tokens: int, max_padding: int | None = None
+) -> list[np.ndarray]:
     """The rows in as few parts as possible, none of which takes more than `max_tokens` once padded.
 
     From the longest rows to the shortest, so that rows of like length share a part and a run that does not fit in
-    memory fails in its first part. A row longer than `max_tokens` is a part of its own.
+    memory fails in its first part. A row longer than `max_tokens` is a part of its own. Nor does any part hold more
+    than `max_padding` tokens of padding, if that is given: beyond it, another part costs less than the padding.
     """
     by_length = rows[np.argsort(lengths[rows], kind="stable")[::-1]]
     parts = []
@@ -109,6 +112,9 @@ def micro_batches(rows: np.ndarray, lengths: np.ndarray, max_tokens: int) -> lis
     while start < len(by_length):
         longest = max(1, int(lengths[by_length[start]]))
         stop = start + max(1, max_tokens // longest)
+        if max_padding is not None:
+            padding = np.cumsum(longest - lengths[by_length[start:stop]])
+            stop = start + max(1, int(np.searchsorted(padding, max_padding, side="right")))
         parts.append(by_length[start:stop])
         start = stop
     return parts

@@ -1,0 +1,43 @@
+"""The FastAPI server that http_load.py compares with: `{"text": ...}` -> `{"label", "score"}`.
+
+`transformers.pipeline` in float32 in a plain endpoint, which Starlette runs on its threads.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import fastapi
+import pydantic
+import torch
+import transformers
+import uvicorn
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Asked(pydantic.BaseModel):
+    """The body of a request."""
+
+    text: str
+
+
+def main() -> None:
+    """Serves on loopback until it is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    classify = transformers.pipeline("text-classification", arguments.bundle, dtype=torch.float32, device="cpu")
+    app = fastapi.FastAPI()
+
+    @app.post("/predict")
+    def predict(asked: Asked) -> dict[str, Any]:
+        return dict(classify(asked.text, truncation=True)[0])
+
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The LitServe server that http_load.py compares with: `{"text": ...}` -> `{"label", "score"}`.
+
+As LitServe's users write one: batches of up to 64 requests gathered for 5 ms, padded to the longest text of the batch,
+in bfloat16 where the processor multiplies it; one worker with all threads.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import litserve
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from textcls.training.model import uses_bf16
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Classify(litserve.LitAPI):  # type: ignore[misc]
+    """What LitServe's worker process runs."""
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(max_batch_size=64, batch_timeout=0.005)
+        self.bundle = bundle
+
+    def setup(self, device: str) -> None:
+        """Loads the model, in the worker."""
+        torch.set_num_threads(os.cpu_count() or 1)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.bundle)
+        self.model = AutoModelForSequenceClassification.from_pretrained(self.bundle, dtype=torch.float32).eval()
+        self.bf16 = uses_bf16("auto", torch.device("cpu"))
+
+    def decode_request(self, request: dict[str, str]) -> str:
+        """The text of a request."""
+        return request["text"]
+
+    def predict(self, texts: list[str]) -> list[dict[str, Any]]:
+        """One answer for each text of a batch."""
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            scores, labels = self.model(**batch).logits.float().softmax(-1).max(-1)
+        names = self.model.config.id2label
+        pairs = zip(labels.tolist(), scores.tolist(), strict=True)
+        return [{"label": names[label], "score": score} for label, score in pairs]
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        """An answer is JSON already."""
+        return output
+
+
+def main() -> None:
+    """Serves on loopback until it is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    server = litserve.LitServer(Classify(arguments.bundle), accelerator="cpu")
+    server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
