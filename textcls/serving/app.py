@@ -10,6 +10,7 @@ told in /info, and a replica that starts meanwhile serves the bundle that the ap
 import asyncio
 import logging
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ NAME = "Classifier"
 _OTHER_REQUESTS = 256
 # A batch takes less than a second; a model at work for so long will not come back.
 _STUCK_S = 60.0
+_SWITCH_S = 2e-4
 
 
 class AppArgs(BaseModel):
@@ -76,6 +78,9 @@ class Replica:
     """
 
     def __init__(self, bundle: str, spec: ServeSpec) -> None:
+        # The model's thread asks for Python's lock at each of some hundred steps, and by default is made to wait 5 ms
+        # for it whenever requests keep the event loop busy.
+        sys.setswitchinterval(_SWITCH_S)
         self._first = bundle
         self._scorer = Scorer(spec, threads=_threads(spec))
         self._api = Api(
