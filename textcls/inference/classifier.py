@@ -30,8 +30,8 @@ ABSTAIN = "abstain"
 """What stands for the label of a text that the classifier is not sure enough of."""
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
-_CPU_BATCH = (2048, 64)
-_GPU_BATCH = (65536, 4096)  # not measured
+CPU_BATCH = (2048, 64)
+GPU_BATCH = (65536, 4096)  # not measured
 # Neighbouring windows of a long text share this part of their tokens.
 _WINDOW_OVERLAP = 0.25
 
@@ -118,6 +118,7 @@ class Classifier:
         max_tokens: a longer text is cut, windowed or refused.
         device: "cpu" or "cuda:0".
         precision: "bf16" or "fp32", of the matrix products.
+        pad_id: id of the padding token.
     """
 
     def __init__(self, bundle: Bundle, model: Any, tokenizer: TokenizerFiles, *, device: torch.device, bf16: bool):
@@ -128,10 +129,10 @@ class Classifier:
         self._on_long = manifest.text.on_long
         overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
         self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
-        self._pad_id = tokenizer.pad_id
+        self.pad_id = tokenizer.pad_id
         self._torch_device, self._bf16 = device, bf16
         on_cpu = device.type == "cpu"
-        self._batch_tokens, self._max_padding = _CPU_BATCH if on_cpu else _GPU_BATCH
+        self._batch_tokens, self._max_padding = CPU_BATCH if on_cpu else GPU_BATCH
         self._model = model.eval().to(device)
 
     @classmethod
@@ -243,7 +244,7 @@ class Classifier:
 
     def _run(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """float64 [n, C]: probabilities of one batch."""
-        ids_BL, mask_BL = padded(windows, self._pad_id)
+        ids_BL, mask_BL = padded(windows, self.pad_id)
         ids_BL, mask_BL = ids_BL.to(self._torch_device), None if mask_BL is None else mask_BL.to(self._torch_device)
         with torch.inference_mode():
             probabilities = logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16).double().softmax(-1)
