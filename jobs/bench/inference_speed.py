@@ -1,8 +1,8 @@
 """The Classifier beside `transformers.pipeline` and ONNX Runtime int8: `python jobs/bench/inference_speed.py`
 
 Same bundle, rows, machine and threads; they alternate, several rounds, and a ratio is of one round. The pipeline runs
-as its users run it: float32, batches of 32 padded to their longest text, texts in the order given. ONNX Runtime is given
-the model quantized by `quantize_dynamic` (int8 weights, a scale per channel) and the Classifier's own batches, sorted by
+as its users run it: float32, batches of 32 padded to their longest text, texts in the order given. ONNX Runtime has the
+model quantized by `quantize_dynamic` (int8 weights, a scale per channel) and the Classifier's own batches, sorted by
 length. Also printed: how far the probabilities of each are from float32 ones, and how much of the machine's
 matrix-product peak the Classifier uses. Needs the extra `bench`.
 """

@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -35,10 +38,10 @@ print(json.dumps([(one.label, one.score) for one in client.text_classification(s
 class Service:
     """A running `jobs/serve.py` whose bundle is a symbolic link."""
 
-    def __init__(self, link: Path, shell: dict[str, str]) -> None:
+    def __init__(self, link: Path, shell: dict[str, str], *more: str) -> None:
         self.link, self.port = link, free_port()
         command = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", link, "--port", self.port]
-        settings = ["--set", "serve.api_key_from=env:SERVE_KEY", "--set", "serve.precision=fp32"]
+        settings = ["--set", "serve.api_key_from=env:SERVE_KEY", "--set", "serve.precision=fp32", *more]
         self.running = Running([*command, *settings], cwd=link.parent, env=shell | {"SERVE_KEY": KEY})
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -64,9 +67,13 @@ class Service:
         os.replace(new, self.link)
         self.running.signal(signal.SIGHUP)
 
+    def replicas(self) -> list[int]:
+        """Their pids."""
+        return [pid for pid, name in self.running.relatives().items() if name.startswith("ray::ServeRepli")]
+
     def replica(self) -> int:
         """The pid of the one replica."""
-        (pid,) = (pid for pid, name in self.running.relatives().items() if name.startswith("ray::ServeRepli"))
+        (pid,) = self.replicas()
         return pid
 
 
@@ -201,3 +208,107 @@ def test_sigterm_ends_it_with_status_0_and_nothing_is_left(service: Service) -> 
     assert service.running.relatives() == {}
     with pytest.raises(OSError, match="refused"):
         service.ask("/ready")
+
+
+# Two replicas, and everything that goes wrong at once.
+
+FAULTS = 200
+KILLS = 5
+
+
+class Chaos:
+    """Clients that ask at random until so many faults have happened: bad items, callers that go away, dead replicas.
+
+    Attributes:
+        faults: bad items sent and calls given up, so far.
+        answered: requests that were answered in full, and rightly.
+        refused: answers of ours that say why not, by status.
+        broken: connections closed without an answer, and answers of Ray's own proxy, which is no JSON.
+        wrong: any other answer, and requests that hung.
+    """
+
+    def __init__(self, service: Service, expected: dict[str, tuple[str, float]]) -> None:
+        self.service, self.expected = service, expected
+        self.faults, self.answered = 0, 0
+        self.refused, self.broken, self.wrong = [], [], []  # type: list[int], list[str], list[Any]
+
+    def run(self, clients: int) -> None:
+        """Returns when there have been enough faults, `KILLS` dead replicas among them."""
+        over = threading.Event()
+        with ThreadPoolExecutor(clients) as pool:
+            done = [pool.submit(self._client, seed, over) for seed in range(clients)]
+            try:
+                for kill in range(KILLS):
+                    wait_until(lambda: len(self.service.replicas()) == 2 and self.service.ready())
+                    answered = self.answered
+                    os.kill(self.service.replicas()[kill % 2], signal.SIGKILL)
+                    wait_until(lambda before=answered: self.answered > before + 2 * clients)  # type: ignore[misc]
+                wait_until(lambda: self.faults + KILLS >= FAULTS)
+            finally:
+                over.set()
+        for one in done:
+            one.result()
+
+    def _client(self, seed: int, over: threading.Event) -> None:
+        chance = random.Random(seed)
+        while not over.is_set():
+            texts = [chance.choice(list(self.expected)) for _ in range(chance.randint(1, 5))]
+            kind = chance.choices(["good", "bad item", "gone"], [4, 1, 1])[0]
+            if kind == "bad item":
+                texts[chance.randrange(len(texts))] = chance.choice(["", " \n", "\ud800"])
+            self.faults += kind != "good"
+            if kind == "gone":
+                self._give_up(texts, chance.random() * 0.02)
+            else:
+                self._ask(texts)
+
+    def _ask(self, texts: list[str]) -> None:
+        try:
+            status, answer = self.service.ask("/predict", {"inputs": texts})
+        except (ConnectionError, ValueError) as error:
+            self.broken.append(repr(error))
+            return
+        except Exception as error:
+            self.wrong.append(repr(error))
+            return
+        if status != 200:
+            (self.refused if set(answer) == {"error"} and status in (429, 503) else self.wrong).append(status)
+            return
+        for text, found in zip(texts, answer["predictions"], strict=True):
+            label, score = self.expected.get(text, ("", 0.0))
+            right = found["label"] == label and abs(found["score"] - score) < 1e-5 if label else "error" in found
+            if not right:
+                self.wrong.append((text, found))
+        self.answered += 1
+
+    def _give_up(self, texts: list[str], after_s: float) -> None:
+        body = json.dumps({"inputs": texts}).encode()
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.service.port), timeout=10) as caller:
+            caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            time.sleep(after_s)  # the moment at which it goes away is a matter of chance
+
+
+def test_dead_replicas_bad_items_and_callers_that_go_away_harm_nobody_else(
+    bundles: dict[str, Path], tmp_path: Path, shell: dict[str, str]
+) -> None:
+    texts = [*TEXTS, *(f"{text} {other}" for text in TEXTS for other in TEXTS)]
+    scores = Classifier.load(str(bundles["first"]), device="cpu", precision="fp32").scores(texts)
+    expected = {text: (str(scores.label(row)), scores.confidence(row)) for row, text in enumerate(texts)}
+    link = tmp_path / "current"
+    link.symlink_to(bundles["first"])
+    two = [part for name in ("min", "max") for part in ("--set", f"serve.{name}_replicas=2")]
+    service = Service(link, shell, *two, "--set", "serve.cpus_per_replica=0.5")
+    try:
+        service.running.until(service.ready)
+        chaos = Chaos(service, expected)
+        chaos.run(CLIENTS)
+        assert chaos.wrong == []
+        # Only a request that was in progress when its replica died may be without an answer of ours.
+        assert len(chaos.broken) <= KILLS * CLIENTS, chaos.broken
+        assert chaos.answered > FAULTS
+        # Full service again: both replicas, and nobody is refused.
+        wait_until(lambda: len(service.replicas()) == 2)
+        assert service.ask("/predict", {"inputs": texts})[0] == 200
+    finally:
+        service.running.kill()
