@@ -145,18 +145,14 @@ def test_what_the_tree_draws_is_there(path: str) -> None:
 
 
 def test_the_tree_draws_every_module_job_and_folder_of_tests() -> None:
-    modules = [path for place in ("textcls", "jobs") for path in (ROOT / place).rglob("*.py") if holds_its_own(path)]
+    found = (path for place in ("textcls", "jobs") for path in (ROOT / place).rglob("*.py"))
+    modules = [path for path in found if path.name != "__init__.py"]
     folders = [path for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
     places = [*(path.relative_to(ROOT).as_posix() for path in modules), *(f"tests/{path.name}/" for path in folders)]
     assert [path for path in places if path not in TREE] == []
 
 
-def holds_its_own(path: Path) -> bool:
-    """Whether a module has its own line: those of jobs/bench share one."""
-    return path.name != "__init__.py" and path.parent.name != "bench"
-
-
-@pytest.mark.parametrize("folder", ["jobs/recipes/", "jobs/bench/"])
+@pytest.mark.parametrize("folder", ["jobs/recipes/"])
 def test_a_folder_drawn_in_one_line_names_what_it_holds(folder: str) -> None:
     named = re.findall(r"\w+\.(?:ya?ml|py)", TREE[folder])
     assert sorted(named) == holds(folder)
