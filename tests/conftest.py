@@ -138,18 +138,23 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
+def s3_variables(url: str) -> dict[str, str]:
+    """The environment that leads to an S3 server."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """`s3://BUCKET` of a new, empty bucket, with the environment that leads there."""
     import boto3
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in s3_variables(s3_server).items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     bucket = f"bucket-{len(client.list_buckets()['Buckets'])}"

@@ -1,5 +1,6 @@
 """Stories run the real jobs in processes of their own, from a directory of the user's, with Ray on this machine."""
 
+import json
 import os
 import random
 import re
@@ -13,13 +14,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from tests.conftest import s3_variables
+from tests.story.machines import Machine, Network
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Far above what is needed: seconds on a quiet machine, a minute on one that others keep busy.
@@ -45,12 +51,12 @@ class Ended:
         return self
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    """Looks every 20 ms whether something has happened."""
+def wait_until(happened: Callable[[], bool], *, pause_s: float = 0.02) -> None:
+    """Looks again and again whether something has happened."""
     given_up, pause = time.monotonic() + BOUND_S, threading.Event()
     while not happened():
         assert time.monotonic() < given_up, "it did not happen"
-        pause.wait(0.02)
+        pause.wait(pause_s)
 
 
 class Running:
@@ -236,10 +242,153 @@ def cluster(scratch: Path, shell: dict[str, str]) -> Iterator[Cluster]:
         node.kill()
 
 
+@pytest.fixture(scope="session")
+def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout without what git ignores."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, check=True, timeout=60).stdout.decode()
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in filter(None, names.split("\0")):
+        if (CHECKOUT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / name, copy / name)
+    return copy
+
+
 @pytest.fixture
 def cluster_user(user: User, cluster: Cluster) -> User:
     """A user with 300 reviews whose jobs join a running cluster, which takes seconds less than starting one."""
     return User(user.home, user.shell | {"RAY_ADDRESS": cluster.address})
+
+
+# Asks in a process on one of the nodes: status, or 0 if nobody answers, and content.
+ASK = """
+import sys, urllib.error, urllib.request
+url, content, *headers = sys.argv[1:]
+request = urllib.request.Request(url, content.encode() or None, dict(header.split(": ", 1) for header in headers))
+try:
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        print(answer.status, answer.read().decode())
+except urllib.error.HTTPError as refused:
+    print(refused.code, refused.read().decode())
+except OSError as error:
+    print(0, error)
+"""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster of three machines that asks for a token, and its operator.
+
+    Attributes:
+        head: it has no CPU for work; the dashboard and the jobs API listen on its loopback address.
+        workers: they have one CPU each.
+        checkout: the operator's own, without what git ignores.
+        shell: the operator's environment; HOME holds .textcls.
+        bucket: name of a bucket that all of them reach.
+    """
+
+    head: Machine
+    workers: tuple[Machine, ...]
+    checkout: Path
+    shell: dict[str, str]
+    bucket: str
+
+    @property
+    def token(self) -> str:
+        return (Path(self.shell["HOME"]) / ".textcls" / "auth_token").read_text()
+
+    def operator(self, command: str) -> Ended:
+        """Runs a line of the operator's shell at the head's end of the tunnel that `ray dashboard` makes."""
+        running = Running(self.head.inside("bash", "-c", command), cwd=self.checkout, env=self.shell)
+        try:
+            return running.ended()
+        finally:
+            running.kill()
+
+    def asks(self, machine: Machine, url: str, *headers: str, content: str = "") -> tuple[int, str]:
+        """(status, content) of the answer to a request made on a machine; status 0 if nobody answers."""
+        command = machine.inside(sys.executable, "-c", ASK, url, content, *headers)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=True)
+        status, _, answer = done.stdout.partition(" ")
+        return int(status), answer
+
+    def dashboard(self, path: str) -> Any:
+        """What the dashboard's API tells who has the token."""
+        url = f"http://127.0.0.1:8265{path}"
+        status, answer = self.asks(self.head, url, f"authorization: Bearer {self.token}")
+        return json.loads(answer) if status == 200 else None
+
+    def ids(self, *, workers_only: bool = False) -> set[str]:
+        """Ids of the nodes that live."""
+        answer = self.dashboard("/api/v0/nodes?limit=100")
+        alive = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"] if answer else []
+        return {node["node_id"] for node in alive if not (workers_only and node["is_head_node"])}
+
+
+def _start_node(machine: Machine, role: str, scratch: Path, env: dict[str, str], options: str) -> Running:
+    """Starts Ray as cluster/ray-aws-gpu.yaml does, with its secrets at another place, and smaller."""
+    commands = yaml.safe_load((CHECKOUT / "cluster" / "ray-aws-gpu.yaml").read_text())[f"{role}_start_ray_commands"]
+    command = commands[-1].replace("/home/ray/secrets", env["SECRETS"])
+    place = scratch / machine.address
+    place.mkdir()
+    command = command.replace("--autoscaling-config=~/ray_bootstrap_config.yaml", "").strip()
+    small = f"--block --disable-usage-stats --object-store-memory=150000000 --temp-dir={place / 'ray'} {options}"
+    env = env | {"TMPDIR": str(place), "RAY_TMPDIR": str(place), "XDG_CACHE_HOME": str(place / "cache")}
+    with open(place / "log", "wb") as log:
+        return Running(machine.inside("bash", "-c", f"{command} {small}"), cwd=place, env=env, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_server: str) -> Iterator[str]:
+    """Name of a new bucket, with the environment that leads there."""
+    import boto3
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_variables(s3_server).items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="company")
+        yield "company"
+
+
+@contextmanager
+def _s3_on(machine: Machine) -> Iterator[str]:
+    """URL, on a machine, of an S3 server with the content of the one in this process."""
+    store = DomainDispatcherApplication(create_backend_app)
+    with machine.listens(5000) as port:
+        address = (machine.address, 5000)
+        server = make_server(*address, store, True, request_handler=MotoRequestHandler, fd=port.fileno())
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://{machine.address}:5000"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture(scope="module")
+def nodes(
+    scratch: Path, shell: dict[str, str], working_dir: Path, bucket: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nodes]:
+    home = tmp_path_factory.mktemp("operator")
+    checkout, secrets = shutil.copytree(working_dir, home / "textcls"), home / ".textcls"
+    secrets.mkdir(mode=0o700)
+    for name in ("auth_token", "serve_key"):
+        (secrets / name).write_text(random.Random(name).randbytes(32).hex())
+    everywhere = shell | {"PATH": f"{Path(sys.executable).parent}:{shell['PATH']}", "RAY_AUTH_MODE": "token"}
+    with Network(3) as network, _s3_on(network.outside) as s3_url:
+        head, *workers = network.machines
+        operator = everywhere | {"HOME": str(home), "BUCKET": bucket}
+        found = Nodes(head, tuple(workers), checkout, operator, bucket)
+        env = everywhere | s3_variables(s3_url) | {"RAY_AUTH_TOKEN_PATH": str(secrets / "auth_token")}
+        # In place of a name service: by this machine's name gloo would find an address that these machines have not.
+        env |= {"SECRETS": str(secrets), "RAY_HEAD_IP": head.address, "GLOO_SOCKET_IFNAME": "eth0"}
+        first = _start_node(head, "head", scratch, env, "")
+        first.until(lambda: len(found.ids()) == 1)
+        others = [_start_node(worker, "worker", scratch, env, "--num-cpus=1") for worker in workers]
+        for other in others:
+            other.until(lambda: len(found.ids()) == 3)
+        yield found
 
 
 @dataclass(frozen=True)

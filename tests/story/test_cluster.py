@@ -2,28 +2,11 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
-import pytest
-
-from .conftest import CHECKOUT, Cluster, Ended, FirstRun, Running, reviews
-
-
-@pytest.fixture(scope="session")
-def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout without what git ignores."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, check=True, timeout=60).stdout.decode()
-    copy = tmp_path_factory.mktemp("checkout")
-    for name in filter(None, names.split("\0")):
-        if (CHECKOUT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(CHECKOUT / name, copy / name)
-    return copy
+from .conftest import Cluster, Ended, FirstRun, Running, reviews
 
 
 def _submit(cluster: Cluster, first_run: FirstRun, working_dir: Path, name: str, *arguments: str) -> Ended:
