@@ -21,11 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         spec = _spec(arguments.overrides)
+        if bool(arguments.tls_cert) != bool(arguments.tls_key):
+            raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
         # Ray takes seconds to import: only once the arguments are known to be good.
-        from textcls.serving.local_service import run_service
+        from textcls.serving.local_service import Tls, run_service
 
         run_service(
-            arguments.bundle, spec, host=arguments.host, port=arguments.port, say=_say, verbose=arguments.verbose
+            arguments.bundle,
+            spec,
+            host=arguments.host,
+            port=arguments.port,
+            say=_say,
+            tls=Tls(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
+            verbose=arguments.verbose,
         )
         return 0
     except TextclsError as error:
@@ -45,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
+    parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -75,6 +75,8 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
     source = arguments.recipe + (" with --set" if arguments.overrides else "")
     recipe = parse_recipe(text, arguments.overrides, source=source)
     if arguments.csv:
+        for uri in arguments.csv:
+            storage.absolute(uri)  # refuses one that must not stand in run.json
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
     if not recipe.data.csv:
         raise InputError("no CSV named", todo="--csv FILE, or data.csv in the recipe")

@@ -16,7 +16,10 @@ carries it between processes) and knows the exit status it stands for. Not here:
     └── ServeError               1   the service did not start
 """
 
+import re
 from typing import ClassVar
+
+_PASSWORD = re.compile(r"(://)[^/\s'\"]*@")
 
 
 class TextclsError(Exception):
@@ -31,8 +34,8 @@ class TextclsError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, found: str, *, expected: str = "", todo: str = "") -> None:
-        super().__init__(found)
-        self.found, self.expected, self.todo = found, expected, todo
+        self.found, self.expected, self.todo = map(redacted, (found, expected, todo))
+        super().__init__(self.found)
 
     def __str__(self) -> str:
         lines = [self.found]
@@ -44,6 +47,11 @@ class TextclsError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.found, self.expected, self.todo)
+
+
+def redacted(text: str) -> str:
+    """A message without the user and password that a URL in it may hold."""
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def own_error(error: BaseException) -> TextclsError | None:

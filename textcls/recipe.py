@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from textcls.errors import RecipeError
+from textcls.errors import RecipeError, redacted
 
 
 def _name(value: object) -> str:
@@ -39,6 +39,13 @@ def _name(value: object) -> str:
 def _names(value: object) -> object:
     """One name stands for a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _without_password(uri: str) -> str:
+    """The URI, which goes into run.json, reports and bundles: no place for what opens something."""
+    if redacted(uri) != uri:
+        raise ValueError("a URI with a user or a password in it; credentials come from the environment, never from it")
+    return uri
 
 
 Name = Annotated[str, BeforeValidator(_name)]
@@ -93,6 +100,11 @@ class DataSpec(Spec):
     """A longer cell is a reject. Bounds the memory that an unclosed quote can take."""
     shard_bytes: int = Field(32 * 2**20, ge=1)
     """A larger file is read by several tasks at once, each an exact byte range of about this size."""
+
+    @field_validator("csv")
+    @classmethod
+    def _no_passwords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_without_password, value))
 
     @field_validator("text_columns")
     @classmethod
@@ -182,6 +194,11 @@ class ModelSpec(Spec):
     """Expected sha256 of `model.safetensors`; another file is refused."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout of the hidden layers, the attention and the head. Left out: the model's own."""
+
+    @field_validator("pretrained")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        return _without_password(value)
 
 
 class TrainSpec(Spec):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from textcls.errors import InputError, RunDirError, StorageError
+from textcls.errors import InputError, RunDirError, StorageError, redacted
 
 _REMOTE = ("s3://", "gs://")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,8 +32,11 @@ def absolute(uri: str) -> str:
     """The URI made independent of the working directory; `package://` becomes the local path it stands for.
 
     Raises:
-        InputError: an unknown scheme, a package that is not installed, a path that climbs out with `..`.
+        InputError: an unknown scheme, a package that is not installed, a path that climbs out with `..`, a password.
     """
+    if redacted(uri) != uri:
+        # It would work, and stand in every message, report and bundle that names the place.
+        raise InputError(f"{uri!r} holds a user or a password", todo="set them in the environment, and take them out")
     if uri.startswith(_REMOTE):
         scheme, _, place = uri.partition("://")
         if not place.strip("/") or place.startswith("/"):

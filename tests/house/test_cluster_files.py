@@ -393,12 +393,22 @@ def test_the_dashboard_s_own_metrics_are_counted_by_a_replica() -> None:
     assert ours - seen == {"textcls_replica_info"}
 
 
+def test_the_dashboard_s_metrics_of_training_are_those_that_a_worker_has_ray_export() -> None:
+    source = (ROOT / "textcls" / "training" / "events.py").read_text(encoding="utf-8")
+    made = re.findall(r'\b(Gauge|Histogram|Counter)\("(textcls_\w+)"', source)
+    suffixes = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("_total",), "Gauge": ("",)}
+    exported = {f"ray_{name}{suffix}" for kind, name in made for suffix in suffixes[kind]}
+    shown = {name for name in SHOWN if name.startswith("ray_textcls_")}
+    assert shown - exported == set()
+    assert len(shown) == len(made) == 3, "each is shown"
+
+
 def test_the_dashboard_s_metrics_of_ray_are_those_that_ray_s_own_dashboards_show() -> None:
     from ray.dashboard.modules.metrics import dashboards
 
     sources = [path.read_text(encoding="utf-8") for path in Path(dashboards.__path__[0]).glob("*.py")]
     known = {name for source in sources for name in re.findall(r"\bray_\w+(?=\{)", source)}
-    shown = {name for name in SHOWN if name.startswith("ray_")}
+    shown = {name for name in SHOWN if name.startswith("ray_") and not name.startswith("ray_textcls_")}
     assert {name.split("_")[1] for name in shown} >= {"train", "serve", "node"}
     assert shown - known == set()
 

@@ -28,7 +28,8 @@ ORDER = """
 
     textcls.training
     textcls.training.plan textcls.training.collate textcls.training.cpu_speed textcls.training.checkpoint
-    textcls.training.baseline textcls.training.progress_display
+    textcls.training.baseline textcls.training.events
+    textcls.training.progress_display
     textcls.training.model textcls.training.run_dir
     textcls.training.step
     textcls.training.worker
@@ -55,7 +56,7 @@ ORDER = """
 IMPORTERS = {
     "ray": """
         textcls.ray_session textcls.data.pipeline textcls.data.division
-        textcls.training.worker textcls.training.trainer textcls.training.run
+        textcls.training.worker textcls.training.trainer textcls.training.run textcls.training.events
         textcls.inference.workers
         textcls.serving.app textcls.serving.local_service
     """,
@@ -74,6 +75,10 @@ IMPORTERS = {
 NOT_IMPORTED = {
     "pandas": "Ray Data works with it, and pins nothing",
 }
+
+
+# Extra -> the distribution that it brings, which a function imports for those who asked for it.
+OPTIONAL = {"mlflow": "mlflow-skinny"}
 
 
 def module_name(path: Path) -> str:
@@ -151,7 +156,9 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project: 
     known = packages_distributions()
     imported = {distribution(known[library][0]) if library in known else library for library in libraries}
 
-    assert imported - declared == set()
+    assert imported - declared == set(OPTIONAL.values())
+    extras = project["project"]["optional-dependencies"]
+    assert {name: distribution(*extras[name]) for name in OPTIONAL} == OPTIONAL
     assert declared - imported == set(NOT_IMPORTED)
 
 

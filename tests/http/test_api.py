@@ -302,6 +302,18 @@ def test_the_right_key_opens_and_health_is_open_to_all(locked: Service) -> None:
     assert all(KEY not in line for line in locked.log)
 
 
+def test_no_url_that_a_client_names_is_fetched(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tempting:
+        url = f"http://127.0.0.1:{tempting.getsockname()[1]}/bundle"
+        assert service.ask("/predict", {"inputs": [url, f"package://{url}", "file:///etc/passwd"]}).status == 200
+        assert service.ask("/", {"inputs": url}, x_forwarded_host=url, referer=url).status == 200
+        for extra in ("bundle", "model", "url", "parameters"):
+            service.ask("/predict", {"inputs": "great", extra: url})
+        tempting.settimeout(0)  # whoever connected is there by now
+        with pytest.raises(BlockingIOError):
+            tempting.accept()
+
+
 # --- what is told beside the answer ----------------------------------------------------------------------------------
 
 

@@ -204,10 +204,34 @@ def user(tmp_path: Path, tiny_model_dir: Path, shell: dict[str, str]) -> User:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster of one node with two CPUs: where to connect, and where to submit jobs."""
+    """A Ray cluster of one node with two CPUs: where to connect, to submit jobs, to read metrics; its processes."""
 
     address: str
     dashboard: str
+    metrics: str
+    node: Running
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: an authority of our own, and what it gave to this machine."""
+
+    authority: Path
+    cert: Path
+    key: Path
+
+
+def certificates(folder: Path, address: str = "127.0.0.1") -> Certificates:
+    """New ones, for localhost and an address, good for a day."""
+    made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    own = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    authority = ["-keyout", folder / "ca-key.pem", "-out", made.authority, "-subj", "/CN=authority"]
+    given = ["-CA", made.authority, "-CAkey", folder / "ca-key.pem", "-keyout", made.key, "-out", made.cert]
+    names = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{address}"]
+    leaf = [*names, "-addext", "basicConstraints=critical,CA:FALSE"]
+    for words in ([*own, *authority], [*own, *given, *leaf]):
+        subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=60)
+    return made
 
 
 def free_port() -> int:
@@ -219,16 +243,19 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def cluster(scratch: Path, shell: dict[str, str]) -> Iterator[Cluster]:
-    port, dashboard, agent = (free_port() for _ in range(3))
+    port, dashboard, agent, metrics = (free_port() for _ in range(4))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
         *(f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={agent}"),
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-        *("--object-store-memory=200000000", "--disable-usage-stats"),
+        *("--object-store-memory=200000000", "--disable-usage-stats", f"--metrics-export-port={metrics}"),
     ]
+    # A tiny run is over before Ray would export its metrics for the first time.
+    env = shell | {"RAY_metrics_report_interval_ms": "500"}
     with open(scratch / "cluster.log", "wb") as log:
-        node = Running(command, cwd=scratch, env=shell, stdout=log, stderr=log)
-    found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
+        node = Running(command, cwd=scratch, env=env, stdout=log, stderr=log)
+    urls = (f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics")
+    found = Cluster(f"127.0.0.1:{port}", *urls, node)
 
     def answers() -> bool:
         with suppress(OSError), urllib.request.urlopen(f"{found.dashboard}/api/jobs/", timeout=5) as answer:

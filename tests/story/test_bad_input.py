@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import User, as_csv, ray_sessions, reviews
 
-ACCOUNT = {"rejects.parquet", "rows.json"}
+ACCOUNT = {"events.jsonl", "rejects.parquet", "rows.json"}
 
 
 @pytest.mark.parametrize(

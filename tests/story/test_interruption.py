@@ -60,6 +60,15 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert "continuing from step-" in ended.out
     assert (out / "bundle" / "model.safetensors").read_bytes() == first_run.weights
     assert sorted(os.listdir(out)) == sorted(os.listdir(first_run.out))
+    events, before = ((place / "events.jsonl").read_text() for place in (out, broken_off))
+    assert events.startswith(before)
+    told = [json.loads(line) for line in events.splitlines()]
+    assert {event["run"] for event in told} == {json.loads((out / "run.json").read_text())["id"]}
+    assert [event["attempt"] for event in told if event["event"] == "run_started"] == [1, 2, 3, 4]
+    # By Ctrl-C and by SIGTERM; SIGKILL leaves no time for it.
+    assert [event["error"] for event in told if event["event"] == "run_broken_off"] == ["KeyboardInterrupt"] * 2
+    # What happens in the half second before a SIGKILL may be lost.
+    assert [event["event"] for event in told].count("resumed") in (2, 3)
 
 
 def test_interrupted_run_is_not_written_over(copy: Path, first_run: FirstRun) -> None:

@@ -39,12 +39,17 @@ def test_csv_model_and_run_live_in_a_bucket(s3, tiny_model_dir, tmp_path, monkey
     assert load_bundle(f"{s3}/runs/one/bundle").manifest.labels == ("bad", "good")
     assert storage.names_in(f"{s3}/runs/one") == [
         "bundle",
+        "events.jsonl",
         "rejects.parquet",
         "report.json",
         "report.png",
         "rows.json",
         "run.json",
+        "tensorboard",
     ]
+    events = [json.loads(line)["event"] for line in storage.read_bytes(f"{s3}/runs/one/events.jsonl").splitlines()]
+    assert events[-2:] == ["tested", "bundle_written"]
+    assert len(storage.names_in(f"{s3}/runs/one/tensorboard")) == 1
     again = train(recipe, "--out", f"{s3}/runs/one")
     assert again.returncode == 2
     assert "finished run" in again.stderr

@@ -62,3 +62,17 @@ def test_every_error_says_what_was_found_what_was_expected_and_what_to_do(cls: t
 def test_every_error_says_when_it_is_raised(cls: type[TextclsError]) -> None:
     assert cls.__doc__
     assert cls.__doc__ is not cls.__mro__[1].__doc__
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:hidden@server:80/x", "http://***@server:80/x"),
+        ("'s3://hidden@bucket/a@b' and gs://a:hid/den", "'s3://***@bucket/a@b' and gs://a:hid/den"),
+        ("https://me:hid@den@server/", "https://***@server/"),
+        ("me@example.org wrote file:///a@b, s3://bucket/a:b@c", "me@example.org wrote file:///a@b, s3://bucket/a:b@c"),
+    ],
+)
+def test_no_error_shows_the_user_and_password_of_a_url(text: str, shown: str) -> None:
+    error = InputError(text, expected=text, todo=text)
+    assert (error.found, error.expected, error.todo, error.args) == (shown, shown, shown, (shown,))

@@ -378,3 +378,11 @@ def test_a_recipe_cannot_be_changed(key: str) -> None:
 def test_mappings_of_one_recipe_are_not_those_of_another() -> None:
     Recipe().data.where["x"] = ("y",)
     assert Recipe().data.where == {}
+
+
+@pytest.mark.parametrize("key", ["data.csv", "model.pretrained"])
+def test_a_uri_with_a_password_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(RecipeError, match="a user or a password") as told:
+        parse_recipe("", [f"{key}=s3://user:hidden@bucket/x"])
+    assert key in str(told.value)
+    assert "hidden" not in str(told.value)

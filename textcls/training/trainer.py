@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from textcls.errors import InputError, RecipeError, TextclsError, TrainingError,
 from textcls.recipe import Recipe, ScaleSpec
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
+from textcls.training.events import Event, Journal
 from textcls.training.progress_display import Board, shown
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import TrainOutcome, WorkerTask, train_worker
@@ -84,6 +86,7 @@ def fit(
     run: RunDir,
     workers: Workers,
     say: Callable[[str], None],
+    journal: Journal | None = None,
 ) -> TrainOutcome:
     """Trains to the end of the recipe, from the run's latest checkpoint if it has one.
 
@@ -94,6 +97,7 @@ def fit(
         run: the claimed directory.
         workers: from `plan_workers`.
         say: shows one line to the user.
+        journal: takes the events of workers.
 
     Raises:
         TrainingError: workers failed more often than `scale.max_failures`.
@@ -115,6 +119,7 @@ def fit(
         attempt_uri=attempt,
         resume_uri=resume_uri,
         threads=workers.cpus,
+        metrics_name=run.run_id,
         board=board,
     )
     parent, _, name = attempt.rpartition("/")
@@ -137,7 +142,7 @@ def fit(
         ),
     )
     try:
-        with shown(lambda: ray.get(board.take.remote()), say):
+        with shown(partial(_taken, board, journal), say):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _told_plainly(error, recipe.scale.max_failures) from error
@@ -145,6 +150,14 @@ def fit(
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
+
+
+def _taken(board: Any, journal: Journal | None) -> Any:
+    """What is to be shown; events go to the journal."""
+    held, events = ray.get([board.take.remote(), board.noted.remote()])
+    if journal is not None:
+        journal.take(events)
+    return held
 
 
 class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
@@ -169,6 +182,9 @@ class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
         told = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
         next_ = f"going on from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
         self._board.post.remote(None, f"a worker failed ({told}); {next_}")
+        kinds = sorted({type(error).__name__ for error in worker_exceptions.values()})
+        numbers = {"ranks": sorted(worker_exceptions), "errors": kinds, "failures_left": self._left}
+        self._board.note.remote(Event("worker_lost", numbers))
         self._left -= 1
 
 

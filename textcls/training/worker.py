@@ -40,6 +40,7 @@ from textcls.text import TokenizerFiles
 from textcls.training import checkpoint, plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
+from textcls.training.events import STEPS_DONE, StepMeter
 from textcls.training.model import (
     build_model,
     build_optimizer,
@@ -75,6 +76,7 @@ class WorkerTask:
         attempt_uri: where Ray Train keeps this attempt's checkpoints.
         resume_uri: checkpoint of an earlier attempt to continue from, or "".
         threads: CPU threads of this worker.
+        metrics_name: what the run is called among Ray's metrics, as in its events.
         board: handle of the progress board.
     """
 
@@ -88,6 +90,7 @@ class WorkerTask:
     resume_uri: str
     threads: int
     board: Any
+    metrics_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,9 @@ class _Worker:
         self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.first_step_at: float | None = None
         self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
+        self.meter = StepMeter(task.metrics_name, self.rank, *self._spent())
+        if self.progress.step:
+            self.pace.note("resumed", step=self.progress.step, epoch=self.progress.epoch)
 
     def _build(self) -> Any:
         """The bare module. One that could not be calibrated is refused now, not after hours."""
@@ -243,7 +249,9 @@ class _Worker:
         progress.step += 1
         progress.rows += len(batch)
         progress.open_rows += len(batch)
-        progress.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        self.meter.step(seconds)
         self.first_step_at = self.first_step_at or time.time()
         loss_now = None
         if progress.step % self.curve_every == 0 or progress.step == self.total_steps:
@@ -266,7 +274,13 @@ class _Worker:
         mean = progress.open_loss / progress.open_rows
         progress.curve.append((progress.step, mean))
         progress.open_loss, progress.open_rows = 0.0, 0
+        rate = self.optimizer.param_groups[0]["lr"]
+        stretch = self.meter.stretch(*self._spent())
+        self.pace.note(STEPS_DONE, step=progress.step, loss=mean, learning_rate=rate, **stretch)
         return mean
+
+    def _spent(self) -> tuple[int, int, float]:
+        return self.progress.real_tokens, self.progress.padded_tokens, self.progress.seconds
 
     def _end_epoch(self) -> None:
         """Validates, keeps a checkpoint, decides whether to go on."""
@@ -287,6 +301,7 @@ class _Worker:
             f"epoch {progress.epoch} of {self.spec.epochs}: validation macro F1 {val['macro_f1']:.4f} · "
             f"accuracy {val['accuracy']:.4f} · loss {val['loss']:.4f}"
         )
+        self.pace.note("epoch_done", epoch=progress.epoch, step=progress.step, **val, ece=result["ece"])
         # Of two equal scores Ray keeps the later, and the best is the earlier: so only improvements have a score.
         self._keep_checkpoint(score if improved else _UNSCORED)
 
@@ -312,7 +327,10 @@ class _Worker:
         place = storage.join(self.task.attempt_uri, name)
         # A restarted worker comes by the same steps, with the same result.
         if not storage.exists(storage.join(place, checkpoint.MANIFEST)):
+            started = time.perf_counter()
             storage.put_directory(kept.path, place, last=checkpoint.MANIFEST)
+            seconds = round(time.perf_counter() - started, 3)
+            self.pace.note("checkpoint_kept", step=int(name.rpartition("-")[2]), seconds=seconds)
         ray_storage = ray.train.get_context().get_storage()
         return ray.train.Checkpoint(
             storage.join(ray_storage.experiment_fs_path, name), filesystem=ray_storage.storage_filesystem

@@ -1,0 +1,87 @@
+"""A cluster whose nodes and drivers talk under TLS, as README's `Security` says: a job runs, a stranger is refused."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import ray.util
+
+from .conftest import Running, User, as_csv, certificates, free_port, reviews, write_recipe
+
+JOIN = """
+import sys, ray
+try:
+    ray.init(logging_level="CRITICAL", log_to_driver=False)
+except BaseException as error:
+    sys.exit(f"refused: {type(error).__name__}")
+print("joined", ray.get(ray.remote(lambda: 42).remote()))
+"""
+
+
+@pytest.fixture(scope="module")
+def member(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str]) -> Iterator[User]:
+    """A user with certificate and token, and 300 reviews, on a running cluster."""
+    home = tmp_path_factory.mktemp("encrypted")
+    # The address by which Ray calls this machine's nodes, which is never 127.0.0.1.
+    address = ray.util.get_node_ip_address()
+    made, port, agent = certificates(home, address), free_port(), free_port()
+    (home / "token").write_text(os.urandom(32).hex())
+    os.chmod(home / "token", 0o600)
+    tls = {"RAY_TLS_SERVER_CERT": made.cert, "RAY_TLS_SERVER_KEY": made.key, "RAY_TLS_CA_CERT": made.authority}
+    env = shell | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token"), "RAY_USE_TLS": "1"}
+    env |= {name: str(path) for name, path in tls.items()}
+    # How long a driver tries to reach a cluster that does not let it in.
+    env |= {"RAY_gcs_rpc_server_connect_timeout_s": "5", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"),
+        *(f"--port={port}", f"--node-ip-address={address}", f"--dashboard-agent-listen-port={agent}"),
+        *("--include-dashboard=false", "--object-store-memory=200000000", "--disable-usage-stats"),
+    ]
+    log = home / "node.log"
+    with open(log, "wb") as output:
+        node = Running(command, cwd=home, env=env, stdout=output, stderr=output)
+    try:
+        node.until(lambda: b"Ray runtime started" in log.read_bytes())
+        write_recipe(home, tiny_model_dir, csv="reviews.csv")
+        user = User(home, env | {"RAY_ADDRESS": f"{address}:{port}"})
+        user.csv("reviews.csv", as_csv(reviews(300)))
+        yield user
+    finally:
+        node.kill()
+
+
+def _joins(user: User, **changed: str | None) -> tuple[int, str]:
+    env = {name: value for name, value in (user.shell | changed).items() if value is not None}
+    running = Running([sys.executable, "-c", JOIN], cwd=user.home, env=env)
+    try:
+        ended = running.ended()
+    finally:
+        running.kill()
+    return ended.status, ended.out + ended.err
+
+
+def test_a_job_with_certificate_and_token_runs(member: User) -> None:
+    ended = member.trains("--dry-run")
+    assert ended.status == 0, ended
+    assert "300 = train 210 + val 30 + test 60" in ended.out
+    assert _joins(member) == (0, "joined 42\n")
+
+
+@pytest.mark.parametrize("without", ["certificate", "token"])
+def test_a_driver_without_certificate_or_token_is_refused(without: str, member: User, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text(os.urandom(32).hex())
+    changed = {"certificate": {"RAY_USE_TLS": None}, "token": {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}}
+    status, told = _joins(member, **changed[without])
+    assert status != 0
+    assert "joined" not in told
+
+
+def test_a_driver_with_another_authority_s_certificate_is_refused(member: User, tmp_path: Path) -> None:
+    other = certificates(tmp_path, ray.util.get_node_ip_address())
+    cert = {"RAY_TLS_SERVER_CERT": str(other.cert), "RAY_TLS_SERVER_KEY": str(other.key)}
+    status, told = _joins(member, **cert)
+    assert status != 0
+    assert "joined" not in told
