@@ -254,6 +254,10 @@ class ScaleSpec(Spec):
     """CPUs, and threads, of a worker. `auto`: on CPUs all of a node's, beside a GPU one."""
     max_failures: int = Field(3, ge=0)
     """Worker failures after which the run gives up; each restart continues from the last checkpoint."""
+    hang_timeout_s: float = Field(600.0, ge=1)
+    """A worker that gives no sign for so long, to its peers or to Ray, is replaced like one that died."""
+    start_timeout_s: float = Field(600.0, ge=1)
+    """How long to wait for CPUs and GPUs that other jobs use, or that an autoscaler has yet to start."""
 
     @field_validator("workers", "cpus_per_worker")
     @classmethod

@@ -5,6 +5,8 @@ at all. Not here: which files a pattern names (data/input_files.py), what files 
 
 Credentials, regions and endpoints come from where each cloud's own tools look (environment such as `AWS_ENDPOINT_URL`,
 profile, instance role), never from the URI: there a `?` is a wildcard, and a space or `%` stands for itself.
+
+Object storage that is overloaded or out of reach is asked again, with growing pauses, for about a minute.
 """
 
 import errno
@@ -13,12 +15,16 @@ import importlib.util
 import io
 import os
 import posixpath
+import random
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
 
 from textcls.errors import InputError, RunDirError, StorageError, redacted
 
@@ -26,6 +32,15 @@ _REMOTE = ("s3://", "gs://")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _BUFFER_BYTES = 4 * 2**20
+# Before each, pyarrow itself has asked for 6 s.
+_PAUSES_S = (1, 2, 4, 8, 16)
+# What pyarrow's errors say of trouble that passes; it has no classes for them.
+_PASSING = re.compile(
+    r"SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|REQUEST_TIMEOUT|NETWORK_CONNECTION|HTTP status (429|5\d\d)|"
+    r"TransientError|UNAVAILABLE|Couldn't resolve|[Tt]imed? ?out"
+)
+
+Result = TypeVar("Result")
 
 
 def absolute(uri: str) -> str:
@@ -108,7 +123,7 @@ def open_input(uri: str) -> BinaryIO:
         if not is_remote(uri):
             return open(uri, "rb")
         store, path = filesystem(uri)
-        return io.BufferedReader(store.open_input_file(path), _BUFFER_BYTES)
+        return io.BufferedReader(_PatientReader(patiently(lambda: store.open_input_file(path))), _BUFFER_BYTES)
 
 
 def exists(uri: str) -> bool:
@@ -119,7 +134,7 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     store, path = filesystem(uri)
     with explained(uri):
-        return bool(store.get_file_info(path).type != fs.FileType.NotFound)
+        return bool(patiently(lambda: store.get_file_info(path)).type != fs.FileType.NotFound)
 
 
 def names_in(uri: str) -> list[str]:
@@ -128,7 +143,8 @@ def names_in(uri: str) -> list[str]:
 
     store, path = filesystem(uri)
     with explained(uri):
-        return sorted(info.base_name for info in store.get_file_info(fs.FileSelector(path, allow_not_found=True)))
+        found = patiently(lambda: store.get_file_info(fs.FileSelector(path, allow_not_found=True)))
+    return sorted(info.base_name for info in found)
 
 
 def read_bytes(uri: str) -> bytes:
@@ -142,8 +158,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     with explained(uri):
         if is_remote(uri):
             store, path = filesystem(uri)
-            with store.open_output_stream(path) as out:
-                out.write(content)
+            patiently(lambda: _upload(io.BytesIO(content), store, path))
             return
         os.makedirs(os.path.dirname(uri), exist_ok=True)
         with _moved_into_place(uri) as beside:
@@ -161,10 +176,8 @@ def written_whole(uri: str) -> Iterator[BinaryIO]:
         if is_remote(uri):
             with tempfile.TemporaryFile() as held:
                 yield held
-                held.seek(0)
                 store, path = filesystem(uri)
-                with store.open_output_stream(path) as out:
-                    shutil.copyfileobj(held, out, _BUFFER_BYTES)
+                patiently(lambda: _upload(held, store, path))
             return
         os.makedirs(os.path.dirname(uri), exist_ok=True)
         with _moved_into_place(uri) as beside, open(beside, "wb") as out:
@@ -177,7 +190,7 @@ def delete_file(uri: str) -> None:
     """Removes a file."""
     store, path = filesystem(uri)
     with explained(uri):
-        store.delete_file(path)
+        patiently(lambda: store.delete_file(path))
 
 
 def delete_directory(uri: str) -> None:
@@ -187,7 +200,7 @@ def delete_directory(uri: str) -> None:
         return
     store, path = filesystem(uri)
     with explained(uri):
-        store.delete_dir(path)
+        patiently(lambda: store.delete_dir(path))
 
 
 def put_directory(source: str, uri: str, *, last: str) -> None:
@@ -239,7 +252,7 @@ def download_directory(uri: str, cache: str) -> str:
 
     store, path = filesystem(uri)
     with explained(uri):
-        infos = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        infos = patiently(lambda: store.get_file_info(fs.FileSelector(path, allow_not_found=True)))
     # Not recursively: a key may hold `..` as a directory, which would lead out of the copy.
     files = [info for info in infos if info.type == fs.FileType.File and info.base_name not in (".", "..")]
     if not files:
@@ -264,7 +277,62 @@ def download_directory(uri: str, cache: str) -> str:
 def _copy_file(source: str, target: str, source_store: Any, target_store: Any) -> None:
     from pyarrow import fs
 
-    fs.copy_files(source, target, source_filesystem=source_store, destination_filesystem=target_store)
+    patiently(
+        partial(fs.copy_files, source, target, source_filesystem=source_store, destination_filesystem=target_store)
+    )
+
+
+def _upload(content: BinaryIO, store: Any, path: str) -> None:
+    """One object, from the content's first byte on."""
+    content.seek(0)
+    with store.open_output_stream(path) as out:
+        shutil.copyfileobj(content, out, _BUFFER_BYTES)
+
+
+def patiently(operation: Callable[[], Result]) -> Result:
+    """The result of an operation that can be repeated; repeated, with pauses, while it fails of trouble that passes."""
+    for pause_s in _PAUSES_S:
+        try:
+            return operation()
+        except OSError as error:
+            if error.errno is not None or not _PASSING.search(str(error)):
+                raise
+        time.sleep(pause_s * random.uniform(0.5, 1))  # so that many workers do not come back at once
+    return operation()
+
+
+class _PatientReader(io.RawIOBase):
+    """A remote file, read on from where it was when a read fails of trouble that passes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size()}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._file.size() - self._at)
+        if size <= 0:
+            return 0
+        content = patiently(lambda: self._file.read_at(size, self._at))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _taken(uri: str) -> RunDirError:

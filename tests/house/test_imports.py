@@ -28,7 +28,7 @@ ORDER = """
 
     textcls.training
     textcls.training.plan textcls.training.collate textcls.training.cpu_speed textcls.training.checkpoint
-    textcls.training.baseline textcls.training.events
+    textcls.training.baseline textcls.training.events textcls.training.run_lock
     textcls.training.progress_display
     textcls.training.model textcls.training.run_dir
     textcls.training.step

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from safetensors.numpy import load_file
 
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data.pipeline import PreparedData, ReadData
-from textcls.errors import ModelError
+from textcls.errors import ModelError, RecipeError
 from textcls.metrics import Counts
+from textcls.recipe import ScaleSpec
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training import trainer
 from textcls.training.checkpoint import Progress
@@ -69,6 +71,34 @@ def wrapped(before_step: Callable[[object], None]) -> Callable[[dict], TrainOutc
             worker._Worker._step = step
 
     return train
+
+
+FOUR_AND_FIVE = [{"CPU": 4.0}, {"CPU": 5.0}]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "autoscaler", "scale", "told"),
+    [
+        (FOUR_AND_FIVE, None, {"workers": 2, "cpus_per_worker": 3}, ""),
+        # Nine CPUs in all, but no node has room for two.
+        (FOUR_AND_FIVE, None, {"workers": 3, "cpus_per_worker": 3}, "at most 2 such workers"),
+        (FOUR_AND_FIVE, {"CPU": 40}, {"workers": 3, "cpus_per_worker": 3}, ""),
+        (FOUR_AND_FIVE, {"CPU": 40}, {"workers": 14, "cpus_per_worker": 3}, "at most 2 such workers"),
+        (FOUR_AND_FIVE, None, {"use_gpu": True}, "at most 0 such workers"),
+        (FOUR_AND_FIVE, {"CPU": 40, "GPU": 2}, {"use_gpu": True, "workers": 2}, ""),
+        (FOUR_AND_FIVE, {"CPU": 40, "GPU": 2}, {"use_gpu": True, "workers": 3}, "at most 0 such workers"),
+        ([{"CPU": 1.0, "GPU": 4.0}], None, {"workers": 2}, "at most 1 such workers"),
+    ],
+)
+def test_workers_must_fit_the_nodes_there_are_or_may_come(monkeypatch, nodes, autoscaler, scale, told):
+    monkeypatch.setattr(trainer.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    state = trainer.ray._private.state.state
+    monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: autoscaler)
+    if told:
+        with pytest.raises(RecipeError, match=told):
+            trainer.plan_workers(ScaleSpec(**scale))
+    else:
+        assert trainer.plan_workers(ScaleSpec(**scale)).count == scale.get("workers", 1)
 
 
 def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
@@ -138,6 +168,26 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
         assert (value == weights(calm.progress)[name]).all(), name
     assert (killed.test.confusion == calm.test.confusion).all()
     assert killed.test.loss == calm.test.loss
+
+
+def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
+    reviews, tiny_model_dir, tmp_path, monkeypatch
+):
+    settings = ("train.checkpoint_every_steps=3", "train.epochs=1", "scale.workers=2", "scale.max_failures=1")
+    calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings, workers=2)
+    mark = str(tmp_path / "stuck")
+
+    def stick_once(worker, batch):
+        if worker.rank == 1 and worker.progress.step == 5 and not os.path.exists(mark):
+            open(mark, "w").close()
+            threading.Event().wait()  # alive, and answering Ray
+
+    monkeypatch.setattr(trainer, "train_worker", wrapped(stick_once))
+    said: list[str] = []
+    hung = fitted(reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=5", workers=2, said=said)
+    assert sum("(rank 0: rank 1 did not answer for 5 s)" in line for line in said) == 1, said
+    for name, value in weights(hung.progress).items():
+        assert (value == weights(calm.progress)[name]).all(), name
 
 
 def test_of_equal_scores_the_earlier_epoch_is_kept(reviews, tiny_model_dir, tmp_path):

@@ -65,6 +65,8 @@ OTHER = {
     "scale.use_gpu": "false",
     "scale.cpus_per_worker": "2",
     "scale.max_failures": "0",
+    "scale.hang_timeout_s": "60.0",
+    "scale.start_timeout_s": "60.0",
     "serve.max_batch_tokens": "8192",
     "serve.max_queued_texts": "1024",
     "serve.max_wait_s": "2",

@@ -2,13 +2,16 @@
 
 import errno
 import hashlib
+import itertools
 import os
+import re
 import resource
 import shutil
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -181,6 +184,76 @@ def test_an_unreachable_store_is_told_by_place_with_what_to_check(
         with pytest.raises(StorageError, match=r"s3://no-such-bucket/.*NO_SUCH_BUCKET") as caught:
             act()
         assert "credentials" in caught.value.todo
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["AWS Error UNKNOWN (HTTP status 503) during PutObject", "AWS Error SLOW_DOWN", "AWS Error NETWORK_CONNECTION"],
+)
+def test_trouble_that_passes_is_waited_out(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    failures = [OSError(said)] * 3
+
+    def operation() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert storage.patiently(operation) == "done"
+    assert pauses == sorted(pauses)
+    assert len(pauses) == 3
+
+
+@pytest.mark.parametrize("error", [OSError("AWS Error ACCESS_DENIED (HTTP status 403)"), FileNotFoundError(2, "gone")])
+def test_an_error_that_stays_is_told_at_once(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda _: pytest.fail("waited"))
+
+    def operation() -> None:
+        raise error
+
+    with pytest.raises(OSError, match=re.escape(str(error))):
+        storage.patiently(operation)
+
+
+def test_trouble_that_stays_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+
+    def operation() -> None:
+        raise OSError("AWS Error SLOW_DOWN")
+
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        storage.patiently(operation)
+    assert sum(pauses) < 60
+
+
+def test_a_read_that_broke_off_goes_on_where_it_was(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    content = bytes(range(256)) * 40_000  # more than one buffer
+    storage.write_bytes(f"{s3}/x", content)
+    readinto, reads = storage._PatientReader.readinto, itertools.count()
+
+    class Shaky:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def read_at(self, size: int, at: int) -> bytes:
+            if next(reads) % 2 == 0:
+                raise OSError("AWS Error NETWORK_CONNECTION")
+            return bytes(self.file.read_at(size, at))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def shaken(self: Any, buffer: Any) -> int:
+        if not isinstance(self._file, Shaky):
+            self._file = Shaky(self._file)
+        return readinto(self, buffer)
+
+    monkeypatch.setattr(storage._PatientReader, "readinto", shaken)
+    assert storage.read_bytes(f"{s3}/x") == content
+    assert next(reads) > 4
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

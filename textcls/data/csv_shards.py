@@ -259,7 +259,7 @@ def _open_bytes(uri: str) -> io.BufferedReader:
         return cast(io.BufferedReader, storage.open_input(uri))
     store, path = storage.filesystem(uri)
     with storage.explained(uri):
-        return io.BufferedReader(store.open_input_stream(path, compression="detect"))
+        return io.BufferedReader(storage.patiently(lambda: store.open_input_stream(path, compression="detect")))
 
 
 def _is_compressed(uri: str) -> bool:

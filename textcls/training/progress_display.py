@@ -18,6 +18,8 @@ from textcls.training.events import Event
 
 _POLL_S = 0.5
 _LINE_EVERY_S = 10.0
+# Reports of the same wait lie closer together; two waits lie a restart apart.
+_SAME_WAIT_S = 10.0
 
 
 class Progress(Protocol):
@@ -100,6 +102,7 @@ class Board:
         self._standing: Progress | None = None
         self._lines: list[str] = []
         self._events: list[Event] = []
+        self._gave_up: dict[int, float] = {}
 
     def post(self, standing: Progress | None, line: str = "") -> None:
         """Notes a new standing, a line to show, or both."""
@@ -120,6 +123,11 @@ class Board:
         """The events since the last call."""
         events, self._events = self._events, []
         return events
+
+    def give_up(self, rank: int) -> set[int]:
+        """Notes that a rank has waited for its peers in vain; those that have done so in the last seconds."""
+        self._gave_up[rank] = now = time.monotonic()
+        return {rank for rank, at in self._gave_up.items() if now - at < _SAME_WAIT_S}
 
 
 class Pace:

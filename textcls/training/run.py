@@ -26,7 +26,8 @@ from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.events import Journal, journal_of, mlflow_asked
 from textcls.training.run_dir import RunDir
-from textcls.training.trainer import Workers, fit, plan_workers, publish_bundle
+from textcls.training.run_lock import alone_in
+from textcls.training.trainer import fit, plan_workers, publish_bundle
 from textcls.training.worker import TrainOutcome
 
 Say = Callable[[str], None]
@@ -48,13 +49,14 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
         TrainingError: workers failed too often; the run can be resumed.
     """
     mlflow_asked()  # that it is missing is told before a directory is claimed
-    run = RunDir.claim(out, recipe, resume=resume)
-    try:
-        with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
-            return _trained(recipe, run, journal, say, verbose=verbose)
-    except InputError:
-        run.abandon()
-        raise
+    with alone_in(storage.absolute(out)):
+        run = RunDir.claim(out, recipe, resume=resume)
+        try:
+            with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
+                return _trained(recipe, run, journal, say, verbose=verbose)
+        except InputError:
+            run.abandon()
+            raise
 
 
 def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
         )
         prepared = _prepare(recipe, tokenizer, run, say)
         journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
-        say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {_told(workers)}")
+        say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers}")
         outcome = fit(recipe, prepared, tokenizer, run, workers, say, journal)
         say("scoring a TF-IDF + logistic regression baseline on the same rows")
         report = _report(recipe, prepared, outcome)
@@ -108,12 +110,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
         prepared = _prepare(recipe, tokenizer, None, say)
     for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
         say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
-    say(f"would train with {_told(workers)}; nothing is written")
-
-
-def _told(workers: Workers) -> str:
-    each = "a GPU" if workers.use_gpu else _counted(workers.cpus, "CPU")
-    return f"{_counted(workers.count, 'worker')} with {each}" + (" each" if workers.count > 1 else "")
+    say(f"would train with {workers}; nothing is written")
 
 
 def _counted(number: int, noun: str) -> str:

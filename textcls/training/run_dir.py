@@ -25,6 +25,7 @@ from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
 from textcls.recipe import Recipe
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
+from textcls.training.run_lock import NOTE as LOCK_NOTE
 
 _FORMAT = 1
 # What a run that was refused for its data leaves: the account of why. The next try may write over it.
@@ -55,7 +56,7 @@ class RunDir:
             StorageError: it cannot be written.
         """
         uri = storage.absolute(out)
-        names = set(storage.names_in(uri)) if storage.exists(uri) else set()
+        names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
         if "run.json" not in names:
             if names - _ACCOUNT:
                 raise RunDirError(

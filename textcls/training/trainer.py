@@ -3,6 +3,7 @@
 In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published bundle. Not here: the loop (worker.py).
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ import numpy as np
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.numpy import load_file, save_file
 
 from textcls import storage
@@ -44,6 +47,10 @@ class Workers:
     use_gpu: bool
     cpus: int
 
+    def __str__(self) -> str:
+        each = "a GPU" if self.use_gpu else f"{self.cpus} CPU" + ("s" if self.cpus != 1 else "")
+        return f"{self.count:,} worker" + (f"s with {each} each" if self.count > 1 else f" with {each}")
+
 
 def plan_workers(scale: ScaleSpec) -> Workers:
     """Settles every `auto` by what the cluster has now.
@@ -52,31 +59,43 @@ def plan_workers(scale: ScaleSpec) -> Workers:
     (jobs/bench/workers.py compares the two on a machine).
 
     Raises:
-        RecipeError: the cluster can never satisfy the request.
+        RecipeError: the cluster can never satisfy the request, not even with the nodes that its autoscaler may start.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    node_cpus = max(int(node.get("CPU", 0)) for node in nodes)
     use_gpu = gpus > 0 if scale.use_gpu == "auto" else scale.use_gpu
     count = scale.workers if scale.workers != "auto" else max(gpus, 1) if use_gpu else 1
-    if use_gpu and count > gpus:
-        raise RecipeError(
-            f"scale.workers {count} with a GPU each: the cluster has {gpus} GPUs",
-            todo=f"--set scale.workers={max(gpus, 1)}, --set scale.use_gpu=false, or add nodes",
-        )
-    node_cpus = max(int(node.get("CPU", 0)) for node in nodes)
-    total_cpus = sum(int(node.get("CPU", 0)) for node in nodes)
     if scale.cpus_per_worker != "auto":
         cpus = scale.cpus_per_worker
     elif use_gpu:
         cpus = 1
     else:
-        cpus = max(1, min(node_cpus, total_cpus // count))
-    if cpus > node_cpus or cpus * count > total_cpus:
+        cpus = max(1, min(node_cpus, sum(int(node.get("CPU", 0)) for node in nodes) // count))
+    workers = Workers(count, use_gpu, cpus)
+    fitting = sum(_fitting(workers, node) for node in nodes)
+    if count > fitting and not _may_grow(workers):
+        exists = ", ".join(f"{int(node.get('CPU', 0))} CPUs and {int(node.get('GPU', 0))} GPUs" for node in nodes)
         raise RecipeError(
-            f"{count} workers with {cpus} CPUs each: the cluster has {total_cpus}, at most {node_cpus} on one node",
-            todo="lower scale.workers or scale.cpus_per_worker, or add nodes",
+            f"the recipe asks for {workers}; the cluster's nodes have {exists}",
+            expected=f"at most {fitting} such workers",
+            todo="lower scale.workers or scale.cpus_per_worker, --set scale.use_gpu=false, or add nodes",
         )
-    return Workers(count, use_gpu, cpus)
+    return workers
+
+
+def _fitting(workers: Workers, node: Mapping[str, float]) -> int:
+    """How many of the workers a node can hold."""
+    by_cpu = int(node.get("CPU", 0) // workers.cpus)
+    return min(by_cpu, int(node.get("GPU", 0))) if workers.use_gpu else by_cpu
+
+
+def _may_grow(workers: Workers) -> bool:
+    """Whether the cluster has an autoscaler that may start enough nodes."""
+    # What Ray Train itself asks; there is no public name for it.
+    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    asked = {"CPU": workers.cpus * workers.count} | ({"GPU": workers.count} if workers.use_gpu else {})
+    return all(number <= most.get(name, 0) for name, number in asked.items())
 
 
 def fit(
@@ -103,12 +122,43 @@ def fit(
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
+    # Where the driver is: a board that dies with another node would take the run with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    # Ray Train restarts workers that die in the loop. One that dies while it starts can end Ray Train's own controller,
+    # as can a disk or a network that fails it: then another attempt begins.
+    for left in reversed(range(recipe.scale.max_failures + 1)):
+        try:
+            with shown(partial(_taken, board, journal), say):
+                return _attempt(recipe, prepared, tokenizer, run, workers, board, left, say)
+        except ray.train.WorkerGroupError as error:
+            raise _told_plainly(error, recipe.scale.max_failures) from error
+        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+            if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+                raise _no_room(workers, recipe.scale.start_timeout_s) from error
+            own = own_error(getattr(error, "controller_failure", error))
+            if own or not left:
+                raise (own or _told_plainly(error, recipe.scale.max_failures)) from error
+            say(f"  training broke off ({_last_line(error)}); another attempt, {left} more may fail")
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _attempt(
+    recipe: Recipe,
+    prepared: PreparedData,
+    tokenizer: TokenizerFiles,
+    run: RunDir,
+    workers: Workers,
+    board: Any,
+    max_failures: int,
+    say: Callable[[str], None],
+) -> TrainOutcome:
+    """One run of Ray Train, in a directory of its own; arguments as of `fit`."""
     run_id = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
     attempt = run.next_attempt()
     resume_uri = run.latest_checkpoint(run_id)
     if resume_uri:
         say(f"  continuing from {resume_uri.rpartition('/')[2]}")
-    board = ray.remote(Board).options(num_cpus=0).remote()
     task = WorkerTask(
         recipe=recipe,
         labels=prepared.labels,
@@ -123,9 +173,16 @@ def fit(
         board=board,
     )
     parent, _, name = attempt.rpartition("/")
+    # Ray Train hands these on to its controller and workers; it has no other way to be told.
+    os.environ |= {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(recipe.scale.start_timeout_s),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(recipe.scale.hang_timeout_s),
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(recipe.scale.hang_timeout_s),
+    }
     trainer = _Trainer(
         train_worker,
         train_loop_config={"task": task},
+        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(recipe.scale.hang_timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count,
             use_gpu=workers.use_gpu,
@@ -134,19 +191,14 @@ def fit(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=parent,
-            callbacks=[_TellsOfFailures(board, recipe.scale.max_failures)],
-            failure_config=ray.train.FailureConfig(max_failures=recipe.scale.max_failures, controller_failure_limit=3),
+            callbacks=[_TellsOfFailures(board, max_failures)],
+            failure_config=ray.train.FailureConfig(max_failures=max_failures, controller_failure_limit=0),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),
         ),
     )
-    try:
-        with shown(partial(_taken, board, journal), say):
-            result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _told_plainly(error, recipe.scale.max_failures) from error
-    outcome: TrainOutcome | InputError = result.return_value
+    outcome: TrainOutcome | InputError = trainer.fit().return_value
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
@@ -158,6 +210,15 @@ def _taken(board: Any, journal: Journal | None) -> Any:
     if journal is not None:
         journal.take(events)
     return held
+
+
+def _no_room(workers: Workers, waited_s: float) -> TrainingError:
+    free = ray.available_resources()
+    return TrainingError(
+        f"no room for {workers} within {waited_s:g} s: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are "
+        "free on the cluster",
+        todo="--resume when other jobs have ended or nodes have come (back), or raise scale.start_timeout_s",
+    )
 
 
 class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
@@ -202,6 +263,8 @@ def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
 
 
 def _last_line(error: BaseException) -> str:
+    if isinstance(error, WorkerHealthCheckTimeoutError):
+        return "no sign of life for scale.hang_timeout_s"
     cause = getattr(error, "cause", error)
     if isinstance(cause, TextclsError):
         return cause.found

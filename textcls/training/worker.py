@@ -32,7 +32,7 @@ from textcls.calibration import (
     softmax,
     temperature_losses,
 )
-from textcls.errors import InputError
+from textcls.errors import InputError, TrainingError
 from textcls.metrics import Counts, summarise
 from textcls.pretrained import local_directory
 from textcls.recipe import Recipe
@@ -57,6 +57,8 @@ from textcls.training.step import Stepper
 _CURVE_POINTS = 200
 # The score of a checkpoint that is not the best so far: below any metric, so that it is never kept as the best.
 _UNSCORED = -1e30
+# Ranks that wait for the same peer give up within this time of each other.
+_GIVE_UP_TOGETHER_S = 3.0
 
 # (float [B, C] logits, int64 [B] label ids) -> an array that adds up over rows.
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -124,7 +126,10 @@ def train_worker(config: dict[str, Any]) -> TrainOutcome | InputError:
         worker = _Worker(config["task"])
     except InputError as error:
         return error
-    return worker.run()
+    try:
+        return worker.run()
+    except RuntimeError as error:
+        raise worker.hang_of_peers(error) or error from error.__cause__
 
 
 def _on_all_ranks(build: Callable[[], Any], world_size: int) -> Any:
@@ -209,6 +214,17 @@ class _Worker:
             return checkpoint.Progress()
         with latest.as_directory() if latest else checkpoint.local_copy(self.task.resume_uri) as directory:
             return checkpoint.read_checkpoint(directory, self.model, self.optimizer, run_id=self.task.run_id)
+
+    def hang_of_peers(self, error: RuntimeError) -> TrainingError | None:
+        """What to say of ranks that this one has waited for in vain, if that is what the error means."""
+        if self.world_size == 1 or "timed out" not in str(error).lower():
+            return None
+        ray.get(self.task.board.give_up.remote(self.rank))
+        time.sleep(_GIVE_UP_TOGETHER_S)
+        waited = ray.get(self.task.board.give_up.remote(self.rank))
+        hung = sorted(set(range(self.world_size)) - waited)
+        told = f"rank{'s' if len(hung) > 1 else ''} {', '.join(map(str, hung))}" if hung else "a rank"
+        return TrainingError(f"{told} did not answer for {self.task.recipe.scale.hang_timeout_s:g} s")
 
     def run(self) -> TrainOutcome:
         progress = self.progress
