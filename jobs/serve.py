@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls.errors import InputError, TextclsError
-from textcls.recipe import ServeSpec, parse_recipe
+from textcls.recipe import ServeSpec
+from textcls.recipe_file import parse_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:

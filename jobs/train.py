@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls import storage
 from textcls.errors import InputError, TextclsError
-from textcls.recipe import Recipe, describe_keys, parse_recipe
+from textcls.recipe import Recipe
+from textcls.recipe_file import describe_keys, parse_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:

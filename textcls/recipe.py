@@ -1,30 +1,26 @@
-"""What a run is asked to do.
+"""What a run is asked to do: every setting, its default, its bounds.
 
-In: a YAML file and `--set section.key=value` overrides. Out: one frozen, fully checked `Recipe` and its fingerprint.
-Not here: anything that needs Ray, a model or the data; those are checked where they are first known.
+In: plain values. Out: one frozen, fully checked `Recipe` and its fingerprint. Not here: YAML and `--set`
+(recipe_file.py); anything that needs Ray, a model or the data, which is checked where it is first known.
 
 The docstring under each field is its documentation: it feeds `train.py --help-recipe` and the README's table.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
 
-from textcls.errors import RecipeError, redacted
+from textcls.errors import redacted
 
 
 def _name(value: object) -> str:
@@ -64,9 +60,6 @@ class Spec(BaseModel):
         if isinstance(value, bool) and not isinstance(checked, bool):
             raise ValueError(f"a number is needed, and YAML reads a bare yes, no, on, off, true or false as {value!r}")
         return checked
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class DataSpec(Spec):
@@ -246,8 +239,8 @@ class CalibrationSpec(Spec):
 class ScaleSpec(Spec):
     """How many processes train. Never changes what is learned, except for float rounding."""
 
-    workers: int | Literal["auto"] = "auto"
-    """Training processes. `auto`: one per GPU of the cluster, or one CPU process."""
+    workers: int | tuple[int, int] | Literal["auto"] = "auto"
+    """Training processes. `auto`: one per GPU, or one CPU process. `[2, 8]`: as many as there is room for."""
     use_gpu: bool | Literal["auto"] = "auto"
     """`auto`: if the cluster has a GPU."""
     cpus_per_worker: int | Literal["auto"] = "auto"
@@ -258,13 +251,22 @@ class ScaleSpec(Spec):
     """A worker that gives no sign for so long, to its peers or to Ray, is replaced like one that died."""
     start_timeout_s: float = Field(600.0, ge=1)
     """How long to wait for CPUs and GPUs that other jobs use, or that an autoscaler has yet to start."""
+    resize_after_s: float = Field(60.0, ge=1)
+    """With workers from a range: how long there must be room for more before the run makes use of it."""
 
     @field_validator("workers", "cpus_per_worker")
     @classmethod
-    def _at_least_one(cls, value: int | str) -> int | str:
+    def _at_least_one(cls, value: int | tuple[int, int] | str) -> int | tuple[int, int] | str:
         if isinstance(value, int) and value < 1:
             raise ValueError("'auto' or 1 or more is needed")
+        if isinstance(value, tuple) and not 1 <= value[0] < value[1]:
+            raise ValueError("a range begins with 1 or more, and ends with more than that")
         return value
+
+    @property
+    def most_workers(self) -> int | None:
+        """The most that may train, if that is told."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers if self.workers != "auto" else None
 
 
 class ServeSpec(Spec):
@@ -336,7 +338,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _workers_have_rows(self) -> Self:
-        if isinstance(self.scale.workers, int) and self.scale.workers > self.train.rows_per_step:
+        if (self.scale.most_workers or 0) > self.train.rows_per_step:
             raise ValueError(
                 f"scale.workers {self.scale.workers} is more than train.rows_per_step {self.train.rows_per_step}: "
                 "some workers would never have a row"
@@ -356,98 +358,3 @@ class Recipe(Spec):
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
-    """A checked recipe.
-
-    Args:
-        text: YAML, a mapping of sections.
-        overrides: `section.key=value` each, applied in order; a value is YAML and replaces what was there.
-        source: names the recipe in messages.
-
-    Raises:
-        RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
-    """
-    try:
-        content = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-13-01
-        raise RecipeError(f"{source} is not YAML: {error}", todo="check quotes, colons and indentation there") from None
-    if not isinstance(content, dict):
-        raise RecipeError(
-            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
-        )
-    return resolve(Recipe, content, overrides, source=source)
-
-
-def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[str], *, source: str) -> AnySpec:
-    """Checked settings of any kind; arguments and errors as in `parse_recipe`, which this is the second half of.
-
-    Args:
-        spec: the kind of settings.
-        content: section -> key -> value; gets the overrides.
-        overrides: `section.key=value` each.
-        source: names the settings in messages.
-    """
-    for override in overrides:
-        _apply(content, override)
-    try:
-        return spec.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(
-            f"{source}: {_explain(error, spec)}", todo="python jobs/train.py --help-recipe lists every key"
-        ) from None
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or len(keys) < 2 or not all(keys):
-        raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
-    try:
-        # A lone sign such as | or ; is meant as it stands, whatever YAML makes of it.
-        parsed = yaml.safe_load(value) if len(value) > 1 or value.isalnum() else value
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"--set {override!r}: the value is not YAML: {error}", todo="put it in quotes") from None
-    place = content
-    for depth, key in enumerate(keys[:-1], 1):
-        inside = place.get(key)
-        if inside is None:
-            inside = place[key] = {}
-        if not isinstance(inside, dict):
-            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
-        place = inside
-    place[keys[-1]] = parsed
-
-
-def _explain(error: ValidationError, spec: type[Spec]) -> str:
-    """All problems of some settings, one a line, each by its dotted key."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, list(keys_of(spec)), n=1, cutoff=0.5)
-            lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
-        else:
-            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
-            lines.append(f"{where or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{found}")
-    return "\n  ".join(dict.fromkeys(lines))
-
-
-def keys_of(spec: type[Spec], prefix: str = "") -> Iterator[str]:
-    """Every dotted key a recipe can hold, in order, sections included."""
-    for name, field in spec.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):
-            yield from keys_of(field.annotation, f"{prefix}{name}.")
-
-
-def describe_keys() -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default as YAML, documentation) of every recipe key, in order."""
-    for section, section_field in Recipe.model_fields.items():
-        spec = section_field.annotation
-        assert isinstance(spec, type)
-        assert issubclass(spec, Spec)
-        for name, field in spec.model_fields.items():
-            default = json.dumps(field.get_default(call_default_factory=True), default=list)
-            yield f"{section}.{name}", default, " ".join((field.description or "").split())

@@ -33,7 +33,7 @@ from textcls.data.csv_shards import plan_shards, read_shard
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.inference.classifier import CPU_BATCH, Classifier
-from textcls.recipe import parse_recipe
+from textcls.recipe_file import parse_recipe
 from textcls.text import TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded

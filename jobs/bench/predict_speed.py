@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from textcls.data.csv_shards import plan_shards, read_shard
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.recipe import parse_recipe
+from textcls.recipe_file import parse_recipe
 
 _JOBS = Path(__file__).resolve().parent.parent
 # As predict.py does: rows that are sorted by length together.

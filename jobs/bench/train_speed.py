@@ -25,7 +25,8 @@ from textcls import pretrained
 from textcls.data.csv_shards import plan_shards, read_shard
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.recipe import Recipe, parse_recipe
+from textcls.recipe import Recipe
+from textcls.recipe_file import parse_recipe
 from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
 from textcls.training import plan
 from textcls.training.collate import TokenRows

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from textcls.recipe import parse_recipe
+from textcls.recipe_file import parse_recipe
 from textcls.serving.schema import needs_key
 
 ROOT = Path(__file__).parents[2]

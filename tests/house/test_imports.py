@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 ORDER = """
     textcls
     textcls.errors
-    textcls.recipe textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report textcls.ray_session
+    textcls.recipe
+    textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report
+    textcls.ray_session
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
 
     textcls.data
@@ -30,7 +32,7 @@ ORDER = """
     textcls.training.plan textcls.training.collate textcls.training.cpu_speed textcls.training.checkpoint
     textcls.training.baseline textcls.training.events textcls.training.run_lock
     textcls.training.progress_display
-    textcls.training.model textcls.training.run_dir
+    textcls.training.model textcls.training.run_dir textcls.training.workers
     textcls.training.step
     textcls.training.worker
     textcls.training.trainer
@@ -56,7 +58,8 @@ ORDER = """
 IMPORTERS = {
     "ray": """
         textcls.ray_session textcls.data.pipeline textcls.data.division
-        textcls.training.worker textcls.training.trainer textcls.training.run textcls.training.events
+        textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
+        textcls.training.run textcls.training.events
         textcls.inference.workers
         textcls.serving.app textcls.serving.local_service
     """,

@@ -27,10 +27,12 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.serving.scorer",
     "textcls.training.cpu_speed",
     "textcls.training.model",
+    "textcls.training.progress_display",
     "textcls.training.run",
     "textcls.training.step",
     "textcls.training.trainer",
     "textcls.training.worker",
+    "textcls.training.workers",
 }
 # 0.3 s where this was written; Ray and torch together are 5 s.
 MOST_CPU_S = 3.0

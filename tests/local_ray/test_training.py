@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +24,8 @@ from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training import trainer
 from textcls.training.checkpoint import Progress
 from textcls.training.run_dir import RunDir
-from textcls.training.trainer import Workers
 from textcls.training.worker import TrainOutcome, train_worker
+from textcls.training.workers import Workers, plan_workers
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +90,21 @@ FOUR_AND_FIVE = [{"CPU": 4.0}, {"CPU": 5.0}]
         (FOUR_AND_FIVE, {"CPU": 40, "GPU": 2}, {"use_gpu": True, "workers": 2}, ""),
         (FOUR_AND_FIVE, {"CPU": 40, "GPU": 2}, {"use_gpu": True, "workers": 3}, "at most 0 such workers"),
         ([{"CPU": 1.0, "GPU": 4.0}], None, {"workers": 2}, "at most 1 such workers"),
+        # Of a range the least must fit.
+        (FOUR_AND_FIVE, None, {"workers": (2, 9), "cpus_per_worker": 3}, ""),
+        (FOUR_AND_FIVE, None, {"workers": (3, 9), "cpus_per_worker": 3}, "at most 2 such workers"),
     ],
 )
 def test_workers_must_fit_the_nodes_there_are_or_may_come(monkeypatch, nodes, autoscaler, scale, told):
-    monkeypatch.setattr(trainer.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
-    state = trainer.ray._private.state.state
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    state = ray._private.state.state
     monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: autoscaler)
     if told:
         with pytest.raises(RecipeError, match=told):
-            trainer.plan_workers(ScaleSpec(**scale))
+            plan_workers(ScaleSpec(**scale))
     else:
-        assert trainer.plan_workers(ScaleSpec(**scale)).count == scale.get("workers", 1)
+        asked, planned = scale.get("workers", 1), plan_workers(ScaleSpec(**scale))
+        assert asked == ((planned.least, planned.count) if planned.least else planned.count)
 
 
 def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
@@ -187,6 +193,37 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
     hung = fitted(reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=5", workers=2, said=said)
     assert sum("(rank 0: rank 1 did not answer for 5 s)" in line for line in said) == 1, said
     for name, value in weights(hung.progress).items():
+        assert (value == weights(calm.progress)[name]).all(), name
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_make_way_lose_no_step_and_not_a_bit(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
+    settings = ("train.epochs=6", "scale.max_failures=0", f"scale.workers={workers}")
+    calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings, workers=workers)
+    steps = str(tmp_path / "steps.txt")
+
+    def note_slowly(worker, batch):
+        time.sleep(0.08)
+        if worker.rank == 0:
+            with open(steps, "a") as file:
+                file.write(f"{worker.progress.step}\n")
+
+    noticed: list[str] = []
+
+    def reason(self, nodes):
+        if noticed or not Path(steps).exists():
+            return ""
+        noticed.extend(nodes)
+        return "a node goes"
+
+    monkeypatch.setattr(trainer, "train_worker", wrapped(note_slowly))
+    monkeypatch.setattr(trainer.Lookout, "reason", reason)
+    said: list[str] = []
+    moved = fitted(reviews, tiny_model_dir, tmp_path / "moved", *settings, workers=workers, said=said)
+    assert noticed == [ray.get_runtime_context().get_node_id()]
+    assert sum(bool(re.match(r"  a node goes: going on from step \d+ with others", line)) for line in said) == 1, said
+    assert Path(steps).read_text().split() == [str(step) for step in range(66)]
+    for name, value in weights(moved.progress).items():
         assert (value == weights(calm.progress)[name]).all(), name
 
 

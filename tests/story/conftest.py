@@ -418,6 +418,15 @@ def nodes(
         yield found
 
 
+def step_of(out: Path) -> int:
+    """Step of the latest complete checkpoint in an --out; 0 before the first."""
+    return max((int(path.parent.name[5:]) for path in out.glob("training/*/step-????????/checkpoint.json")), default=0)
+
+
+def weights_of(out: Path) -> bytes:
+    return (out / "bundle" / "model.safetensors").read_bytes()
+
+
 @dataclass(frozen=True)
 class FirstRun:
     """A user's first run, from the start to the end in one go.
@@ -444,7 +453,7 @@ class FirstRun:
 
     @property
     def weights(self) -> bytes:
-        return (self.out / "bundle" / "model.safetensors").read_bytes()
+        return weights_of(self.out)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What breaks under a run, one story a fault: nothing is lost, nothing hangs, and the cause is told."""
 
 import itertools
-import json
 import logging
 import os
 import random
@@ -12,8 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import boto3
@@ -23,7 +21,7 @@ from werkzeug.serving import make_server
 
 from textcls import storage
 
-from .conftest import Cluster, Ended, FirstRun, Running, User, free_port, train_command
+from .conftest import Cluster, Ended, FirstRun, Running, User, step_of, train_command, weights_of
 
 KILLS = 20
 # Ray Train takes about three checkpoints a second: every tenth step's would be most of such a run.
@@ -35,33 +33,24 @@ def _workers(running: Running) -> set[int]:
     return {pid for pid, name in running.relatives().items() if name.startswith("ray::RayTrainWo")}
 
 
-def _step(out: Path) -> int:
-    """Step of the latest complete checkpoint in an --out; 0 before the first."""
-    return max((int(path.parent.name[5:]) for path in out.glob("training/*/step-????????/checkpoint.json")), default=0)
-
-
-def _weights(out: Path) -> bytes:
-    return (out / "bundle" / "model.safetensors").read_bytes()
-
-
 def test_twenty_kills_of_the_worker_cost_restarts_and_not_a_bit(first_run: FirstRun) -> None:
     chance, out = random.Random(20), first_run.user.home / "killed"
     running = first_run.user.starts("--out", "killed", "--set", f"scale.max_failures={KILLS}")
     killed: set[int] = set()
     restarts_s, killed_at = [], 0.0
     try:
-        running.until(lambda: _step(out) > 0)
+        running.until(lambda: step_of(out) > 0)
         started = time.monotonic()
         for kill in range(KILLS):
-            step = _step(out)
+            step = step_of(out)
             if kill % 4 == 3:  # while it starts: in its imports, its model, its checkpoint
                 running.until(lambda: bool(_workers(running) - killed))
                 threading.Event().wait(chance.uniform(0, 5))
             else:  # in a step, while a checkpoint is written or copied, in the validation
-                running.until(lambda step=step: _step(out) > step)
+                running.until(lambda step=step: step_of(out) > step)
                 restarts_s += [time.monotonic() - killed_at] if killed else []
                 aim = step + 10 * chance.randint(1, 3)
-                running.until(lambda aim=aim: _step(out) >= aim)
+                running.until(lambda aim=aim: step_of(out) >= aim)
                 threading.Event().wait(chance.uniform(0, 0.2))
             (worker,) = _workers(running) - killed
             os.kill(worker, signal.SIGKILL)
@@ -75,7 +64,7 @@ def test_twenty_kills_of_the_worker_cost_restarts_and_not_a_bit(first_run: First
     restart_s = statistics.median(restarts_s)
     print(f"{KILLS} kills in {wall_s:.0f} s; from a kill to the next checkpoint {restart_s:.1f} s (median)")
     assert ended.status == 0, ended
-    assert _weights(out) == first_run.weights
+    assert weights_of(out) == first_run.weights
     assert ended.out.count(" more may fail") + ended.out.count("giving up") == KILLS
 
 
@@ -142,7 +131,7 @@ def test_second_job_with_the_same_out_is_refused_and_a_torn_snapshot_does_no_har
             refused = on_cluster.trains("--out", "one out", *flags).calmly(2)
             assert f"{out}: another job is writing there" in refused.err
         snapshot = out / "training" / "attempt-0001" / "checkpoint_manager_snapshot.json"
-        running.until(lambda: _step(out) > 0 and snapshot.exists())
+        running.until(lambda: step_of(out) > 0 and snapshot.exists())
         running.signal(signal.SIGKILL)
         running.ended()
     finally:
@@ -150,7 +139,7 @@ def test_second_job_with_the_same_out_is_refused_and_a_torn_snapshot_does_no_har
     snapshot.write_bytes(snapshot.read_bytes()[:-20])
     ended = on_cluster.trains("--out", "one out", "--resume", *SPARSELY).calmly(0)
     assert "continuing from step-" in ended.out
-    assert _weights(out) == first_run.weights
+    assert weights_of(out) == first_run.weights
 
 
 # In a mount namespace of its own, like test_full_disk's.
@@ -189,7 +178,7 @@ def test_run_goes_on_when_read_only_storage_can_be_written_again(first_run: Firs
     assert "Read-only file system" in first.err
     assert "continuing from step-" in second.out
     assert second.out.endswith("second: 0\n")
-    assert _weights(kept) == first_run.weights
+    assert weights_of(kept) == first_run.weights
 
 
 class _Moody:
@@ -260,7 +249,7 @@ def test_rank_that_hangs_is_named_and_replaced(user: User) -> None:
     out = user.home / "out"
     running = user.starts("--out", "out", *(part for setting in settings for part in ("--set", setting)))
     try:
-        running.until(lambda: _step(out) > 0)
+        running.until(lambda: step_of(out) > 0)
         stopped = max(_workers(running))
         os.kill(stopped, signal.SIGSTOP)
         stopped_at = time.monotonic()
@@ -274,84 +263,3 @@ def test_rank_that_hangs_is_named_and_replaced(user: User) -> None:
     assert re.search(r"a worker failed \(.*rank [01]: no sign of life for scale.hang_timeout_s", ended.out), ended.out
     # Ray gives a worker 30 s to leave its process group and 5 s to end, and then kills it.
     assert gone_s < hang_timeout_s + 60
-
-
-class _Nodes:
-    """A Ray cluster whose head holds no work, and nodes of one CPU that come and go."""
-
-    def __init__(self, scratch: Path, shell: dict[str, str]) -> None:
-        self._scratch = scratch
-        self.shell = shell | {
-            # A dead node is found out within seconds.
-            "RAY_health_check_period_ms": "500",
-            "RAY_health_check_failure_threshold": "3",
-            # Small objects too lie on the node that made them, not with the driver, and are lost with it.
-            "RAY_max_direct_call_object_size": "0",
-        }
-        port = free_port()
-        self.address = f"127.0.0.1:{port}"
-        self._head = self._start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-        self.alive: list[Running] = []
-
-    def _start(self, *arguments: str) -> Running:
-        command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments),
-            *(f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=0", "--max-worker-port=0"),
-            *("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"),
-        ]
-        return Running(command, cwd=self._scratch, env=self.shell, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def add(self) -> Running:
-        """One more node, once it takes work."""
-        node = self._start(f"--address={self.address}", "--num-cpus=1")
-        self.alive.append(node)
-        node.until(lambda: "raylet" in node.relatives().values())
-        return node
-
-    def one_that_runs(self, *names: str) -> Running | None:
-        """A node on which a process of such a name runs."""
-        found = (n for n in self.alive if any(name.startswith(names) for name in n.relatives().values()))
-        return next(found, None)
-
-    def dies(self, node: Running) -> None:
-        """Kills a node with everything on it."""
-        self.alive.remove(node)
-        node.kill()
-
-    def end(self) -> None:
-        for node in (*self.alive, self._head):
-            node.kill()
-
-
-@pytest.fixture
-def nodes(scratch: Path, shell: dict[str, str]) -> Iterator[_Nodes]:
-    nodes = _Nodes(scratch, shell)
-    try:
-        nodes.add()
-        nodes.add()
-        yield nodes
-    finally:
-        nodes.end()
-
-
-def test_nodes_that_die_while_reading_and_while_training_take_no_row_along(first_run: FirstRun, nodes: _Nodes) -> None:
-    out = first_run.user.home / "nodes"
-    user = User(first_run.user.home, nodes.shell | {"RAY_ADDRESS": nodes.address})
-    running = user.starts("--out", "nodes", "--set", "data.shard_bytes=2000", *SPARSELY)
-    try:
-        running.until(lambda: nodes.one_that_runs("ray::ReadRange", "ray::MapBatches") is not None)
-        reading = nodes.one_that_runs("ray::ReadRange", "ray::MapBatches")
-        assert reading
-        nodes.dies(reading)
-        nodes.add()
-        running.until(lambda: _step(out) > 0)
-        training = nodes.one_that_runs("ray::RayTrainWo")
-        assert training
-        nodes.dies(training)
-        ended = running.ended()
-    finally:
-        running.kill()
-    assert ended.status == 0, ended
-    assert "a worker failed" in ended.out
-    assert json.loads((out / "rows.json").read_text()) == json.loads((first_run.out / "rows.json").read_text())
-    assert _weights(out) == first_run.weights

@@ -7,7 +7,8 @@ import pytest
 
 from textcls.data import checks
 from textcls.errors import DataError
-from textcls.recipe import DataSpec, parse_recipe
+from textcls.recipe import DataSpec
+from textcls.recipe_file import parse_recipe
 
 GOOD: dict[str, Any] = {
     "read": 1000,

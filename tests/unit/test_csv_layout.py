@@ -13,7 +13,8 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import read_layout
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
-from textcls.recipe import DataSpec, parse_recipe
+from textcls.recipe import DataSpec
+from textcls.recipe_file import parse_recipe
 
 
 @pytest.fixture(scope="module")

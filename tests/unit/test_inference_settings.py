@@ -8,7 +8,8 @@ from textcls.bundle import Bundle, Manifest
 from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
 from textcls.inference.settings import evaluate_settings, predict_settings, with_small_shards
-from textcls.recipe import DataSpec, TextSpec, parse_recipe
+from textcls.recipe import DataSpec, TextSpec
+from textcls.recipe_file import parse_recipe
 
 RECIPE = """
 data:

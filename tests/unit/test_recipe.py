@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from textcls.errors import RecipeError
-from textcls.recipe import DataSpec, Recipe, describe_keys, keys_of, parse_recipe
+from textcls.recipe import DataSpec, Recipe
+from textcls.recipe_file import describe_keys, keys_of, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 KEYS = [key for key, _, _ in describe_keys()]
@@ -67,6 +69,7 @@ OTHER = {
     "scale.max_failures": "0",
     "scale.hang_timeout_s": "60.0",
     "scale.start_timeout_s": "60.0",
+    "scale.resize_after_s": "5.0",
     "serve.max_batch_tokens": "8192",
     "serve.max_queued_texts": "1024",
     "serve.max_wait_s": "2",
@@ -388,3 +391,23 @@ def test_a_uri_with_a_password_is_refused_and_not_shown(key: str) -> None:
         parse_recipe("", [f"{key}=s3://user:hidden@bucket/x"])
     assert key in str(told.value)
     assert "hidden" not in str(told.value)
+
+
+def test_workers_may_be_a_range() -> None:
+    scale = parse_recipe("data: {csv: a.csv}", ["scale.workers=[2, 8]"]).scale
+    assert (scale.workers, scale.most_workers) == ((2, 8), 8)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[0, 2]", "begins with 1 or more"),
+        ("[2, 2]", "ends with more than that"),
+        ("[3, 2]", "ends with more than that"),
+        ("[1, 33]", "more than train.rows_per_step 32"),
+        ("[2]", "scale.workers"),
+    ],
+)
+def test_a_range_of_workers_that_is_none_is_refused(value: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        parse_recipe("data: {csv: a.csv}", [f"scale.workers={value}"])

@@ -12,7 +12,8 @@ from pydantic import model_validator
 from textcls.bundle import Bundle
 from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
-from textcls.recipe import DataSpec, ScaleSpec, Spec, resolve
+from textcls.recipe import DataSpec, ScaleSpec, Spec
+from textcls.recipe_file import resolve
 
 # Shards are units of work and of resuming: many enough to share out, large enough that a part is worth a file. Chosen
 # by the input alone, so that the parts are the same whatever works on them.

@@ -70,10 +70,13 @@ def plan_workers(scale: ScaleSpec, *, items: int) -> Workers:
     else:
         cpus = max(node_cpus)
     room = gpus if use_gpu else sum(n // cpus for n in node_cpus)
-    if scale.workers != "auto" and scale.workers > room and scale.cpus_per_worker == "auto" and not use_gpu:
-        cpus = max(1, sum(node_cpus) // scale.workers)
+    asked = scale.most_workers
+    if asked and asked > room and scale.cpus_per_worker == "auto" and not use_gpu:
+        cpus = max(1, sum(node_cpus) // asked)
         room = sum(n // cpus for n in node_cpus)
-    count = room if scale.workers == "auto" else scale.workers
+    count = room if asked is None else asked
+    if isinstance(scale.workers, tuple):
+        count = max(scale.workers[0], min(count, room))
     if count > room or count == 0:
         raise RecipeError(
             f"{max(count, 1)} workers with {'a GPU' if use_gpu else f'{cpus} CPUs'} each: the cluster has "

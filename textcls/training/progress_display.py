@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import ray
+
 from textcls.training.events import Event
 
 _POLL_S = 0.5
@@ -103,12 +105,15 @@ class Board:
         self._lines: list[str] = []
         self._events: list[Event] = []
         self._gave_up: dict[int, float] = {}
+        self._nodes: dict[int, str] = {}
+        self._make_way = False
 
-    def post(self, standing: Progress | None, line: str = "") -> None:
-        """Notes a new standing, a line to show, or both."""
+    def post(self, standing: Progress | None, line: str = "") -> bool:
+        """Notes a new standing, a line to show, or both; whether the workers should make way."""
         self._standing = standing or self._standing
         if line:
             self._lines.append(line)
+        return self._make_way
 
     def take(self) -> tuple[Progress | None, list[str]]:
         """The latest standing, and the lines since the last call."""
@@ -124,6 +129,19 @@ class Board:
         events, self._events = self._events, []
         return events
 
+    def arrive(self, rank: int, world_size: int, node_id: str) -> None:
+        """Notes the node of a worker that starts. Those before it, and what they were asked, no longer count."""
+        self._nodes = {r: n for r, n in self._nodes.items() if r < world_size} | {rank: node_id}
+        self._make_way = False
+
+    def places(self) -> set[str]:
+        """Ids of the workers' nodes."""
+        return set(self._nodes.values())
+
+    def ask_to_make_way(self) -> None:
+        """Lets the workers know that they should end with a checkpoint."""
+        self._make_way = True
+
     def give_up(self, rank: int) -> set[int]:
         """Notes that a rank has waited for its peers in vain; those that have done so in the last seconds."""
         self._gave_up[rank] = now = time.monotonic()
@@ -131,7 +149,7 @@ class Board:
 
 
 class Pace:
-    """Rank 0's side: posts its standing twice a second at most.
+    """Rank 0's side: posts its standing twice a second at most, and learns by the way that workers should make way.
 
     Args:
         board: handle of the board, None on other ranks.
@@ -143,6 +161,8 @@ class Pace:
         self._board, self._first, self._total = board, step, total_steps
         self._started, self._posted, self._tokens = time.monotonic(), 0.0, 0
         self._loss: float | None = None
+        self._answer: Any = None
+        self.make_way = False
 
     def step(self, step: int, tokens: int, loss: float | None) -> None:
         """One more step is done; `loss` is given now and then."""
@@ -154,7 +174,10 @@ class Pace:
         self._posted = now
         spent = max(now - self._started, 1e-6)
         left = spent / max(step - self._first, 1) * (self._total - step)
-        self._board.post.remote(Standing(step, self._total, self._loss, self._tokens / spent, left))
+        answer = self._board.post.remote(Standing(step, self._total, self._loss, self._tokens / spent, left))
+        self._answer = self._answer or answer
+        if ray.wait([self._answer], timeout=0)[0]:  # one that is still on its way is kept until it is here
+            self.make_way, self._answer = ray.get(self._answer), None
 
     def line(self, text: str) -> None:
         """A line worth keeping, such as an epoch's validation."""

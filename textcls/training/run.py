@@ -27,8 +27,9 @@ from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.events import Journal, journal_of, mlflow_asked
 from textcls.training.run_dir import RunDir
 from textcls.training.run_lock import alone_in
-from textcls.training.trainer import fit, plan_workers, publish_bundle
+from textcls.training.trainer import fit, publish_bundle
 from textcls.training.worker import TrainOutcome
+from textcls.training.workers import plan_workers
 
 Say = Callable[[str], None]
 

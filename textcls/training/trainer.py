@@ -1,14 +1,15 @@
-"""Workers for a `WorkerTask`: how many, on what, restarted when they die; then the best checkpoint as a bundle.
+"""Workers for a `WorkerTask`, restarted when they die or make way; then the best checkpoint as a bundle.
 
-In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published bundle. Not here: the loop (worker.py).
+In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published bundle. Not here: how many workers
+(workers.py), the loop (worker.py).
 """
 
 import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.numpy import load_file, save_file
@@ -23,79 +25,18 @@ from safetensors.numpy import load_file, save_file
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
-from textcls.errors import InputError, RecipeError, TextclsError, TrainingError, own_error
-from textcls.recipe import Recipe, ScaleSpec
+from textcls.errors import InputError, TextclsError, TrainingError, own_error
+from textcls.recipe import Recipe
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
 from textcls.training.events import Event, Journal
-from textcls.training.progress_display import Board, shown
+from textcls.training.progress_display import Board, Progress, shown
 from textcls.training.run_dir import RunDir
-from textcls.training.worker import TrainOutcome, WorkerTask, train_worker
+from textcls.training.worker import BlocksLost, MadeWay, TrainOutcome, WorkerTask, train_worker
+from textcls.training.workers import Lookout, Workers, gathered
 
-
-@dataclass(frozen=True)
-class Workers:
-    """How a run is spread out.
-
-    Attributes:
-        count: training processes.
-        use_gpu: one GPU each.
-        cpus: CPUs, and threads, of each.
-    """
-
-    count: int
-    use_gpu: bool
-    cpus: int
-
-    def __str__(self) -> str:
-        each = "a GPU" if self.use_gpu else f"{self.cpus} CPU" + ("s" if self.cpus != 1 else "")
-        return f"{self.count:,} worker" + (f"s with {each} each" if self.count > 1 else f" with {each}")
-
-
-def plan_workers(scale: ScaleSpec) -> Workers:
-    """Settles every `auto` by what the cluster has now.
-
-    On CPUs one process with all threads of a node: several would exchange every gradient through memory
-    (jobs/bench/workers.py compares the two on a machine).
-
-    Raises:
-        RecipeError: the cluster can never satisfy the request, not even with the nodes that its autoscaler may start.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    node_cpus = max(int(node.get("CPU", 0)) for node in nodes)
-    use_gpu = gpus > 0 if scale.use_gpu == "auto" else scale.use_gpu
-    count = scale.workers if scale.workers != "auto" else max(gpus, 1) if use_gpu else 1
-    if scale.cpus_per_worker != "auto":
-        cpus = scale.cpus_per_worker
-    elif use_gpu:
-        cpus = 1
-    else:
-        cpus = max(1, min(node_cpus, sum(int(node.get("CPU", 0)) for node in nodes) // count))
-    workers = Workers(count, use_gpu, cpus)
-    fitting = sum(_fitting(workers, node) for node in nodes)
-    if count > fitting and not _may_grow(workers):
-        exists = ", ".join(f"{int(node.get('CPU', 0))} CPUs and {int(node.get('GPU', 0))} GPUs" for node in nodes)
-        raise RecipeError(
-            f"the recipe asks for {workers}; the cluster's nodes have {exists}",
-            expected=f"at most {fitting} such workers",
-            todo="lower scale.workers or scale.cpus_per_worker, --set scale.use_gpu=false, or add nodes",
-        )
-    return workers
-
-
-def _fitting(workers: Workers, node: Mapping[str, float]) -> int:
-    """How many of the workers a node can hold."""
-    by_cpu = int(node.get("CPU", 0) // workers.cpus)
-    return min(by_cpu, int(node.get("GPU", 0))) if workers.use_gpu else by_cpu
-
-
-def _may_grow(workers: Workers) -> bool:
-    """Whether the cluster has an autoscaler that may start enough nodes."""
-    # What Ray Train itself asks; there is no public name for it.
-    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    asked = {"CPU": workers.cpus * workers.count} | ({"GPU": workers.count} if workers.use_gpu else {})
-    return all(number <= most.get(name, 0) for name, number in asked.items())
+# How long elastic workers that there was room for may take to be placed, before they are counted anew.
+_ELASTIC_START_S = 60.0
 
 
 def fit(
@@ -116,100 +57,161 @@ def fit(
         run: the claimed directory.
         workers: from `plan_workers`.
         say: shows one line to the user.
-        journal: takes the events of workers.
+        journal: takes the events.
 
     Raises:
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
-    # Where the driver is: a board that dies with another node would take the run with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    # Ray Train restarts workers that die in the loop. One that dies while it starts can end Ray Train's own controller,
-    # as can a disk or a network that fails it: then another attempt begins.
-    for left in reversed(range(recipe.scale.max_failures + 1)):
-        try:
-            with shown(partial(_taken, board, journal), say):
-                return _attempt(recipe, prepared, tokenizer, run, workers, board, left, say)
-        except ray.train.WorkerGroupError as error:
-            raise _told_plainly(error, recipe.scale.max_failures) from error
-        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
-            if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
-                raise _no_room(workers, recipe.scale.start_timeout_s) from error
-            own = own_error(getattr(error, "controller_failure", error))
-            if own or not left:
-                raise (own or _told_plainly(error, recipe.scale.max_failures)) from error
-            say(f"  training broke off ({_last_line(error)}); another attempt, {left} more may fail")
-    raise AssertionError("the last attempt returns or raises")
+    return _Fit(recipe, prepared, tokenizer, run, workers, say, journal).outcome()
 
 
-def _attempt(
-    recipe: Recipe,
-    prepared: PreparedData,
-    tokenizer: TokenizerFiles,
-    run: RunDir,
-    workers: Workers,
-    board: Any,
-    max_failures: int,
-    say: Callable[[str], None],
-) -> TrainOutcome:
-    """One run of Ray Train, in a directory of its own; arguments as of `fit`."""
-    run_id = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
-    attempt = run.next_attempt()
-    resume_uri = run.latest_checkpoint(run_id)
-    if resume_uri:
-        say(f"  continuing from {resume_uri.rpartition('/')[2]}")
-    task = WorkerTask(
-        recipe=recipe,
-        labels=prepared.labels,
-        tokenizer=tokenizer,
-        blocks=prepared.blocks,
-        class_counts=prepared.class_counts["train"],
-        run_id=run_id,
-        attempt_uri=attempt,
-        resume_uri=resume_uri,
-        threads=workers.cpus,
-        metrics_name=run.run_id,
-        board=board,
-    )
-    parent, _, name = attempt.rpartition("/")
-    # Ray Train hands these on to its controller and workers; it has no other way to be told.
-    os.environ |= {
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(recipe.scale.start_timeout_s),
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(recipe.scale.hang_timeout_s),
-        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(recipe.scale.hang_timeout_s),
-    }
-    trainer = _Trainer(
-        train_worker,
-        train_loop_config={"task": task},
-        torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(recipe.scale.hang_timeout_s)),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count,
-            use_gpu=workers.use_gpu,
-            resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=parent,
-            callbacks=[_TellsOfFailures(board, max_failures)],
-            failure_config=ray.train.FailureConfig(max_failures=max_failures, controller_failure_limit=0),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
+class _Fit:
+    """Attempts, until one comes to the end of the recipe; arguments as of `fit`.
+
+    Ray Train restarts as many workers as there were. An attempt ends and another begins where that is not enough: if
+    workers make way for others, if elastic ones fail, if Ray Train's own controller fails.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: PreparedData,
+        tokenizer: TokenizerFiles,
+        run: RunDir,
+        asked: Workers,
+        say: Callable[[str], None],
+        journal: Journal | None,
+    ) -> None:
+        self._recipe, self._prepared, self._tokenizer, self._run = recipe, prepared, tokenizer, run
+        self._asked, self._say, self._journal = asked, say, journal
+        self._elastic = asked.least is not None
+        self._failures_left = recipe.scale.max_failures
+        # Where the driver is: a board that dies with another node would take the run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._reason = ""
+
+    def outcome(self) -> TrainOutcome:
+        """Of the last attempt."""
+        while True:
+            workers = gathered(self._asked)
+            if self._elastic:
+                self._say(f"  training with {workers}")
+            lookout = Lookout(self._asked, workers, self._recipe.scale.resize_after_s)
+            try:
+                with shown(partial(self._news, lookout), self._say):
+                    outcome = self._attempt(workers)
+            except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+                if final := self._final(error, workers):
+                    raise final from error
+                self._failures_left -= 1
+                if not isinstance(error, ray.train.WorkerGroupError):
+                    told = f"{_last_line(error)}); another attempt, {self._failures_left} more may fail"
+                    self._say(f"  training broke off ({told}")
+                continue
+            if isinstance(outcome, TrainOutcome):
+                return outcome
+            if isinstance(outcome, BlocksLost):
+                self._remake_blocks()
+                continue
+            self._say(f"  {self._reason}: going on from step {outcome.step:,} with others")
+            if self._journal is not None:
+                self._journal.note("made_way", step=outcome.step, workers=workers.count, reason=self._reason)
+
+    def _remake_blocks(self) -> None:
+        """Has Ray make anew what died with a node, while no worker holds the CPUs."""
+        self._say("  tokens died with their node; reading and tokenizing those rows again")
+        until = time.monotonic() + self._recipe.scale.start_timeout_s
+        for block in (block for blocks in self._prepared.blocks.values() for block in blocks):
+            if not ray.wait([block], timeout=max(0.0, until - time.monotonic()))[0]:
+                raise TrainingError(
+                    f"tokens died with their node, and were not made again in {self._recipe.scale.start_timeout_s:g} s",
+                    todo="--resume when the cluster has CPUs to spare, or raise scale.start_timeout_s",
+                )
+
+    def _news(self, lookout: Lookout) -> tuple[Progress | None, list[str]]:
+        """What is to be shown. On the way events go to the journal, and workers learn that they should make way."""
+        standing, events, nodes = ray.get(
+            [self._board.take.remote(), self._board.noted.remote(), self._board.places.remote()]
+        )
+        if self._journal is not None:
+            self._journal.take(events)
+        if nodes and (reason := lookout.reason(nodes)):
+            self._reason = reason
+            self._board.ask_to_make_way.remote()
+        return standing  # type: ignore[no-any-return]
+
+    def _attempt(self, workers: Workers) -> TrainOutcome | MadeWay | BlocksLost:
+        """One run of Ray Train, in a directory of its own."""
+        recipe, prepared, run = self._recipe, self._prepared, self._run
+        run_id = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
+        attempt = run.next_attempt()
+        resume_uri = run.latest_checkpoint(run_id)
+        if resume_uri:
+            self._say(f"  continuing from {resume_uri.rpartition('/')[2]}")
+        task = WorkerTask(
+            recipe=recipe,
+            labels=prepared.labels,
+            tokenizer=self._tokenizer,
+            blocks=prepared.blocks,
+            class_counts=prepared.class_counts["train"],
+            run_id=run_id,
+            attempt_uri=attempt,
+            resume_uri=resume_uri,
+            threads=workers.cpus,
+            metrics_name=run.run_id,
+            board=self._board,
+        )
+        scale = recipe.scale
+        # Elastic workers are gathered where there is room; if it has gone meanwhile, fewer are sooner than later.
+        shorter = self._elastic and workers.count > (self._asked.least or 0)
+        start_timeout_s = min(scale.start_timeout_s, _ELASTIC_START_S) if shorter else scale.start_timeout_s
+        # Ray Train hands these on to its controller and workers; it has no other way to be told.
+        os.environ |= {
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(start_timeout_s),
+            "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(scale.hang_timeout_s),
+            "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(scale.hang_timeout_s),
+        }
+        parent, _, name = attempt.rpartition("/")
+        trainer = _Trainer(
+            train_worker,
+            train_loop_config={"task": task},
+            torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(scale.hang_timeout_s)),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=workers.bundle
             ),
-        ),
-    )
-    outcome: TrainOutcome | InputError = trainer.fit().return_value
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=parent,
+                callbacks=[_TellsOfFailures(self._board, self._failures_left)],
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0 if self._elastic else self._failures_left,
+                    max_preemption_failures=0 if self._elastic else -1,
+                    controller_failure_limit=0,
+                ),
+                checkpoint_config=ray.train.CheckpointConfig(
+                    num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
+                ),
+            ),
+        )
+        outcome: TrainOutcome | MadeWay | BlocksLost | InputError = trainer.fit().return_value
+        if isinstance(outcome, InputError):
+            raise outcome
+        return outcome
 
-
-def _taken(board: Any, journal: Journal | None) -> Any:
-    """What is to be shown; events go to the journal."""
-    held, events = ray.get([board.take.remote(), board.noted.remote()])
-    if journal is not None:
-        journal.take(events)
-    return held
+    def _final(self, error: Exception, workers: Workers) -> TextclsError | None:
+        """What to tell the user if the failure of an attempt is the run's, too."""
+        cause = getattr(error, "controller_failure", error)
+        if isinstance(cause, WorkerGroupStartupTimeoutError) and (
+            not self._failures_left or self._asked.least in (None, workers.count)
+        ):
+            return _no_room(workers, self._recipe.scale.start_timeout_s)
+        # Ray Train has tried often enough.
+        tried = isinstance(error, ray.train.WorkerGroupError) and not self._elastic
+        if own := None if tried else own_error(cause):
+            return own
+        return None if self._failures_left and not tried else _told_plainly(error, self._recipe.scale.max_failures)
 
 
 def _no_room(workers: Workers, waited_s: float) -> TrainingError:
@@ -222,14 +224,20 @@ def _no_room(workers: Workers, waited_s: float) -> TrainingError:
 
 
 class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
-    """Leaves Ctrl-C to Python.
-
-    Ray Train's own handler takes up to ten seconds, exits without a word, and when training is over it stays and
-    swallows the first two Ctrl-C.
-    """
+    """Ray Train's, which ends at once."""
 
     def _register_sigint_handler(self, controller: object) -> None:
-        pass
+        """Leaves Ctrl-C to Python.
+
+        Ray Train's own handler takes up to ten seconds, exits without a word, and when training is over it stays and
+        swallows the first two Ctrl-C.
+        """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """One of them asks the dashboard how the controller is, and is waited for; where there is none, for 10 s."""
+        callbacks = super()._create_default_callbacks()
+        quicker = PlacementGroupCleanerCallback(get_actor_timeout_s=1)
+        return [quicker if isinstance(one, PlacementGroupCleanerCallback) else one for one in callbacks]
 
 
 class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]

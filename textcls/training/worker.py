@@ -57,6 +57,10 @@ from textcls.training.step import Stepper
 _CURVE_POINTS = 200
 # The score of a checkpoint that is not the best so far: below any metric, so that it is never kept as the best.
 _UNSCORED = -1e30
+# Token tables come from other nodes, 128 MB at most each; if none comes for so long, they are not on the way.
+_BLOCKS_COME_S = 20.0
+# How often ranks agree on whether to make way; each time costs one all-reduce of two numbers.
+_LOOK_EVERY_S = 2.0
 # Ranks that wait for the same peer give up within this time of each other.
 _GIVE_UP_TOGETHER_S = 3.0
 
@@ -120,11 +124,26 @@ class TrainOutcome:
     first_step_at: float | None
 
 
-def train_worker(config: dict[str, Any]) -> TrainOutcome | InputError:
+@dataclass(frozen=True)
+class MadeWay:
+    """What rank 0 returns if the workers were asked to make way.
+
+    Attributes:
+        step: of the checkpoint that was kept for those that go on.
+    """
+
+    step: int
+
+
+class BlocksLost(Exception):
+    """Token tables died with their node, and have to be made again before anything else. Holds their number."""
+
+
+def train_worker(config: dict[str, Any]) -> TrainOutcome | MadeWay | BlocksLost | InputError:
     """Runs the loop on this rank; what Ray Train calls. Returns an error that another try would meet again."""
     try:
         worker = _Worker(config["task"])
-    except InputError as error:
+    except (InputError, BlocksLost) as error:
         return error
     try:
         return worker.run()
@@ -137,7 +156,7 @@ def _on_all_ranks(build: Callable[[], Any], world_size: int) -> Any:
     built = error = None
     try:
         built = build()
-    except InputError as found:
+    except (InputError, BlocksLost) as found:
         error = found
     errors = [error] * world_size
     if world_size > 1:
@@ -154,9 +173,11 @@ class _Worker:
         self.task, self.spec = task, task.recipe.train
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        ray.get(task.board.arrive.remote(self.rank, self.world_size, ray.get_runtime_context().get_node_id()))
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(task.threads)  # Ray leaves one thread a process where OMP_NUM_THREADS is not set
         self.bf16 = uses_bf16(self.spec.precision, self.device)
+        _on_all_ranks(self._await_blocks, self.world_size)
         self.data = {name: TokenRows(ray.get(blocks)) for name, blocks in task.blocks.items()}
 
         self.head = ""
@@ -189,9 +210,22 @@ class _Worker:
         self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.first_step_at: float | None = None
         self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
+        self.look_at_step, self.looked = self.progress.step + 1, (self.progress.step, time.perf_counter())
         self.meter = StepMeter(task.metrics_name, self.rank, *self._spent())
         if self.progress.step:
             self.pace.note("resumed", step=self.progress.step, epoch=self.progress.epoch)
+
+    def _await_blocks(self) -> None:
+        """Waits for the token tables, for as long as they come.
+
+        Raises:
+            BlocksLost: they do not. Those that died with a node are made again on CPUs, and the workers may hold all.
+        """
+        waiting = [block for blocks in self.task.blocks.values() for block in blocks]
+        while waiting:
+            come, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_BLOCKS_COME_S)
+            if not come:
+                raise BlocksLost(len(waiting))
 
     def _build(self) -> Any:
         """The bare module. One that could not be calibrated is refused now, not after hours."""
@@ -226,15 +260,20 @@ class _Worker:
         told = f"rank{'s' if len(hung) > 1 else ''} {', '.join(map(str, hung))}" if hung else "a rank"
         return TrainingError(f"{told} did not answer for {self.task.recipe.scale.hang_timeout_s:g} s")
 
-    def run(self) -> TrainOutcome:
+    def run(self) -> TrainOutcome | MadeWay:
         progress = self.progress
         while progress.epoch < self.spec.epochs and not progress.stopped_early:
             last = (progress.epoch + 1) * self.steps_per_epoch
             for batch in self._remaining_batches():
                 self._step(batch)
-                every = self.spec.checkpoint_every_steps
-                if every and progress.step % every == 0 and progress.step != last:
+                if progress.step == last:
+                    continue  # the epoch's end keeps one
+                every, make_way = self.spec.checkpoint_every_steps, self._should_make_way()
+                if make_way or (every and progress.step % every == 0):
                     self._keep_checkpoint(_UNSCORED)
+                if make_way:
+                    ray.train.get_all_reported_checkpoints()  # waits until every upload has ended
+                    return MadeWay(progress.step)
             self._end_epoch()
         self._take_best_weights()
         calibration = self._calibrate()
@@ -273,6 +312,21 @@ class _Worker:
         if progress.step % self.curve_every == 0 or progress.step == self.total_steps:
             loss_now = self._extend_curve()
         self.pace.step(progress.step, int(self.data["train"].lengths[batch].sum()), loss_now)
+
+    def _should_make_way(self) -> bool:
+        """Whether the driver wants others to go on from here. Ranks agree on it about every two seconds."""
+        step, (looked_at, at) = self.progress.step, self.looked
+        if step < self.look_at_step:
+            return False
+        now = time.perf_counter()
+        news = torch.tensor([float(self.pace.make_way), now - at], dtype=torch.float64, device=self.device)
+        if self.world_size > 1:
+            torch.distributed.all_reduce(news)
+        asked, seconds = map(float, news.tolist())
+        # The same number on every rank: all know the same sum.
+        steps_per_s = (step - looked_at) * self.world_size / seconds
+        self.look_at_step, self.looked = step + max(1, round(_LOOK_EVERY_S * steps_per_s)), (step, now)
+        return asked > 0
 
     def _merge_totals(self) -> None:
         """Adds every rank's open totals to the progress."""

@@ -1,0 +1,113 @@
+"""A recipe as people write it: YAML, and `--set section.key=value`.
+
+In: text. Out: a checked `Recipe`, or a message that says where it is wrong and what is nearest. Not here: what the
+settings mean (recipe.py).
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from textcls.errors import RecipeError
+from textcls.recipe import Recipe, Spec
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
+    """A checked recipe.
+
+    Args:
+        text: YAML, a mapping of sections.
+        overrides: `section.key=value` each, applied in order; a value is YAML and replaces what was there.
+        source: names the recipe in messages.
+
+    Raises:
+        RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
+    """
+    try:
+        content = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-13-01
+        raise RecipeError(f"{source} is not YAML: {error}", todo="check quotes, colons and indentation there") from None
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
+        )
+    return resolve(Recipe, content, overrides, source=source)
+
+
+def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[str], *, source: str) -> AnySpec:
+    """Checked settings of any kind; arguments and errors as in `parse_recipe`, which this is the second half of.
+
+    Args:
+        spec: the kind of settings.
+        content: section -> key -> value; gets the overrides.
+        overrides: `section.key=value` each.
+        source: names the settings in messages.
+    """
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return spec.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(
+            f"{source}: {_explain(error, spec)}", todo="python jobs/train.py --help-recipe lists every key"
+        ) from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
+    try:
+        # A lone sign such as | or ; is meant as it stands, whatever YAML makes of it.
+        parsed = yaml.safe_load(value) if len(value) > 1 or value.isalnum() else value
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {override!r}: the value is not YAML: {error}", todo="put it in quotes") from None
+    place = content
+    for depth, key in enumerate(keys[:-1], 1):
+        inside = place.get(key)
+        if inside is None:
+            inside = place[key] = {}
+        if not isinstance(inside, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
+        place = inside
+    place[keys[-1]] = parsed
+
+
+def _explain(error: ValidationError, spec: type[Spec]) -> str:
+    """All problems of some settings, one a line, each by its dotted key."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, list(keys_of(spec)), n=1, cutoff=0.5)
+            lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
+        else:
+            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+            lines.append(f"{where or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{found}")
+    return "\n  ".join(dict.fromkeys(lines))
+
+
+def keys_of(spec: type[Spec], prefix: str = "") -> Iterator[str]:
+    """Every dotted key a recipe can hold, in order, sections included."""
+    for name, field in spec.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+
+
+def describe_keys() -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default as YAML, documentation) of every recipe key, in order."""
+    for section, section_field in Recipe.model_fields.items():
+        spec = section_field.annotation
+        assert isinstance(spec, type)
+        assert issubclass(spec, Spec)
+        for name, field in spec.model_fields.items():
+            default = json.dumps(field.get_default(call_default_factory=True), default=list)
+            yield f"{section}.{name}", default, " ".join((field.description or "").split())
