@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls.bundle import load_bundle
-from textcls.errors import TextclsError
+from textcls.command_line import exit_status, job_parser, say
 from textcls.inference.settings import evaluate_settings
 
 
@@ -21,48 +21,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
     started = time.time()
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments, started)
-    except TextclsError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command starts again", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(arguments, started), interrupted=lambda: "; the same command starts again")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Measure a text classifier by labelled rows.")
+    parser = job_parser(
+        "Measure a text classifier by labelled rows.",
+        overrides="override a data or scale setting of the bundle's recipe",
+    )
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the report and the account")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override a data setting of the bundle's recipe, or a scale setting (YAML)",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     return parser
 
 
-def _run(arguments: argparse.Namespace, started: float) -> int:
+def _run(arguments: argparse.Namespace, started: float) -> None:
     bundle = load_bundle(arguments.bundle)
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
     from textcls.inference.evaluate import evaluate
     from textcls.report import print_report
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
     report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
     print_report(report, sys.stdout)
     say(f"report: {arguments.out}/report.json, report.png   account: {arguments.out}/rows.json, rejects.parquet")
     say(f"{time.time() - started:.1f} s in all")
-    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls import storage
 from textcls.bundle import load_bundle
-from textcls.errors import TextclsError
+from textcls.command_line import exit_status, job_parser, say
 from textcls.inference.settings import predict_settings
 
 
@@ -24,14 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
     started = time.time()
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments, started)
-    except TextclsError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(f"\ninterrupted{_way_on(arguments)}", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(arguments, started), interrupted=lambda: _way_on(arguments))
 
 
 def _way_on(arguments: argparse.Namespace) -> str:
@@ -41,32 +34,23 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Predict every row of CSV files.")
+    parser = job_parser(
+        "Predict every row of CSV files.",
+        overrides="override a data or scale setting of the bundle's recipe",
+    )
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the predictions")
     parser.add_argument("--format", default="parquet", choices=["parquet", "csv"], help="of the parts")
     parser.add_argument("--all-scores", action="store_true", help="also write each label's score")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override a data setting of the bundle's recipe, or a scale setting (YAML)",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     return parser
 
 
-def _run(arguments: argparse.Namespace, started: float) -> int:
+def _run(arguments: argparse.Namespace, started: float) -> None:
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
     from textcls.inference.predict import predict
-
-    def say(line: str) -> None:
-        print(line, flush=True)
 
     manifest = predict(
         bundle,
@@ -81,7 +65,6 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         say(line)
     say(f"predictions: {arguments.out}/parts   account: {arguments.out}/predictions.json")
     say(f"{time.time() - started:.1f} s in all")
-    return 0
 
 
 def _told(manifest: Mapping[str, Any]) -> Sequence[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 # `python jobs/serve.py` puts jobs/ on the path, not the checkout it lies in.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from textcls.errors import InputError, TextclsError
+from textcls.command_line import exit_status, job_parser, say
+from textcls.errors import InputError
 from textcls.recipe import ServeSpec
 from textcls.recipe_file import parse_recipe
 
@@ -20,51 +21,36 @@ from textcls.recipe_file import parse_recipe
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
     arguments = _parser().parse_args(argv)
-    try:
-        spec = _spec(arguments.overrides)
-        if bool(arguments.tls_cert) != bool(arguments.tls_key):
-            raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
-        # Ray takes seconds to import: only once the arguments are known to be good.
-        from textcls.serving.local_service import Tls, run_service
-
-        run_service(
-            arguments.bundle,
-            spec,
-            host=arguments.host,
-            port=arguments.port,
-            say=_say,
-            tls=Tls(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
-            verbose=arguments.verbose,
-        )
-        return 0
-    except TextclsError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(arguments), interrupted=lambda: "")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _run(arguments: argparse.Namespace) -> None:
+    spec = _spec(arguments.overrides)
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
+    # Ray takes seconds to import: only once the arguments are known to be good.
+    from textcls.serving.local_service import Tls, run_service
+
+    run_service(
+        arguments.bundle,
+        spec,
+        host=arguments.host,
+        port=arguments.port,
+        say=say,
+        tls=Tls(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
+        verbose=arguments.verbose,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Serve a bundle over HTTP on this machine.")
+    parser = job_parser(
+        "Serve a bundle over HTTP on this machine.", key="serve.KEY=VALUE", overrides="a setting of the service"
+    )
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
     parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="serve.KEY=VALUE",
-        help="a setting of the service (YAML)",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     return parser
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls import storage
-from textcls.errors import InputError, TextclsError
+from textcls.command_line import exit_status, job_parser, say
+from textcls.errors import InputError
 from textcls.recipe import Recipe
 from textcls.recipe_file import describe_keys, parse_recipe
 
@@ -22,15 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job; returns its exit status."""
     started = time.time()
     arguments = _parser().parse_args(argv)
-    try:
-        recipe = _read_recipe(arguments)
-        return _run(recipe, arguments, started)
-    except TextclsError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print(f"\ninterrupted{_way_on(arguments)}", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(arguments, started), interrupted=lambda: _way_on(arguments))
 
 
 def _way_on(arguments: argparse.Namespace) -> str:
@@ -40,21 +33,12 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train a text classifier from a labelled CSV.")
+    parser = job_parser("Train a text classifier from a labelled CSV.", overrides="override a setting of the recipe")
     parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML: what the run is asked to do")
     parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; in place of data.csv")
     parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the account")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override (YAML)",
-    )
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out, exactly")
     parser.add_argument("--dry-run", action="store_true", help="read and check the data, train nothing")
-    parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     parser.add_argument("--help-recipe", action=_HelpRecipe, nargs=0, help="list every recipe key and exit")
     return parser
 
@@ -86,24 +70,21 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _run(recipe: Recipe, arguments: argparse.Namespace, started: float) -> int:
+def _run(arguments: argparse.Namespace, started: float) -> None:
+    recipe = _read_recipe(arguments)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
     from textcls.report import print_report
     from textcls.training.run import dry_run, train
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
     if arguments.dry_run:
         dry_run(recipe, say=say, verbose=arguments.verbose)
-        return 0
+        return
     report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
     print_report(report, sys.stdout)
     first_step_at = report["speed"]["first_step_at"]
     first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
     say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
     say(f"{time.time() - started:.1f} s in all{first}")
-    return 0
 
 
 if __name__ == "__main__":

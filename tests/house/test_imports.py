@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = """
     textcls
     textcls.errors
-    textcls.recipe
+    textcls.command_line textcls.recipe
     textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report
     textcls.ray_session
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
