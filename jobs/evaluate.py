@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls.bundle import load_bundle
-from textcls.command_line import exit_status, job_parser, say
+from textcls.command_line import add_common_arguments, exit_status, say
 from textcls.inference.settings import evaluate_settings
 
 
@@ -25,14 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = job_parser(
-        "Measure a text classifier by labelled rows.",
-        overrides="override a data or scale setting of the bundle's recipe",
-    )
+    parser = argparse.ArgumentParser(description="Measure a text classifier by labelled rows.")
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the report and the account")
-    return parser
+    return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls import storage
 from textcls.bundle import load_bundle
-from textcls.command_line import exit_status, job_parser, say
+from textcls.command_line import add_common_arguments, exit_status, say
 from textcls.inference.settings import predict_settings
 
 
@@ -34,16 +34,13 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = job_parser(
-        "Predict every row of CSV files.",
-        overrides="override a data or scale setting of the bundle's recipe",
-    )
+    parser = argparse.ArgumentParser(description="Predict every row of CSV files.")
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the predictions")
     parser.add_argument("--format", default="parquet", choices=["parquet", "csv"], help="of the parts")
     parser.add_argument("--all-scores", action="store_true", help="also write each label's score")
-    return parser
+    return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:

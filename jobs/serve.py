@@ -12,7 +12,7 @@ from pathlib import Path
 # `python jobs/serve.py` puts jobs/ on the path, not the checkout it lies in.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from textcls.command_line import exit_status, job_parser, say
+from textcls.command_line import add_common_arguments, exit_status, say
 from textcls.errors import InputError
 from textcls.recipe import ServeSpec
 from textcls.recipe_file import parse_recipe
@@ -43,15 +43,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = job_parser(
-        "Serve a bundle over HTTP on this machine.", key="serve.KEY=VALUE", overrides="a setting of the service"
-    )
+    parser = argparse.ArgumentParser(description="Serve a bundle over HTTP on this machine.")
     parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
     parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
-    return parser
+    return add_common_arguments(parser, overrides="a setting of the service", key="serve.KEY=VALUE")
 
 
 def _spec(overrides: Sequence[str]) -> ServeSpec:

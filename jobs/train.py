@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls import storage
-from textcls.command_line import exit_status, job_parser, say
+from textcls.command_line import add_common_arguments, exit_status, say
 from textcls.errors import InputError
 from textcls.recipe import Recipe
 from textcls.recipe_file import describe_keys, parse_recipe
@@ -33,14 +33,14 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = job_parser("Train a text classifier from a labelled CSV.", overrides="override a setting of the recipe")
+    parser = argparse.ArgumentParser(description="Train a text classifier from a labelled CSV.")
     parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML: what the run is asked to do")
     parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; in place of data.csv")
     parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the account")
     parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out, exactly")
     parser.add_argument("--dry-run", action="store_true", help="read and check the data, train nothing")
     parser.add_argument("--help-recipe", action=_HelpRecipe, nargs=0, help="list every recipe key and exit")
-    return parser
+    return add_common_arguments(parser, overrides="override a setting of the recipe")
 
 
 class _HelpRecipe(argparse.Action):

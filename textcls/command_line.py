@@ -10,15 +10,16 @@ from collections.abc import Callable
 from textcls.errors import TextclsError
 
 
-def job_parser(description: str, *, key: str = "SECTION.KEY=VALUE", overrides: str) -> argparse.ArgumentParser:
-    """A parser with what every job takes.
+def add_common_arguments(
+    parser: argparse.ArgumentParser, *, overrides: str, key: str = "SECTION.KEY=VALUE"
+) -> argparse.ArgumentParser:
+    """Adds what every job takes.
 
     Args:
-        description: what the job does.
+        parser: has the job's own arguments.
+        overrides: what `--set` may override.
         key: the form of an override.
-        overrides: what overrides may do.
     """
-    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar=key, help=f"{overrides} (YAML)")
     parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     return parser
