@@ -185,7 +185,7 @@ def _scored(read: ReadData, bundle: Bundle, workers: Workers, say: Say) -> _Foun
     def on_rows(rows: int) -> None:
         nonlocal done
         done += rows
-        board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6)))
+        board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
 
     with shown(board.take, say, verb="scoring"):
         by_block = dict(run_on_workers(work, read.blocks, workers, bundle.uri, on_rows=on_rows))

@@ -180,6 +180,8 @@ def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None) -> N
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Which would keep back a thousand lines of the log, and lose them when a replica ends.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # How long a replica that ends stays reachable. HAProxy, on this machine, has turned away from it at once.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.

@@ -76,20 +76,23 @@ class RowStanding:
 
     Attributes:
         done: rows done, those of an earlier start included.
-        total: about how many rows there are; None while that cannot be told.
+        total: how many rows there are; None while that cannot be told.
         rows_per_s: since this start.
+        exact: whether the total was counted, not estimated.
     """
 
     done: int
     total: int | None
     rows_per_s: float
+    exact: bool = False
 
     def __str__(self) -> str:
         rate = f"{self.rows_per_s:,.0f} rows/s" if self.rows_per_s >= 100 else f"{self.rows_per_s:.1f} rows/s"
         if self.total is None or self.rows_per_s <= 0:
             return f"{self.done:,} rows · {rate}"
         left = minutes(max(0, self.total - self.done) / self.rows_per_s)
-        return f"{self.done:,} of about {max(self.total, self.done):,} rows · {rate} · {left} left"
+        about = "" if self.exact else "about "
+        return f"{self.done:,} of {about}{max(self.total, self.done):,} rows · {rate} · {left} left"
 
 
 def minutes(seconds: float) -> str:
