@@ -9,10 +9,13 @@ loss is divided by the rows of the *global* batch, and the mean over ranks times
 besides weights and moments.
 """
 
+import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,6 +211,10 @@ class _Worker:
         self.curve_every = max(1, self.total_steps // _CURVE_POINTS)
         # Loss, padded tokens and tokens of this rank since the last merge; kept on the device, so that no step waits.
         self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.staged = _staged_by(task)
+        if self.rank == 0:
+            for left in Path(tempfile.gettempdir()).glob(f"{self.staged}*"):  # by workers of this run that were killed
+                shutil.rmtree(left, ignore_errors=True)
         self.first_step_at: float | None = None
         self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
         self.look_at_step, self.looked = self.progress.step + 1, (self.progress.step, time.perf_counter())
@@ -380,7 +387,7 @@ class _Worker:
         self._merge_totals()
         kept = None
         if self.rank == 0:
-            directory = tempfile.mkdtemp(prefix="textcls-checkpoint-")
+            directory = tempfile.mkdtemp(prefix=self.staged)
             checkpoint.write_checkpoint(directory, self.model, self.optimizer, self.progress, run_id=self.task.run_id)
             kept = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(
@@ -463,6 +470,12 @@ class _Worker:
             threshold=threshold,
             min_precision=spec.min_precision,
         )
+
+
+def _staged_by(task: WorkerTask) -> str:
+    """How the names of a run's checkpoints begin among the temporary files, before they are copied to its directory."""
+    run = task.attempt_uri.rpartition("/")[0]
+    return f"textcls-checkpoint-{hashlib.sha256(run.encode()).hexdigest()[:12]}-"
 
 
 def _directory_of(step: int) -> str:
