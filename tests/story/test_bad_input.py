@@ -56,7 +56,7 @@ def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str],
         (
             as_csv(reviews(60)),
             ["--set", "scale.workers=9", "--set", "train.rows_per_step=16"],
-            ["9 workers", "the cluster has 2"],
+            ["9 workers", "the cluster's nodes have 2"],
         ),
     ],
     ids=["misspelt column", "header only", "only rejects", "one label", "too many workers"],
