@@ -33,7 +33,7 @@ ORDER = """
     textcls.training.baseline textcls.training.events textcls.training.run_lock
     textcls.training.progress_display
     textcls.training.model textcls.training.run_dir textcls.training.workers
-    textcls.training.step
+    textcls.training.step textcls.training.scoring
     textcls.training.worker
     textcls.training.trainer
     textcls.training.run
@@ -64,7 +64,8 @@ IMPORTERS = {
         textcls.serving.app textcls.serving.local_service
     """,
     "torch": """
-        textcls.training.collate textcls.training.model textcls.training.step textcls.training.cpu_speed
+        textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring
+        textcls.training.cpu_speed
         textcls.training.checkpoint textcls.training.worker textcls.inference.classifier
     """,
     "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed textcls.inference.classifier",

@@ -88,7 +88,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert lines <= MOST_LINES
 
 
-@pytest.mark.parametrize("path", ROOMS, ids=relative)
+@pytest.mark.parametrize("path", [path for path in ROOMS if path.stem != "command_line"], ids=relative)
 def test_the_library_never_prints(path: Path) -> None:
     # What the user is told goes through `say` or a file that was handed in.
     printed = [

@@ -29,6 +29,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.training.model",
     "textcls.training.progress_display",
     "textcls.training.run",
+    "textcls.training.scoring",
     "textcls.training.step",
     "textcls.training.trainer",
     "textcls.training.worker",

@@ -27,14 +27,6 @@ import torch.distributed
 
 from textcls import storage
 from textcls.bundle import Calibration
-from textcls.calibration import (
-    CONFIDENCE_STEPS,
-    best_temperature,
-    confidence_counts,
-    lowest_threshold,
-    softmax,
-    temperature_losses,
-)
 from textcls.errors import InputError, TrainingError
 from textcls.metrics import Counts, summarise
 from textcls.pretrained import local_directory
@@ -48,12 +40,11 @@ from textcls.training.model import (
     build_model,
     build_optimizer,
     class_weights,
-    divide_logits,
     head_of,
-    logits_of,
     uses_bf16,
 )
 from textcls.training.progress_display import Pace
+from textcls.training.scoring import Scoring
 from textcls.training.step import Stepper
 
 # Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
@@ -66,9 +57,6 @@ _BLOCKS_COME_S = 20.0
 _LOOK_EVERY_S = 2.0
 # Ranks that wait for the same peer give up within this time of each other.
 _GIVE_UP_TOGETHER_S = 3.0
-
-# (float [B, C] logits, int64 [B] label ids) -> an array that adds up over rows.
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -208,6 +196,16 @@ class _Worker:
             rank=self.rank,
             world_size=self.world_size,
         )
+        self.scoring = Scoring(
+            self.model,
+            self.data,
+            task.labels,
+            pad_id=task.tokenizer.pad_id,
+            max_tokens=self.spec.max_tokens_per_micro_batch,
+            bf16=self.bf16,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
         self.curve_every = max(1, self.total_steps // _CURVE_POINTS)
         # Loss, padded tokens and tokens of this rank since the last merge; kept on the device, so that no step waits.
         self.open_totals = torch.zeros(3, dtype=torch.float64, device=self.device)
@@ -283,10 +281,11 @@ class _Worker:
                     return MadeWay(progress.step)
             self._end_epoch()
         self._take_best_weights()
-        calibration = self._calibrate()
+        best = next(epoch for epoch in progress.history if epoch["step"] == progress.best_step)
+        calibration = self.scoring.calibrate(self.task.recipe.calibration, head=self.head, ece_before=best["ece"])
         return TrainOutcome(
             progress=progress,
-            test=self._score("test", calibration.threshold),
+            test=self.scoring.counts("test", calibration.threshold),
             calibration=calibration,
             head=self.head,
             bf16=self.bf16,
@@ -363,7 +362,7 @@ class _Worker:
         """Validates, keeps a checkpoint, decides whether to go on."""
         progress = self.progress
         progress.epoch += 1
-        result = summarise(self._score("val"), self.task.labels)
+        result = summarise(self.scoring.counts("val"), self.task.labels)
         val = {"macro_f1": result["macro_f1"], "accuracy": result["accuracy"]["value"], "loss": result["log_loss"]}
         score = -val["loss"] if self.spec.select_by == "loss" else val[self.spec.select_by]
         progress.history.append({"epoch": progress.epoch, "step": progress.step, **val, "ece": result["ece"]})
@@ -413,63 +412,12 @@ class _Worker:
             storage.join(ray_storage.experiment_fs_path, name), filesystem=ray_storage.storage_filesystem
         )
 
-    def _score(self, split: str, threshold: float = 0.0) -> Counts:
-        """Counts over all rows of a split."""
-
-        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-            return Counts.of(softmax(logits_BC), labels_B, threshold=threshold).to_vector()
-
-        return Counts.from_vector(self._sum_over(split, measure), len(self.task.labels))
-
-    def _sum_over(self, split: str, measure: Measure) -> np.ndarray:
-        """The sum of a measure over all rows of a split, each measured once by one rank."""
-        data, classes = self.data[split], len(self.task.labels)
-        total = measure(np.empty((0, classes)), np.empty(0, np.int64)).astype(np.float64)
-        batches = plan.micro_batches(np.arange(len(data)), data.lengths, self.spec.max_tokens_per_micro_batch)
-        # The bare module: ranks may hold different numbers of batches, and the wrapper would wait for its peers.
-        self.model.eval()
-        with torch.inference_mode():
-            for rows in batches[self.rank :: self.world_size]:
-                batch = data.batch(rows, self.task.tokenizer.pad_id).to(self.device)
-                logits_BC = logits_of(self.model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self.bf16)
-                total += measure(logits_BC.cpu().numpy(), data.labels[rows])
-        if self.world_size > 1:
-            merged = torch.from_numpy(total).to(self.device)
-            torch.distributed.all_reduce(merged)
-            total = merged.cpu().numpy()
-        return total
-
     def _take_best_weights(self) -> None:
         """The best checkpoint's weights, as they were kept."""
         ray.train.get_all_reported_checkpoints()  # waits until every upload has ended
         with checkpoint.local_copy(self.progress.best_uri) as directory:
             checkpoint.check_checkpoint(directory, run_id=self.task.run_id)
             checkpoint.read_weights(directory, self.model)
-
-    def _calibrate(self) -> Calibration:
-        """Fits temperature and threshold on the validation split; the model's logits are calibrated from here on."""
-        spec, labels = self.task.recipe.calibration, self.task.labels
-        best = next(epoch for epoch in self.progress.history if epoch["step"] == self.progress.best_step)
-        temperature = 1.0
-        if spec.temperature:
-            temperature = best_temperature(self._sum_over("val", temperature_losses))
-            divide_logits(self.model, self.head, temperature)
-
-        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-            counts = Counts.of(softmax(logits_BC), labels_B).to_vector()
-            return np.concatenate([confidence_counts(logits_BC, labels_B).ravel(), counts])
-
-        confidences, counts = np.split(self._sum_over("val", measure), [2 * CONFIDENCE_STEPS])
-        threshold = 0.0
-        if spec.min_precision is not None:
-            threshold = lowest_threshold(confidences.reshape(2, CONFIDENCE_STEPS), spec.min_precision)
-        return Calibration(
-            temperature=temperature,
-            ece_before=best["ece"],
-            ece_after=summarise(Counts.from_vector(counts, len(labels)), labels)["ece"],
-            threshold=threshold,
-            min_precision=spec.min_precision,
-        )
 
 
 def _staged_by(task: WorkerTask) -> str:
