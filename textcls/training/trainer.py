@@ -87,6 +87,7 @@ class _Fit:
         self._asked, self._say, self._journal = asked, say, journal
         self._elastic = asked.least is not None
         self._failures_left = recipe.scale.max_failures
+        self._remakes_left = recipe.scale.max_failures + 1
         # Where the driver is: a board that dies with another node would take the run with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -122,13 +123,19 @@ class _Fit:
     def _remake_blocks(self) -> None:
         """Has Ray make anew what died with a node, while no worker holds the CPUs."""
         self._say("  tokens died with their node; reading and tokenizing those rows again")
-        until = time.monotonic() + self._recipe.scale.start_timeout_s
-        for block in (block for blocks in self._prepared.blocks.values() for block in blocks):
-            if not ray.wait([block], timeout=max(0.0, until - time.monotonic()))[0]:
-                raise TrainingError(
-                    f"tokens died with their node, and were not made again in {self._recipe.scale.start_timeout_s:g} s",
-                    todo="--resume when the cluster has CPUs to spare, or raise scale.start_timeout_s",
-                )
+        timeout_s = self._recipe.scale.start_timeout_s
+        until = time.monotonic() + timeout_s
+        made = self._remakes_left > 0 and all(
+            ray.wait([block], timeout=max(0.0, until - time.monotonic()))[0]
+            for blocks in self._prepared.blocks.values()
+            for block in blocks
+        )
+        self._remakes_left -= 1
+        if not made:
+            raise TrainingError(
+                f"tokens died with their node, and could not be made again within {timeout_s:g} s",
+                todo="--resume when the cluster has CPUs to spare, or raise scale.start_timeout_s",
+            )
 
     def _news(self, lookout: Lookout) -> tuple[Progress | None, list[str]]:
         """What is to be shown. On the way events go to the journal, and workers learn that they should make way."""
