@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import write_reviews
@@ -239,9 +241,14 @@ def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tiny_bundle: Pat
 def test_workers_that_die_too_often_end_the_job(tiny_bundle: Path, tmp_path: Path) -> None:
     workers = Workers(1, False, 1, max_failures=1)
     work = _counting({5: tmp_path}, deaths=9)
-    with pytest.raises(ScoringError, match="died more than 1 times"):
+    with pytest.raises(ScoringError, match="died more than 1 times") as caught:
         list(run_on_workers(work, [4, 5], workers, str(tiny_bundle), on_rows=lambda rows: None))
     assert len(list(tmp_path.iterdir())) == 2
+    # They give their CPUs back while the error is still held.
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, caught
+        time.sleep(0.1)
 
 
 def test_an_error_of_ours_comes_out_of_a_worker_as_it_was(tiny_bundle: Path, tmp_path: Path) -> None:

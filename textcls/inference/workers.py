@@ -103,39 +103,48 @@ def run_on_workers(
         TextclsError: whatever the work raises.
     """
 
+    hired: list[Any] = []
+
     def start() -> Any:
-        return (
+        hired.append(
             ray.remote(_Worker)
             .options(num_cpus=workers.cpus, num_gpus=int(workers.use_gpu), scheduling_strategy="SPREAD")
             .remote(bundle_uri, workers)
         )
+        return hired[-1]
 
     waiting, failures = deque(range(len(items))), 0
-    idle = [start() for _ in range(min(workers.count, len(items)))]
     busy: dict[Any, _Assignment] = {}
-    while waiting or busy:
-        while waiting and idle:
-            worker, position = idle.pop(), waiting.popleft()
-            busy[worker.run.remote(work, items[position])] = _Assignment(worker, position)
-        ready, _ = ray.wait(list(busy), num_returns=1, fetch_local=False)
-        assigned = busy[ready[0]]
-        try:
-            rows, is_done, result = ray.get(next(ready[0]))
-        except RayActorError as error:
-            failures += 1
-            if failures > workers.max_failures:
-                raise _given_up(error, workers) from error
-            del busy[ready[0]]
-            on_rows(-assigned.rows)
-            waiting.appendleft(assigned.position)
-            idle.append(start())
-            continue
-        assigned.rows += rows
-        on_rows(rows)
-        if is_done:
-            del busy[ready[0]]
-            idle.append(assigned.worker)
-            yield assigned.position, result
+    try:
+        idle = [start() for _ in range(min(workers.count, len(items)))]
+        while waiting or busy:
+            while waiting and idle:
+                worker, position = idle.pop(), waiting.popleft()
+                busy[worker.run.remote(work, items[position])] = _Assignment(worker, position)
+            ready, _ = ray.wait(list(busy), num_returns=1, fetch_local=False)
+            assigned = busy[ready[0]]
+            try:
+                rows, is_done, result = ray.get(next(ready[0]))
+            except RayActorError as error:
+                failures += 1
+                if failures > workers.max_failures:
+                    raise _given_up(error, workers) from error
+                del busy[ready[0]]
+                on_rows(-assigned.rows)
+                waiting.appendleft(assigned.position)
+                idle.append(start())
+                continue
+            assigned.rows += rows
+            on_rows(rows)
+            if is_done:
+                del busy[ready[0]]
+                idle.append(assigned.worker)
+                yield assigned.position, result
+    finally:
+        # Not left to the last reference: an error's traceback holds one, and with it their CPUs.
+        if ray.is_initialized():
+            for worker in hired:
+                ray.kill(worker)
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
