@@ -248,7 +248,7 @@ def test_workers_that_die_too_often_end_the_job(tiny_bundle: Path, tmp_path: Pat
     until = time.monotonic() + 60
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < until, caught
-        time.sleep(0.1)
+        time.sleep(0.1)  # Ray tells nobody when resources come back
 
 
 def test_an_error_of_ours_comes_out_of_a_worker_as_it_was(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_workers_that_make_way_lose_no_step_and_not_a_bit(reviews, tiny_model_di
     steps = str(tmp_path / "steps.txt")
 
     def note_slowly(worker, batch):
-        time.sleep(0.08)
+        time.sleep(0.08)  # long enough for the driver to notice meanwhile
         if worker.rank == 0:
             with open(steps, "a") as file:
                 file.write(f"{worker.progress.step}\n")

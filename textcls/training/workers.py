@@ -87,7 +87,7 @@ def gathered(workers: Workers) -> Workers:
         return workers
     until = time.monotonic() + _GATHER_S
     while (room := _room(workers)) < workers.count and time.monotonic() < until:
-        time.sleep(_GATHER_S / 10)
+        time.sleep(_GATHER_S / 10)  # the cluster has no notice of it
     return replace(workers, count=max(workers.least, min(workers.count, room)), least=None)
 
 
