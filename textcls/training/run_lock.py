@@ -68,7 +68,7 @@ def _noted(uri: str) -> Iterator[None]:
     if found := _read(place):
         given_up = time.monotonic() + _DEAD_AFTER_S
         while (now := _read(place)) == found and time.monotonic() < given_up:
-            time.sleep(_RENEW_S / 5)
+            time.sleep(_RENEW_S / 5)  # object storage tells nobody of a change
         if now and now != found:
             raise _busy(uri, _author(now))
     identity = {"host": socket.gethostname(), "pid": os.getpid(), "job": secrets.token_hex(8)}
@@ -80,7 +80,7 @@ def _noted(uri: str) -> Iterator[None]:
         return content
 
     written = renew()
-    time.sleep(_SETTLE_S)
+    time.sleep(_SETTLE_S)  # for a job that began at the same moment
     if (now := _read(place)) != written:
         raise _busy(uri, _author(now))
     ended = threading.Event()

@@ -259,7 +259,7 @@ class _Worker:
         if self.world_size == 1 or "timed out" not in str(error).lower():
             return None
         ray.get(self.task.board.give_up.remote(self.rank))
-        time.sleep(_GIVE_UP_TOGETHER_S)
+        time.sleep(_GIVE_UP_TOGETHER_S)  # until the others have said so, too
         waited = ray.get(self.task.board.give_up.remote(self.rank))
         hung = sorted(set(range(self.world_size)) - waited)
         told = f"rank{'s' if len(hung) > 1 else ''} {', '.join(map(str, hung))}" if hung else "a rank"
