@@ -64,7 +64,7 @@ def main() -> None:
         _tokenizer(arguments.bundle, arguments.max_tokens).save(str(directory))
         scorers: dict[str, Scorer] = {
             "pipeline": _pipeline(str(directory), classifier.labels),
-            "onnx int8": _onnx_int8(classifier, Path(folder), arguments.threads),
+            "onnx int8": _onnx_int8(classifier, _stock_model(str(directory)), Path(folder), arguments.threads),
             "textcls": lambda texts: classifier.scores(texts).probabilities,
         }
         rates: dict[str, list[float]] = {name: [] for name in scorers}
@@ -84,7 +84,7 @@ def main() -> None:
         _print_distance(
             f"{name} ({classifier.precision})" if name == "textcls" else name, probabilities, found["pipeline"]
         )
-    _print_limit(classifier, texts, statistics.median(rates["textcls"]))
+    _print_limit(classifier, _stock_model(arguments.bundle), texts, statistics.median(rates["textcls"]))
 
 
 def sample_texts(source: str, most: int) -> list[str]:
@@ -122,14 +122,20 @@ def _pipeline(directory: str, labels: tuple[str, ...]) -> Scorer:
     return score
 
 
-def _onnx_int8(classifier: Classifier, folder: Path, threads: int) -> Scorer:
+def _stock_model(directory: str) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def _onnx_int8(classifier: Classifier, model: Any, folder: Path, threads: int) -> Scorer:
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = classifier._model
+            self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -181,11 +187,14 @@ def _print_distance(name: str, found: np.ndarray, exact: np.ndarray) -> None:
     )
 
 
-def _print_limit(classifier: Classifier, texts: list[str], rows_per_s: float) -> None:
-    """Useful work (2 x encoder weights x tokens seen) beside the peak of a matrix product."""
-    matrices = [m for m in classifier._model.modules() if isinstance(m, torch.nn.Linear)]
+def _print_limit(classifier: Classifier, model: Any, texts: list[str], rows_per_s: float) -> None:
+    """Needed work (2 x encoder weights x tokens; in the last layer, key and value alone) beside a product's peak."""
+    layers = model.base_model.encoder.layer
+    of_layer = sum(m.weight.numel() for m in layers[0].modules() if isinstance(m, torch.nn.Linear))
+    attention = layers[-1].attention.self
+    weights = of_layer * (len(layers) - 1) + attention.key.weight.numel() + attention.value.weight.numel()
     tokens = np.mean([one.cost for one in classifier.encode(texts)])
-    used = rows_per_s * 2 * sum(m.weight.numel() for m in matrices) * float(tokens)
+    used = rows_per_s * 2 * weights * float(tokens)
     dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
     a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
     times = []
@@ -195,7 +204,7 @@ def _print_limit(classifier: Classifier, texts: list[str], rows_per_s: float) ->
         times.append(time.perf_counter() - started)
     peak = 2 * 1024**3 / statistics.median(times)
     print(
-        f"matrix products: {used / 1e9:.0f} GFLOP/s of useful work; the peak of a 1024-cube product in "
+        f"matrix products: {used / 1e9:.0f} GFLOP/s of needed work; the peak of a 1024-cube product in "
         f"{classifier.precision} is {peak / 1e9:.0f} GFLOP/s ({used / peak:.0%})"
     )
 

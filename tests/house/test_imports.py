@@ -29,16 +29,17 @@ ORDER = """
     textcls.data.pipeline
 
     textcls.training
-    textcls.training.plan textcls.training.collate textcls.training.cpu_speed textcls.training.checkpoint
+    textcls.training.plan textcls.training.collate textcls.training.checkpoint
     textcls.training.baseline textcls.training.events textcls.training.run_lock
     textcls.training.progress_display
     textcls.training.model textcls.training.run_dir textcls.training.workers
-    textcls.training.step textcls.training.scoring
+    textcls.training.cpu_speed textcls.training.step textcls.training.scoring
     textcls.training.worker
     textcls.training.trainer
     textcls.training.run
 
     textcls.inference
+    textcls.inference.encoder
     textcls.inference.classifier textcls.inference.settings
     textcls.inference.prediction_rows textcls.inference.predictions_dir
     textcls.inference.workers
@@ -66,9 +67,12 @@ IMPORTERS = {
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring
         textcls.training.cpu_speed
-        textcls.training.checkpoint textcls.training.worker textcls.inference.classifier
+        textcls.training.checkpoint textcls.training.worker textcls.inference.encoder textcls.inference.classifier
     """,
-    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed textcls.inference.classifier",
+    "transformers": """
+        textcls.text textcls.training.model textcls.training.cpu_speed
+        textcls.inference.encoder textcls.inference.classifier
+    """,
     "tokenizers": "textcls.text",
     "sklearn": "textcls.training.baseline",
     "matplotlib": "textcls.report_chart",

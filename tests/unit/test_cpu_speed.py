@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit import bert_family
+from tests.unit.bert_family import LIKE_BERT, NOT_LIKE_BERT, tiny_classifier
 from textcls.recipe import ModelSpec
 from textcls.training.cpu_speed import adapt_to_cpu
 from textcls.training.model import build_model
@@ -61,6 +63,33 @@ def test_logits_and_gradients_are_the_plain_module_s(rows: list[list[int]], alon
     for model in (plain, adapted):
         backward(model, rows)
     assert_same_gradients(adapted, plain)
+
+
+@pytest.mark.parametrize("kind", [*LIKE_BERT, NOT_LIKE_BERT])
+def test_every_kind_of_model_has_its_own_logits_and_gradients(kind: str) -> None:
+    plain = tiny_classifier(kind)
+    adapted = copy.deepcopy(plain)
+    adapt_to_cpu(adapted, alone=False)
+    for rows in ([[2, 9, 10, 11, 3], [2, 12, 3, 1, 1]], [[2, 20, 12, 3], [2, 21, 10, 30]]):
+        ours, theirs = (bert_family.logits(model, rows) for model in (adapted, plain))
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+        for out in (ours, theirs):
+            torch.nn.functional.cross_entropy(out, torch.tensor([0, 2])).backward()
+        used = [name for name, parameter in plain.named_parameters() if parameter.grad is not None]
+        assert any("query" in name or "q_lin" in name for name in used)
+        assert used == [name for name, parameter in adapted.named_parameters() if parameter.grad is not None]
+        for name in used:
+            ours, theirs = (model.get_parameter(name).grad for model in (adapted, plain))
+            torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_the_last_layer_computes_the_first_token_alone(tiny_model_dir: Path) -> None:
+    _, model = pair(tiny_model_dir)
+    shapes: list[tuple[int, ...]] = []
+    for layer in model.bert.encoder.layer:
+        layer.output.register_forward_hook(lambda module, given, out: shapes.append(tuple(out.shape[:2])))
+    logits(model, FIRST)
+    assert shapes == [(2, 5), (2, 1)]
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -209,9 +238,10 @@ def test_dropout_is_nothing_in_evaluation_and_at_zero(probability: float, traini
     assert torch.equal(dropout(probability).train(training)(x), x)
 
 
-def test_attention_weights_are_dropped_in_training_alone(tiny_model_dir: Path) -> None:
+@pytest.mark.parametrize("layer", [0, -1])
+def test_attention_weights_are_dropped_in_training_alone(layer: int, tiny_model_dir: Path) -> None:
     _, model = pair(tiny_model_dir)
-    model.bert.encoder.layer[0].attention.self.dropout.p = 0.5
+    model.bert.encoder.layer[layer].attention.self.dropout.p = 0.5
     drawn = [logits(model, FIRST) for _ in range(2)]
     assert not torch.equal(*drawn)
     model.eval()

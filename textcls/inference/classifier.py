@@ -21,6 +21,7 @@ import torch
 
 from textcls.bundle import Bundle, load_bundle
 from textcls.errors import ModelError
+from textcls.inference.encoder import adapt_to_scoring
 from textcls.text import TextEncoder, TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded
@@ -169,8 +170,10 @@ class Classifier:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
-        tokenizer = TokenizerFiles.load(bundle.directory)
-        return cls(bundle, model, tokenizer, device=where, bf16=uses_bf16(precision, where))
+        tokenizer, bf16 = TokenizerFiles.load(bundle.directory), uses_bf16(precision, where)
+        if where.type == "cpu":
+            adapt_to_scoring(model, bf16=bf16)
+        return cls(bundle, model, tokenizer, device=where, bf16=bf16)
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """What the classifier says of texts, in the order given; an unusable one has an error and nothing else."""

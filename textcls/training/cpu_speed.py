@@ -1,6 +1,6 @@
 """Faster fine-tuning on CPUs, with the same mathematics.
 
-In: a module. Out: the same module, three of its parts replaced while it trains. Not here: precision (model.py).
+In: a module. Out: the same module, some of its parts replaced while it trains. Not here: precision (model.py).
 
 Measured on 2 cores with all-MiniLM-L6 (22M weights), steps of 32 rows of 27 tokens, bf16, together 139 -> 185 rows/s:
   - The gradient of the word embeddings is a dense table (half of all weights) of which a step touches a few hundred
@@ -8,13 +8,18 @@ Measured on 2 cores with all-MiniLM-L6 (22M weights), steps of 32 rows of 27 tok
   - Dropout drew one Bernoulli number at a time (5 ns). Here one 64-bit draw decides four elements, so the probability
     is a multiple of 2**-16.
   - Fused attention's backward pass is slower on CPUs than the three products it fuses, for rows of BERT's lengths.
+In fp32 on another machine, 75 -> 89 rows/s with 16 rows a step, and 97 -> 107 with 32:
+  - The head reads the first token alone. The last layer computes no other: a seventh of the products of 6 layers.
 """
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from textcls.training.model import layers_like_bert
 
 _ATTENTION = "textcls_cpu"
 
@@ -40,6 +45,9 @@ def adapt_to_cpu(model: Any, *, alone: bool) -> None:
         AttentionInterface.register(_ATTENTION, _attention)
         AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
         model.set_attn_implementation(_ATTENTION)
+        layers = layers_like_bert(model)
+        if layers is not None:
+            layers[-1].forward = functools.partial(_first_token, layers[-1])
 
 
 def _kept(shape: torch.Size, probability: float, dtype: torch.dtype) -> torch.Tensor:
@@ -81,6 +89,24 @@ def _attention(
     if dropout > 0 and module.training:
         weights = weights * _kept(weights.shape, dropout, weights.dtype)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def _first_token(
+    layer: Any, hidden_BLE: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: object, **__: object
+) -> torch.Tensor:
+    """[B, 1, E]: what a BERT layer makes of the first token, which looks at all."""
+    attention, first_B1E = layer.attention.self, hidden_BLE[:, :1]
+    query, key, value = (
+        linear(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+        for linear, x in ((attention.query, first_B1E), (attention.key, hidden_BLE), (attention.value, hidden_BLE))
+    )
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    mixed, _none = _attention(
+        attention, query, key, value, mask, dropout=attention.dropout.p, scaling=attention.scaling
+    )
+    attended_B1E = layer.attention.output(mixed.flatten(2), first_B1E)
+    out_B1E: torch.Tensor = layer.feed_forward_chunk(attended_B1E)
+    return out_B1E
 
 
 class _Embedding(torch.nn.Embedding):

@@ -23,6 +23,9 @@ _DROPOUTS = (
     "seq_classif_dropout",
 )
 
+# Kinds of models (`model_type`) whose encoder layers are BERT's and whose head reads the first token alone.
+_LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+
 # What multiplies bf16 on a CPU, as `torch.cpu.get_capabilities` names it: Intel, Intel and AMD, ARM.
 _CPU_BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
@@ -75,6 +78,14 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
             expected="weights that belong to the model's config.json",
         )
     return model
+
+
+def layers_like_bert(model: Any) -> Any:
+    """The encoder's layers, a `ModuleList`, if they are BERT's and the head reads the first token alone; else None."""
+    config = model.config
+    if getattr(config, "model_type", None) not in _LIKE_BERT or config.is_decoder or config.add_cross_attention:
+        return None
+    return model.base_model.encoder.layer
 
 
 def head_of(model: Any, classes: int) -> str:
