@@ -19,6 +19,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.data.pipeline",
     "textcls.training.collate",
     "textcls.inference.classifier",
+    "textcls.inference.encoder",
     "textcls.inference.evaluate",
     "textcls.inference.predict",
     "textcls.inference.workers",
