@@ -106,7 +106,7 @@ def _tokenizer(bundle: str, max_tokens: int) -> TokenizerFiles:
 def _classifier(bundle: str, max_tokens: int, threads: int) -> Classifier:
     found = Classifier.load(bundle, threads=threads)
     tokenizer, bf16 = _tokenizer(bundle, max_tokens), found.precision == "bf16"
-    return Classifier(found.bundle, found._model, tokenizer, device=torch.device("cpu"), bf16=bf16)
+    return Classifier(found.bundle, found._model, tokenizer, device="cpu", bf16=bf16)
 
 
 def _pipeline(directory: str, labels: tuple[str, ...]) -> Scorer:

@@ -12,7 +12,8 @@ from tests.conftest import save_tiny_bundle
 from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
-from textcls.inference.classifier import Classifier
+from textcls.inference.classifier import Classifier, PaddedModel
+from textcls.inference.encoder import RaggedModel
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(
@@ -25,9 +26,15 @@ TEXTS = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def classifier(tiny_bundle: Path) -> Classifier:
-    return Classifier.load(str(tiny_bundle), precision="fp32")
+@pytest.fixture(scope="module", params=["ragged", "padded"])
+def classifier(request: pytest.FixtureRequest, tiny_bundle: Path) -> Classifier:
+    """With the encoder of our own, and with transformers' as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "padded":
+            patch.setattr(RaggedModel, "of", lambda *args, **named: None)
+        found = Classifier.load(str(tiny_bundle), precision="fp32")
+    assert type(found._model) is {"ragged": RaggedModel, "padded": PaddedModel}[request.param]
+    return found
 
 
 @given(TEXTS, st.randoms())
@@ -168,6 +175,6 @@ def test_warming_up_finds_a_model_that_gives_no_numbers(tiny_bundle: Path) -> No
     broken = Classifier.load(str(tiny_bundle), precision="fp32")
     broken.warm_up()
     with torch.no_grad():
-        broken._model.classifier.bias.fill_(float("nan"))
+        broken._model._head.bias.fill_(float("nan"))
     with pytest.raises(classifier_module.ModelError, match="scores"):
         broken.warm_up()

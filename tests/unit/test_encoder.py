@@ -1,63 +1,85 @@
-"""The law of textcls/inference/encoder.py: scores are those of the model that transformers loads."""
+"""The law of textcls/inference/encoder.py: logits are those of the model that transformers loads."""
 
-import copy
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.unit.bert_family import LIKE_BERT, NOT_LIKE_BERT, PAD, logits, tiny_classifier
+from tests.unit.bert_family import LIKE_BERT, NOT_LIKE_BERT, PAD, tiny_classifier
 from textcls.inference import encoder
-from textcls.inference.encoder import adapt_to_scoring
-
-# One text alone, texts of one length, and texts of which each is padded otherwise.
-BATCHES = [
-    [[2, 9, 10, 11, 3]],
-    [[2, 9, 10, 11, 3], [2, 30, 31, 40, 3], [2, 2, 2, 2, 2]],
-    [[2, 9, 10, 11, 3, 7, 8], [2, 12, 3, PAD, PAD, PAD, PAD], [2, 20, 21, 22, 23, 3, PAD]],
-]
+from textcls.inference.classifier import PaddedModel
+from textcls.inference.encoder import RaggedModel
 
 
-def pair(kind: str, *, bf16: bool = False, **settings: Any) -> tuple[Any, Any]:
-    """(as transformers has it, adapted), with the same weights."""
-    plain = tiny_classifier(kind, **settings)
-    adapted = copy.deepcopy(plain)
-    adapt_to_scoring(adapted, bf16=bf16)
-    return plain, adapted
+def windows_of(*lengths: int) -> list[list[int]]:
+    """Windows of token ids between 2 and 49, other than the padding."""
+    chance = np.random.default_rng(0)
+    return [chance.integers(2, 50, length).tolist() for length in lengths]
 
 
-def is_adapted(model: Any) -> bool:
-    return any(isinstance(module, encoder._Encoder) for module in model.modules())
+BATCHES = {
+    "one": windows_of(5),
+    "one token": windows_of(1),
+    "equal": windows_of(6, 6, 6),
+    "unequal": windows_of(7, 1, 12, 5, 12, 30),
+    "many": windows_of(*(1 + 7 * i % 33 for i in range(40))),
+    "many equal": windows_of(*[13] * 9),
+}
 
 
-@pytest.mark.parametrize("batch", BATCHES, ids=["alone", "equal", "padded"])
-@pytest.mark.parametrize("kind", LIKE_BERT)
-def test_the_logits_are_those_of_transformers(kind: str, batch: list[list[int]]) -> None:
-    plain, adapted = pair(kind)
-    assert is_adapted(adapted)
+def pair(kind: str, *, bf16: bool = False, **settings: Any) -> tuple[PaddedModel, RaggedModel | None]:
+    """(as transformers has it, made for scoring), with the same weights."""
+    model = tiny_classifier(kind, **settings)
+    return PaddedModel(model, PAD, torch.device("cpu"), bf16=False), RaggedModel.of(model, bf16=bf16)
+
+
+def both(kind: str, windows: Sequence[Sequence[int]], **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits of transformers, ours)."""
+    plain, ragged = pair(kind, **settings)
+    assert ragged is not None
     with torch.inference_mode():
-        expected = logits(plain, batch)
-        torch.testing.assert_close(logits(adapted, batch), expected, atol=1e-5, rtol=1e-5)
-    if len(batch) > 1:
-        assert (expected[0] - expected[1]).abs().max() > 0.01, "a model that tells rows apart"
+        return plain.logits(windows), ragged.logits(windows)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("kind", LIKE_BERT)
+def test_the_logits_are_those_of_transformers(kind: str, name: str) -> None:
+    theirs, ours = both(kind, BATCHES[name])
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    if len(theirs) > 1:
+        assert (theirs[0] - theirs[1]).abs().max() > 0.01, "a model that tells windows apart"
+
+
+@pytest.mark.parametrize("most", [0, 3, 10**6])
+def test_it_matters_not_which_windows_are_padded_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_MAX_PADDING", most)
+    theirs, ours = both("bert", BATCHES["many"])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", LIKE_BERT)
+def test_a_padding_token_inside_a_text_is_placed_as_transformers_places_it(kind: str) -> None:
+    windows = [[2, 9, PAD, 11, 3], [2, PAD, PAD, 11, 3], [PAD, 30, 31, 32, 33]]
+    theirs, ours = both(kind, windows)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])
 def test_each_activation_is_the_configuration_s(activation: str) -> None:
-    plain, adapted = pair("bert", hidden_act=activation)
-    assert is_adapted(adapted)
-    with torch.inference_mode():
-        # The two ways to compute GELU differ by up to 5e-4.
-        torch.testing.assert_close(logits(adapted, BATCHES[2]), logits(plain, BATCHES[2]), atol=2e-6, rtol=0)
+    theirs, ours = both("bert", BATCHES["unequal"], hidden_act=activation)
+    # The two ways to compute GELU differ by up to 5e-4.
+    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind", LIKE_BERT)
 def test_in_bf16_it_is_as_near_to_fp32_as_autocast_is(kind: str) -> None:
-    plain, adapted = pair(kind, bf16=True)
+    exact, ours = both(kind, BATCHES["unequal"], bf16=True)
+    autocast = PaddedModel(tiny_classifier(kind), PAD, torch.device("cpu"), bf16=True)
     with torch.inference_mode():
-        exact = logits(plain, BATCHES[2])
-        with torch.autocast("cpu", torch.bfloat16):
-            stock, ours = (logits(model, BATCHES[2]).float() for model in (plain, adapted))
+        stock = autocast.logits(BATCHES["unequal"])
     assert 0 < (ours - exact).abs().max() < 2 * (stock - exact).abs().max() + 0.005
 
 
@@ -71,23 +93,14 @@ def test_in_bf16_it_is_as_near_to_fp32_as_autocast_is(kind: str) -> None:
     ],
     ids=str,
 )
-def test_a_model_of_another_kind_is_left_as_it_is(kind: str, settings: dict[str, Any]) -> None:
-    plain, adapted = pair(kind, **settings)
-    assert [type(module) for module in adapted.modules()] == [type(module) for module in plain.modules()]
-    assert torch.equal(logits(adapted, BATCHES[2]), logits(plain, BATCHES[2]))
+def test_it_is_not_for_a_model_of_another_kind(kind: str, settings: dict[str, Any]) -> None:
+    assert pair(kind, **settings)[1] is None
 
 
 @pytest.mark.parametrize("missing", ["oneDNN", "x86"])
-def test_without_what_it_is_made_for_the_model_is_left_as_it_is(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_not_for_a_processor_of_another_kind(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if missing == "oneDNN":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     else:
         monkeypatch.setattr(encoder.platform, "machine", lambda: "aarch64")
-    assert not is_adapted(pair("bert")[1])
-
-
-def test_the_weights_are_not_held_twice() -> None:
-    plain, adapted = pair("bert")
-    kept = {name for name, _ in adapted.named_parameters()}
-    assert not any(name.startswith("bert.encoder") for name in kept)
-    assert kept == {name for name, _ in plain.named_parameters() if not name.startswith("bert.encoder")}
+    assert pair("bert")[1] is None

@@ -21,7 +21,7 @@ import torch
 
 from textcls.bundle import Bundle, load_bundle
 from textcls.errors import ModelError
-from textcls.inference.encoder import adapt_to_scoring
+from textcls.inference.encoder import RaggedModel
 from textcls.text import TextEncoder, TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded
@@ -31,6 +31,7 @@ ABSTAIN = "abstain"
 """What stands for the label of a text that the classifier is not sure enough of."""
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
+# `RaggedModel` pads nothing, so the second is not for it.
 CPU_BATCH = (2048, 64)
 GPU_BATCH = (65536, 4096)  # not measured
 # Neighbouring windows of a long text share this part of their tokens.
@@ -122,19 +123,20 @@ class Classifier:
         pad_id: id of the padding token.
     """
 
-    def __init__(self, bundle: Bundle, model: Any, tokenizer: TokenizerFiles, *, device: torch.device, bf16: bool):
+    def __init__(
+        self, bundle: Bundle, model: "RaggedModel | PaddedModel", tokenizer: TokenizerFiles, *, device: str, bf16: bool
+    ) -> None:
         manifest = bundle.manifest
         self.bundle, self.labels, self.max_tokens = bundle, manifest.labels, tokenizer.max_tokens
-        self.device, self.precision = str(device), "bf16" if bf16 else "fp32"
+        self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.threshold = manifest.calibration.threshold
         self._on_long = manifest.text.on_long
         overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
         self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
         self.pad_id = tokenizer.pad_id
-        self._torch_device, self._bf16 = device, bf16
-        on_cpu = device.type == "cpu"
-        self._batch_tokens, self._max_padding = CPU_BATCH if on_cpu else GPU_BATCH
-        self._model = model.eval().to(device)
+        self._batch_tokens, max_padding = CPU_BATCH if device == "cpu" else GPU_BATCH
+        self._max_padding = None if isinstance(model, RaggedModel) else max_padding
+        self._model = model
 
     @classmethod
     def load(
@@ -171,9 +173,14 @@ class Classifier:
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
         tokenizer, bf16 = TokenizerFiles.load(bundle.directory), uses_bf16(precision, where)
-        if where.type == "cpu":
-            adapt_to_scoring(model, bf16=bf16)
-        return cls(bundle, model, tokenizer, device=where, bf16=bf16)
+        ragged = RaggedModel.of(model.eval(), bf16=bf16) if where.type == "cpu" else None
+        return cls(
+            bundle,
+            ragged or PaddedModel(model.to(where), tokenizer.pad_id, where, bf16=bf16),
+            tokenizer,
+            device=str(where),
+            bf16=bf16,
+        )
 
     def scores(self, texts: Sequence[str]) -> Scores:
         """What the classifier says of texts, in the order given; an unusable one has an error and nothing else."""
@@ -247,12 +254,29 @@ class Classifier:
 
     def _run(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """float64 [n, C]: probabilities of one batch."""
-        ids_BL, mask_BL = padded(windows, self.pad_id)
-        ids_BL, mask_BL = ids_BL.to(self._torch_device), None if mask_BL is None else mask_BL.to(self._torch_device)
         with torch.inference_mode():
-            probabilities = logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16).double().softmax(-1)
-        found: np.ndarray = probabilities.cpu().numpy()
+            found: np.ndarray = self._model.logits(windows).double().softmax(-1).cpu().numpy()
         return found
+
+
+class PaddedModel:
+    """A transformers classifier as it is: on a GPU, or of a kind that `RaggedModel` is not made for.
+
+    Args:
+        model: in evaluation mode, on the device.
+        pad_id: id of the padding token.
+        device: where it computes.
+        bf16: whether matrix products run in bfloat16.
+    """
+
+    def __init__(self, model: Any, pad_id: int, device: torch.device, *, bf16: bool) -> None:
+        self._model, self._pad_id, self._device, self._bf16 = model, pad_id, device, bf16
+
+    def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """float32 [n, C] of at least one window of token ids."""
+        ids_BL, mask_BL = padded(windows, self._pad_id)
+        ids_BL, mask_BL = ids_BL.to(self._device), None if mask_BL is None else mask_BL.to(self._device)
+        return logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16)
 
 
 def _trained_with(bundle: Bundle) -> str:

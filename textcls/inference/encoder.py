@@ -1,23 +1,29 @@
-"""A BERT encoder made for scoring on CPUs: the same mathematics in fewer and faster operations.
+"""A BERT-family classifier made for scoring on CPUs: the same mathematics in fewer and faster operations.
 
-In: a transformers classifier. Out: the same one, its encoder replaced by one that cannot be trained. Not here: the
-embeddings and the head, which stay transformers' own; which texts share a batch (classifier.py).
+In: a transformers classifier; then windows of token ids, of any lengths. Out: their logits. Not here: other kinds of
+models and GPUs, which run transformers' own code; which windows share a batch (classifier.py).
 
 What it does otherwise than transformers:
+  - Nothing is padded but for attention, and there windows of like length share a group: the matrix products, which are
+    most of the work, see each token of all windows once.
   - Weights are laid out for oneDNN once, and in bf16 if they multiply so: a short text is bound by reading them.
   - Query, key and value are one product; bias and activation are part of theirs.
   - The head reads the first token alone, so the last layer computes no other: 14 % of the products of 6 layers.
 
-Shapes: B texts, L tokens of the longest, H heads, E hidden size.
+Shapes: N windows, T tokens of all of them, B windows of a group, L tokens of its longest, H heads, E hidden size,
+D = E / H, C labels.
 """
 
 import platform
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from textcls.training import plan
 from textcls.training.model import layers_like_bert
 
 # The configuration's activation -> oneDNN's name of it and of how it is computed.
@@ -27,90 +33,190 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+# Tokens of padding in a group of windows, above which another group costs less.
+_MAX_PADDING = 128
+# Above so many tokens their number is rounded up to a multiple of `_ROUND`: oneDNN makes kernels for each number that
+# it meets (some milliseconds), and keeps those of about 140.
+_EXACT, _ROUND = 64, 32
 
 
-def adapt_to_scoring(model: Any, *, bf16: bool) -> None:
-    """Replaces the model's encoder by a faster one, in place; leaves a model alone that is not built like BERT.
+class RaggedModel:
+    """Scores windows without padding them; cannot be trained."""
 
-    Args:
-        model: a transformers classifier on the CPU, in evaluation mode. It must not be saved or trained afterwards.
-        bf16: whether matrix products run in bfloat16.
-    """
-    layers = layers_like_bert(model)
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    packable = has_onednn and platform.machine() in ("x86_64", "AMD64")
-    if layers is not None and packable and model.config.hidden_act in _ACTIVATIONS:
-        model.base_model.encoder = _Encoder(layers, model.config, torch.bfloat16 if bf16 else torch.float32)
+    def __init__(self, model: Any, *, bf16: bool) -> None:
+        base, dtype = model.base_model, torch.bfloat16 if bf16 else torch.float32
+        self._embeddings, self._project = base.embeddings, getattr(base, "embeddings_project", None)
+        # RoBERTa's positions begin after that of the padding, which counts for no position.
+        counts = model.config.model_type in ("roberta", "xlm-roberta", "camembert")
+        self._unplaced: int | None = base.embeddings.padding_idx if counts else None
+        self._pad_id = model.config.pad_token_id or 0
+        layers, make = base.encoder.layer, (model.config.num_attention_heads, model.config.hidden_act, dtype)
+        self._layers = [_Layer(layer, *make) for layer in layers[:-1]]
+        self._last = _LastLayer(layers[-1], *make)
+        self._pooler, self._head = getattr(base, "pooler", None), model.classifier
 
+    @classmethod
+    def of(cls, model: Any, *, bf16: bool) -> Self | None:
+        """The model of a transformers classifier on the CPU, whose embeddings and head it goes on to use.
 
-class _Encoder(torch.nn.Module):
-    """Stands where a transformers encoder stood."""
+        None if it is not built like BERT, or the processor is not one that this was made for.
 
-    def __init__(self, layers: Sequence[Any], config: Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        activation = _ACTIVATIONS[config.hidden_act]
-        self._layers = [_Layer(layer, config.num_attention_heads, activation, dtype) for layer in layers[:-1]]
-        self._last = _LastLayer(layers[-1], config.num_attention_heads, activation, dtype)
+        Args:
+            model: in evaluation mode.
+            bf16: whether matrix products run in bfloat16.
+        """
+        has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        fits = has_onednn and platform.machine() in ("x86_64", "AMD64") and layers_like_bert(model) is not None
+        return cls(model, bf16=bf16) if fits and model.config.hidden_act in _ACTIVATIONS else None
 
-    def forward(self, hidden_BLE: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: object) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
+    def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """float32 [N, C] of at least one window of token ids."""
+        lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
+        parts = plan.micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
+        order_N = np.concatenate(parts)
+        groups = _Group.of_parts([lengths_N[rows] for rows in parts])
+        hidden_TE = self._embedded([windows[row] for row in order_N], lengths_N[order_N])
         for layer in self._layers:
-            hidden_BLE = layer(hidden_BLE, attention_mask)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self._last(hidden_BLE, attention_mask))
+            hidden_TE = layer(hidden_TE, groups)
+        first_N1E = self._last(hidden_TE, groups).unsqueeze(1)
+        logits_NC = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
+        found_NC = torch.empty_like(logits_NC)
+        found_NC[torch.from_numpy(order_N)] = logits_NC
+        return found_NC
+
+    def _embedded(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+        """float32 [T, E]: the windows' tokens one after the other, and a few that belong to none."""
+        tokens = int(lengths_N.sum())
+        rounded = tokens if tokens <= _EXACT else -(-tokens // _ROUND) * _ROUND
+        ids_T = np.full(rounded, self._pad_id, np.int64)
+        ids_T[:tokens] = np.concatenate([np.asarray(window, np.int64) for window in windows])
+        first_T = np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
+        places_T = np.zeros(rounded, np.int64)
+        if self._unplaced is None:
+            places_T[:tokens] = np.arange(tokens) - first_T
+        else:
+            placed_T = ids_T[:tokens] != self._unplaced
+            before_T = np.cumsum(placed_T) - placed_T
+            places_T[:tokens] = np.where(placed_T, before_T - before_T[first_T] + 1, 0) + self._unplaced
+        ids_1T, places_1T = torch.from_numpy(ids_T)[None], torch.from_numpy(places_T)[None]
+        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=places_1T)
+        out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
+        return out_TE
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Windows of like length, whose tokens lie one after the other.
+
+    Attributes:
+        start: the first of their tokens among all.
+        tokens: how many they have.
+        windows: B.
+        longest: L.
+        padded: int64 [B * L], which of the group's tokens stands at each place once padded; None if none is padded.
+        real: int64 [tokens], where each token stands then; None likewise.
+        mask: bool [B, 1, 1, L], what attention may look at; None likewise.
+    """
+
+    start: int
+    tokens: int
+    windows: int
+    longest: int
+    padded: torch.Tensor | None = None
+    real: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[np.ndarray]) -> list[Self]:
+        """A group of each part, given the lengths of its windows."""
+        starts = np.cumsum([0, *(int(lengths_B.sum()) for lengths_B in parts)])
+        return [cls._of(int(start), lengths_B) for start, lengths_B in zip(starts, parts, strict=False)]
+
+    @classmethod
+    def _of(cls, start: int, lengths_B: np.ndarray) -> Self:
+        tokens, windows, longest = int(lengths_B.sum()), len(lengths_B), int(lengths_B.max())
+        if tokens == windows * longest:
+            return cls(start, tokens, windows, longest)
+        mask_BL = np.arange(longest) < lengths_B[:, None]
+        real = np.flatnonzero(mask_BL)
+        padded = np.zeros(windows * longest, np.int64)
+        padded[real] = np.arange(tokens)
+        mask = torch.from_numpy(mask_BL)[:, None, None]
+        return cls(start, tokens, windows, longest, torch.from_numpy(padded), torch.from_numpy(real), mask)
+
+    def by_heads(self, products_TX: torch.Tensor, number: int, heads: int) -> Sequence[torch.Tensor]:
+        """`number` tensors [B, H, L, D], of products [T, number * E] that lie side by side."""
+        own = products_TX[self.start : self.start + self.tokens]
+        if self.padded is not None:
+            own = own.index_select(0, self.padded)
+        return torch.unbind(own.view(self.windows, self.longest, number, heads, -1).permute(2, 0, 3, 1, 4))
 
 
 class _Layer:
     """Attention and feed-forward of every token."""
 
-    def __init__(self, layer: Any, heads: int, activation: tuple[str, str], dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> None:
         attention = layer.attention
         self._heads = heads
         self._pack_attention(attention.self, dtype)
         self._mixed = _Product([attention.output.dense], dtype)
         self._attended_norm = attention.output.LayerNorm
-        self._wide = _Product([layer.intermediate.dense], dtype, *activation)
+        self._wide = _Product([layer.intermediate.dense], dtype, *_ACTIVATIONS[activation])
         self._narrow = _Product([layer.output.dense], dtype)
         self._norm = layer.output.LayerNorm
 
     def _pack_attention(self, attention: Any, dtype: torch.dtype) -> None:
         self._query_key_value = _Product([attention.query, attention.key, attention.value], dtype)
 
-    def __call__(self, hidden_BLE: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """float32 [B, L, E]; `mask` is what transformers makes for its own attention."""
-        query, key, value = _of_heads(self._query_key_value(hidden_BLE), 3, self._heads)
-        return self._feed_forward(_mixed(query, key, value, mask), hidden_BLE)
+    def __call__(self, hidden_TE: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
+        """float32 [T, E]."""
+        products_T3E = self._query_key_value(hidden_TE)
+        mixed = []
+        for group in groups:
+            query, key, value = group.by_heads(products_T3E, 3, self._heads)
+            own = _mixed(query, key, value, group.mask).flatten(0, 1)
+            mixed.append(own if group.real is None else own.index_select(0, group.real))
+        if spare := len(hidden_TE) - groups[-1].start - groups[-1].tokens:
+            mixed.append(products_T3E.new_zeros(spare, hidden_TE.shape[1]))
+        return self._feed_forward(mixed[0] if len(mixed) == 1 else torch.cat(mixed), hidden_TE)
 
-    def _feed_forward(self, mixed_BLE: torch.Tensor, hidden_BLE: torch.Tensor) -> torch.Tensor:
-        attended_BLE = self._attended_norm(self._mixed(mixed_BLE) + hidden_BLE)
-        out_BLE: torch.Tensor = self._norm(self._narrow(self._wide(attended_BLE)) + attended_BLE)
-        return out_BLE
+    def _feed_forward(self, mixed_TE: torch.Tensor, hidden_TE: torch.Tensor) -> torch.Tensor:
+        attended_TE = self._attended_norm(self._mixed(mixed_TE) + hidden_TE)
+        out_TE: torch.Tensor = self._norm(self._narrow(self._wide(attended_TE)) + attended_TE)
+        return out_TE
 
 
 class _LastLayer(_Layer):
-    """Attention and feed-forward of the first token, which looks at all."""
+    """Attention and feed-forward of each window's first token, which looks at all of the window's."""
 
     def _pack_attention(self, attention: Any, dtype: torch.dtype) -> None:
         self._query = _Product([attention.query], dtype)
         self._key_value = _Product([attention.key, attention.value], dtype)
 
-    def __call__(self, hidden_BLE: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """float32 [B, 1, E]."""
-        first_B1E = hidden_BLE[:, :1].contiguous()
-        (query,) = _of_heads(self._query(first_B1E), 1, self._heads)
-        key, value = _of_heads(self._key_value(hidden_BLE), 2, self._heads)
-        mixed_B1E = _mixed(query, key, value, None if mask is None else mask[:, :, :1])
-        return self._feed_forward(mixed_B1E, first_B1E)
+    def __call__(self, hidden_TE: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
+        """float32 [N, E]."""
+        products_T2E = self._key_value(hidden_TE)
+        first_NE = hidden_TE.index_select(0, _firsts(groups))
+        query_NE, mixed, done = self._query(first_NE), [], 0
+        for group in groups:
+            key, value = group.by_heads(products_T2E, 2, self._heads)
+            query = query_NE[done : done + group.windows].view(group.windows, 1, self._heads, -1).transpose(1, 2)
+            mixed.append(_mixed(query, key, value, group.mask)[:, 0])
+            done += group.windows
+        return self._feed_forward(torch.cat(mixed), first_NE)
 
 
-def _of_heads(products: torch.Tensor, number: int, heads: int) -> Sequence[torch.Tensor]:
-    """`number` tensors [B, H, L, E / H] that lie side by side in [B, L, number * E]."""
-    texts, tokens, _ = products.shape
-    return torch.unbind(products.view(texts, tokens, number, heads, -1).permute(2, 0, 3, 1, 4))
+def _firsts(groups: Sequence[_Group]) -> torch.Tensor:
+    """int64 [N]: where each window's first token lies among all."""
+    of_each = []
+    for group in groups:
+        places = torch.arange(0, group.windows * group.longest, group.longest)
+        of_each.append(group.start + (places if group.padded is None else group.padded[places]))
+    return torch.cat(of_each)
 
 
 def _mixed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """[B, L, E]: of each query the values it looks at, by heads as `_of_heads` gives them."""
+    """[B, queries, E]: what each query finds among the values, from tensors [B, H, ..., D]."""
     return scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
