@@ -272,7 +272,7 @@ class ScaleSpec(Spec):
 class ServeSpec(Spec):
     """The HTTP service. Never changes what is learned, nor what a text scores."""
 
-    max_batch_tokens: int = Field(4096, ge=64)
+    max_batch_tokens: int = Field(2048, ge=64)
     """Tokens that the model is given at once; a longer text runs alone. More serve a GPU better, and wait longer."""
     max_queued_texts: int = Field(512, ge=1)
     """Texts of a replica that have no answer yet; a request above it is refused at once with 429."""

@@ -2,9 +2,9 @@
 
 Same bundle, rows, machine and threads; they alternate, several rounds, and a ratio is of one round. The pipeline runs
 as its users run it: float32, batches of 32 padded to their longest text, texts in the order given. ONNX Runtime has the
-model quantized by `quantize_dynamic` (int8 weights, a scale per channel) and the Classifier's own batches, sorted by
-length. Also printed: how far the probabilities of each are from float32 ones, and how much of the machine's
-matrix-product peak the Classifier uses. Needs the extra `bench`.
+model quantized by `quantize_dynamic` (int8 weights, a scale per channel) and batches of texts of like length. Also
+printed: how far the probabilities of each are from float32 ones, and how much of the machine's matrix-product peak the
+Classifier uses. Needs the extra `bench`.
 """
 
 import argparse
@@ -32,12 +32,14 @@ from textcls.calibration import softmax
 from textcls.data.csv_shards import plan_shards, read_shard
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.inference.classifier import CPU_BATCH, Classifier
+from textcls.inference.classifier import Classifier
 from textcls.recipe_file import parse_recipe
 from textcls.text import TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded
 
+# Batches of ONNX Runtime: padded tokens, and tokens of padding above which another batch costs less.
+_MAX_TOKENS, _MAX_PADDING = 2048, 64
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
 
 
@@ -61,10 +63,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # The same model with its tokenizer's limit moved, for those that read a directory.
         directory = shutil.copytree(arguments.bundle, Path(folder) / "model")
-        _tokenizer(arguments.bundle, arguments.max_tokens).save(str(directory))
+        tokenizer = _tokenizer(arguments.bundle, arguments.max_tokens)
+        tokenizer.save(str(directory))
         scorers: dict[str, Scorer] = {
             "pipeline": _pipeline(str(directory), classifier.labels),
-            "onnx int8": _onnx_int8(classifier, _stock_model(str(directory)), Path(folder), arguments.threads),
+            "onnx int8": _onnx_int8(
+                classifier, _stock_model(str(directory)), tokenizer.pad_id, Path(folder), arguments.threads
+            ),
             "textcls": lambda texts: classifier.scores(texts).probabilities,
         }
         rates: dict[str, list[float]] = {name: [] for name in scorers}
@@ -128,7 +133,7 @@ def _stock_model(directory: str) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
 
 
-def _onnx_int8(classifier: Classifier, model: Any, folder: Path, threads: int) -> Scorer:
+def _onnx_int8(classifier: Classifier, model: Any, pad_id: int, folder: Path, threads: int) -> Scorer:
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -162,8 +167,8 @@ def _onnx_int8(classifier: Classifier, model: Any, folder: Path, threads: int) -
         windows = [one.windows[0] for one in classifier.encode(texts)]
         lengths = np.array([len(window) for window in windows])
         probabilities = np.zeros((len(texts), len(classifier.labels)))
-        for rows in plan.micro_batches(np.arange(len(texts)), lengths, *CPU_BATCH):
-            ids_BL, mask_BL = padded([windows[row] for row in rows], classifier.pad_id)
+        for rows in plan.micro_batches(np.arange(len(texts)), lengths, _MAX_TOKENS, _MAX_PADDING):
+            ids_BL, mask_BL = padded([windows[row] for row in rows], pad_id)
             mask_BL = torch.ones_like(ids_BL) if mask_BL is None else mask_BL
             (logits,) = session.run(None, {"input_ids": ids_BL.numpy(), "attention_mask": mask_BL.numpy()})
             probabilities[rows] = softmax(logits)

@@ -69,10 +69,7 @@ IMPORTERS = {
         textcls.training.cpu_speed
         textcls.training.checkpoint textcls.training.worker textcls.inference.encoder textcls.inference.classifier
     """,
-    "transformers": """
-        textcls.text textcls.training.model textcls.training.cpu_speed
-        textcls.inference.encoder textcls.inference.classifier
-    """,
+    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed textcls.inference.classifier",
     "tokenizers": "textcls.text",
     "sklearn": "textcls.training.baseline",
     "matplotlib": "textcls.report_chart",

@@ -12,6 +12,7 @@ from tests.conftest import save_tiny_bundle
 from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
+from textcls.inference import encoder as encoder_module
 from textcls.inference.classifier import Classifier, PaddedModel
 from textcls.inference.encoder import RaggedModel
 
@@ -67,7 +68,9 @@ def test_scores_are_those_that_transformers_gives(classifier: Classifier, tiny_b
 def test_small_batches_change_nothing(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [" ".join(WORDS[: 1 + i % len(WORDS)]) for i in range(40)]
     whole = classifier.scores(texts)
-    monkeypatch.setattr(classifier, "_batch_tokens", 8)
+    monkeypatch.setattr(encoder_module, "_BATCH_TOKENS", 8)
+    if isinstance(classifier._model, PaddedModel):
+        monkeypatch.setattr(classifier._model, "_batch_tokens", 8)
     np.testing.assert_allclose(classifier.scores(texts).probabilities, whole.probabilities, atol=1e-5)
 
 
@@ -123,7 +126,7 @@ def test_windows_cover_the_whole_text_and_their_mean_is_the_score(tiny_model_dir
     assert len(rebuilt) + 2 == encoded.tokens
 
     weights = np.array([len(ids) for ids in encoded.windows])
-    each = np.concatenate([windowed._run([ids]) for ids in encoded.windows])
+    each = np.concatenate([windowed._probabilities([ids]) for ids in encoded.windows])
     expected = (each * weights[:, None]).sum(axis=0) / weights.sum()
     np.testing.assert_allclose(windowed.scores(["great", text]).probabilities[1], expected, atol=1e-5)
 

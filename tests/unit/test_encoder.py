@@ -60,6 +60,36 @@ def test_it_matters_not_which_windows_are_padded_together(most: int, monkeypatch
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [5, 40, 10**6], ids=lambda n: f"batches of {n} tokens")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_it_matters_not_what_runs_on_which_thread(threads: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_BATCH_TOKENS", tokens)
+    monkeypatch.setattr(encoder, "_SHARE_TOKENS", 20)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for name in BATCHES:
+            theirs, ours = both("bert", BATCHES[name])
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_that_fails_tells_and_leaves_the_threads_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_SHARE_TOKENS", 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        _, ragged = pair("bert")
+        assert ragged is not None
+        with pytest.raises(IndexError):
+            ragged.logits([[2, 9, 3], [2, 10**6, 3]])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("kind", LIKE_BERT)
 def test_a_padding_token_inside_a_text_is_placed_as_transformers_places_it(kind: str) -> None:
     windows = [[2, 9, PAD, 11, 3], [2, PAD, PAD, 11, 3], [PAD, 30, 31, 32, 33]]

@@ -4,8 +4,8 @@ In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the p
 how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: files (evaluate.py,
 predict.py), requests (serving/).
 
-Texts are sorted by length and run in batches of a bounded number of tokens, so that little is padded; what a text
-scores does not depend on its company. How it is scored is the bundle's to say: no argument here changes a score beyond
+Texts run in batches of a bounded number of tokens, with little or no padding; what a text scores does not depend on its
+company. How it is scored is the bundle's to say: no argument here changes a score beyond
 float rounding.
 
 Shapes: N texts, C labels.
@@ -31,9 +31,8 @@ ABSTAIN = "abstain"
 """What stands for the label of a text that the classifier is not sure enough of."""
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
-# `RaggedModel` pads nothing, so the second is not for it.
-CPU_BATCH = (2048, 64)
-GPU_BATCH = (65536, 4096)  # not measured
+_CPU_BATCH = (2048, 64)
+_GPU_BATCH = (65536, 4096)  # not measured
 # Neighbouring windows of a long text share this part of their tokens.
 _WINDOW_OVERLAP = 0.25
 
@@ -120,7 +119,6 @@ class Classifier:
         max_tokens: a longer text is cut, windowed or refused.
         device: "cpu" or "cuda:0".
         precision: "bf16" or "fp32", of the matrix products.
-        pad_id: id of the padding token.
     """
 
     def __init__(
@@ -133,9 +131,6 @@ class Classifier:
         self._on_long = manifest.text.on_long
         overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
         self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
-        self.pad_id = tokenizer.pad_id
-        self._batch_tokens, max_padding = CPU_BATCH if device == "cpu" else GPU_BATCH
-        self._max_padding = None if isinstance(model, RaggedModel) else max_padding
         self._model = model
 
     @classmethod
@@ -216,10 +211,9 @@ class Classifier:
         # A text's windows count by their tokens: the last one is often short.
         sums_NC = np.zeros((len(encoded), len(self.labels)))
         weights_N = np.zeros(len(encoded))
-        for rows in plan.micro_batches(np.arange(len(windows)), lengths, self._batch_tokens, self._max_padding):
-            probabilities = self._run([windows[row] for row in rows])
-            np.add.at(sums_NC, owner[rows], probabilities * lengths[rows, None])
-            np.add.at(weights_N, owner[rows], lengths[rows])
+        if windows:
+            np.add.at(sums_NC, owner, self._probabilities(windows) * lengths[:, None])
+            np.add.at(weights_N, owner, lengths)
         failed = np.fromiter((one.error is not None for one in encoded), bool, len(encoded))
         with np.errstate(invalid="ignore"):
             probabilities_NC = (sums_NC / weights_N[:, None]).astype(np.float32)
@@ -235,7 +229,7 @@ class Classifier:
             errors=tuple(one.error for one in encoded),
         )
 
-    def warm_up(self, *, batch_tokens: int | None = None) -> None:
+    def warm_up(self, *, batch_tokens: int = 4096) -> None:
         """Runs every kind of batch that can come, from one short text to full ones, and checks the numbers.
 
         The first run of a shape is slow: kernels are chosen and memory is taken then.
@@ -246,14 +240,14 @@ class Classifier:
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
             ids = self.encode(["the " * length])[0].windows[0][:length]
-            alone = self._run([ids])
-            count = max(1, (batch_tokens or self._batch_tokens) // length)
-            together = self._run([ids] * count)
+            alone = self._probabilities([ids])
+            count = max(1, batch_tokens // length)
+            together = self._probabilities([ids] * count)
             if not (np.isfinite(together).all() and np.abs(together - alone).max() < 0.02):
                 raise ModelError(f"{self.bundle.uri}: a text of {length} tokens scores {alone[0]} alone, {together[0]}")
 
-    def _run(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
-        """float64 [n, C]: probabilities of one batch."""
+    def _probabilities(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        """float64 [n, C] of at least one window."""
         with torch.inference_mode():
             found: np.ndarray = self._model.logits(windows).double().softmax(-1).cpu().numpy()
         return found
@@ -271,9 +265,18 @@ class PaddedModel:
 
     def __init__(self, model: Any, pad_id: int, device: torch.device, *, bf16: bool) -> None:
         self._model, self._pad_id, self._device, self._bf16 = model, pad_id, device, bf16
+        self._batch_tokens, self._max_padding = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
 
     def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """float32 [n, C] of at least one window of token ids."""
+        """float32 [N, C] of at least one window of token ids."""
+        lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
+        batches = plan.micro_batches(np.arange(len(windows)), lengths_N, self._batch_tokens, self._max_padding)
+        logits_NC = torch.cat([self._logits([windows[place] for place in places]) for places in batches])
+        found_NC = torch.empty_like(logits_NC)
+        found_NC[torch.from_numpy(np.concatenate(batches)).to(self._device)] = logits_NC
+        return found_NC
+
+    def _logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
         ids_BL, mask_BL = padded(windows, self._pad_id)
         ids_BL, mask_BL = ids_BL.to(self._device), None if mask_BL is None else mask_BL.to(self._device)
         return logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16)

@@ -1,7 +1,7 @@
 """A BERT-family classifier made for scoring on CPUs: the same mathematics in fewer and faster operations.
 
-In: a transformers classifier; then windows of token ids, of any lengths. Out: their logits. Not here: other kinds of
-models and GPUs, which run transformers' own code; which windows share a batch (classifier.py).
+In: a transformers classifier; then windows of token ids, of any number and lengths. Out: their logits. Not here: other
+kinds of models and GPUs, which run transformers' own code (classifier.py).
 
 What it does otherwise than transformers:
   - Nothing is padded but for attention, and there windows of like length share a group: the matrix products, which are
@@ -9,13 +9,16 @@ What it does otherwise than transformers:
   - Weights are laid out for oneDNN once, and in bf16 if they multiply so: a short text is bound by reading them.
   - Query, key and value are one product; bias and activation are part of theirs.
   - The head reads the first token alone, so the last layer computes no other: 14 % of the products of 6 layers.
+  - Where there is enough to do, threads take different windows instead of sharing each step: they never wait for one of
+    them that the machine has interrupted. With another process at work on 0.8 of 2 cores that is 1.3 to 1.5 x.
 
 Shapes: N windows, T tokens of all of them, B windows of a group, L tokens of its longest, H heads, E hidden size,
 D = E / H, C labels.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -33,6 +36,10 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+# Tokens of a batch, which bound the memory of a thread.
+_BATCH_TOKENS = 2048
+# Below so many tokens for each thread, threads share every step: a text alone is ready sooner then.
+_SHARE_TOKENS = 512
 # Tokens of padding in a group of windows, above which another group costs less.
 _MAX_PADDING = 128
 # Above so many tokens their number is rounded up to a multiple of `_ROUND`: oneDNN makes kernels for each number that
@@ -41,7 +48,7 @@ _EXACT, _ROUND = 64, 32
 
 
 class RaggedModel:
-    """Scores windows without padding them; cannot be trained."""
+    """Scores windows without padding them, on as many threads as torch had when it was made; cannot be trained."""
 
     def __init__(self, model: Any, *, bf16: bool) -> None:
         base, dtype = model.base_model, torch.bfloat16 if bf16 else torch.float32
@@ -54,6 +61,8 @@ class RaggedModel:
         self._layers = [_Layer(layer, *make) for layer in layers[:-1]]
         self._last = _LastLayer(layers[-1], *make)
         self._pooler, self._head = getattr(base, "pooler", None), model.classifier
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="scoring")
 
     @classmethod
     def of(cls, model: Any, *, bf16: bool) -> Self | None:
@@ -72,17 +81,45 @@ class RaggedModel:
     def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 [N, C] of at least one window of token ids."""
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
+        apart = self._threads > 1 and lengths_N.sum() >= self._threads * _SHARE_TOKENS
+        batches = _batches(lengths_N, self._threads if apart else 1)
+
+        def run(places: np.ndarray) -> torch.Tensor:
+            return self._first_tokens([windows[place] for place in places], lengths_N[places])
+
+        outcomes = self._on_a_thread_each(run, batches) if apart else [run(places) for places in batches]
+        first_NE = torch.empty(len(windows), outcomes[0].shape[1])
+        for places, first_BE in zip(batches, outcomes, strict=True):
+            first_NE[torch.from_numpy(places)] = first_BE
+        first_N1E = first_NE.unsqueeze(1)
+        logits_NC: torch.Tensor = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
+        return logits_NC
+
+    def _on_a_thread_each(
+        self, run: Callable[[np.ndarray], torch.Tensor], batches: Sequence[np.ndarray]
+    ) -> list[torch.Tensor]:
+        def alone(places: np.ndarray) -> torch.Tensor:
+            torch.set_num_threads(1)  # of this thread, and of threads that first run torch meanwhile
+            with torch.inference_mode():
+                return run(places)
+
+        try:
+            return list(self._pool.map(alone, batches))
+        finally:
+            torch.set_num_threads(self._threads)
+
+    def _first_tokens(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+        """float32 [N, E]: what the encoder makes of each window's first token."""
         parts = plan.micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
         order_N = np.concatenate(parts)
-        groups = _Group.of_parts([lengths_N[rows] for rows in parts])
-        hidden_TE = self._embedded([windows[row] for row in order_N], lengths_N[order_N])
+        groups = _Group.of_parts([lengths_N[places] for places in parts])
+        hidden_TE = self._embedded([windows[place] for place in order_N], lengths_N[order_N])
         for layer in self._layers:
             hidden_TE = layer(hidden_TE, groups)
-        first_N1E = self._last(hidden_TE, groups).unsqueeze(1)
-        logits_NC = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
-        found_NC = torch.empty_like(logits_NC)
-        found_NC[torch.from_numpy(order_N)] = logits_NC
-        return found_NC
+        ordered_NE = self._last(hidden_TE, groups)
+        first_NE = torch.empty_like(ordered_NE)
+        first_NE[torch.from_numpy(order_N)] = ordered_NE
+        return first_NE
 
     def _embedded(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
         """float32 [T, E]: the windows' tokens one after the other, and a few that belong to none."""
@@ -102,6 +139,14 @@ class RaggedModel:
         out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=places_1T)
         out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
         return out_TE
+
+
+def _batches(lengths_N: np.ndarray, threads: int) -> list[np.ndarray]:
+    """Places of the windows that run together: a like share for each thread, or as many batches as it takes."""
+    if lengths_N.sum() <= threads * _BATCH_TOKENS:
+        by_length = np.argsort(-lengths_N, kind="stable")
+        return [by_length[first::threads] for first in range(min(threads, len(by_length)))]
+    return plan.micro_batches(np.arange(len(lengths_N)), lengths_N, _BATCH_TOKENS)
 
 
 @dataclass(frozen=True)
