@@ -18,7 +18,7 @@ D = E / H, C labels.
 
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -103,10 +103,10 @@ class RaggedModel:
             with torch.inference_mode():
                 return run(places)
 
-        try:
-            return list(self._pool.map(alone, batches))
-        finally:
-            torch.set_num_threads(self._threads)
+        running = [self._pool.submit(alone, places) for places in batches]
+        wait(running)
+        torch.set_num_threads(self._threads)
+        return [one.result() for one in running]
 
     def _first_tokens(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
         """float32 [N, E]: what the encoder makes of each window's first token."""
