@@ -39,7 +39,7 @@ _ACTIVATIONS = {
 # Tokens of a batch, which bound the memory of a thread.
 _BATCH_TOKENS = 2048
 # Below so many tokens for each thread, threads share every step: a text alone is ready sooner then.
-_SHARE_TOKENS = 512
+_SHARE_TOKENS = 400
 # Tokens of padding in a group of windows, above which another group costs less.
 _MAX_PADDING = 128
 # Above so many tokens their number is rounded up to a multiple of `_ROUND`: oneDNN makes kernels for each number that
