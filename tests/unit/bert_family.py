@@ -29,11 +29,3 @@ def tiny_classifier(kind: str, **settings: Any) -> Any:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
-
-
-def logits(model: Any, ids: list[list[int]]) -> torch.Tensor:
-    """float [rows, 3]: of rows of token ids that are padded with `PAD`."""
-    ids_BL = torch.tensor(ids)
-    mask_BL = (ids_BL != PAD).long()
-    out: torch.Tensor = model(input_ids=ids_BL, attention_mask=None if bool(mask_BL.all()) else mask_BL).logits
-    return out

@@ -34,9 +34,9 @@ def pair(directory: Path, *, alone: bool = True) -> tuple[Any, Any]:
     return plain, adapted
 
 
-def logits(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int = PAD) -> torch.Tensor:
     ids_BL = torch.tensor(rows)
-    mask_BL = (ids_BL != PAD).long()
+    mask_BL = (ids_BL != pad_id).long()
     return model(input_ids=ids_BL, attention_mask=None if bool(mask_BL.all()) else mask_BL).logits
 
 
@@ -71,7 +71,7 @@ def test_every_kind_of_model_has_its_own_logits_and_gradients(kind: str) -> None
     adapted = copy.deepcopy(plain)
     adapt_to_cpu(adapted, alone=False)
     for rows in ([[2, 9, 10, 11, 3], [2, 12, 3, 1, 1]], [[2, 20, 12, 3], [2, 21, 10, 30]]):
-        ours, theirs = (bert_family.logits(model, rows) for model in (adapted, plain))
+        ours, theirs = (logits(model, rows, bert_family.PAD) for model in (adapted, plain))
         torch.testing.assert_close(ours, theirs, **CLOSE)
         for out in (ours, theirs):
             torch.nn.functional.cross_entropy(out, torch.tensor([0, 2])).backward()
