@@ -221,10 +221,17 @@ class TrainSpec(Spec):
     """Stop after this many epochs without a better `select_by`. Left out: run all epochs."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Also keep a checkpoint every so many steps. Left out: one at the end of each epoch."""
-    max_tokens_per_micro_batch: int = Field(16384, ge=512)
-    """Padded tokens a worker runs at once; a larger share of a step runs in several parts. Lower it for a small GPU."""
+    max_tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    """Padded tokens a worker runs at once; a larger share runs in parts. `auto`: 16384 on a GPU, 2048 on CPUs."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Seeds the head's weights, the order of the rows and dropout."""
+
+    @field_validator("max_tokens_per_micro_batch")
+    @classmethod
+    def _enough_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 512:
+            raise ValueError("'auto' or 512 or more is needed")
+        return value
 
 
 class CalibrationSpec(Spec):

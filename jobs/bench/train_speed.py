@@ -31,7 +31,7 @@ from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
 from textcls.training import plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
-from textcls.training.model import build_model, build_optimizer, uses_bf16
+from textcls.training.model import build_model, build_optimizer, tokens_at_once, uses_bf16
 from textcls.training.step import Stepper
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
@@ -121,6 +121,7 @@ def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Ite
 
 def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
     """One step of textcls at a time."""
+    cpu = torch.device("cpu")
     model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
     adapt_to_cpu(model, alone=True)
     stepper = Stepper(
@@ -132,7 +133,8 @@ def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: Tokeniz
         weights_C=None,
         total_steps=10**6,
         pad_id=tokenizer.pad_id,
-        bf16=uses_bf16(recipe.train.precision, torch.device("cpu")),
+        bf16=uses_bf16(recipe.train.precision, cpu),
+        max_tokens=tokens_at_once(recipe.train.max_tokens_per_micro_batch, cpu),
     )
     step = 0
     for epoch in itertools.count():

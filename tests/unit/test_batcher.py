@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -241,6 +242,28 @@ def test_who_would_wait_too_long_is_refused_but_never_the_first() -> None:
                 pass
             assert refused.value.wait_s > 0
             await waiting
+        await batcher.close()
+
+    run(story)
+
+
+def test_what_passes_between_batches_counts_as_waiting_but_idleness_does_not() -> None:
+    async def wait_of_one_more(batcher: Batcher[Any, Any]) -> float:
+        one = asyncio.create_task(batcher.outcomes([("one more", 4)]))
+        await until(lambda: batcher.wait_s > 0)
+        wait_s = batcher.wait_s
+        await one
+        return wait_s
+
+    async def story() -> None:
+        batcher = batcher_of(Worker(), max_cost=4)
+        batcher.on_batch = lambda items, cost, seconds: time.sleep(0.05)  # the event loop is busy with others
+        await batcher.outcomes([(i, 4) for i in range(8)])
+        busy = await wait_of_one_more(batcher)
+        assert busy > 0.02
+        await asyncio.sleep(1.0)
+        await batcher.outcomes([("after a while", 4)])
+        assert await wait_of_one_more(batcher) < busy
         await batcher.close()
 
     run(story)

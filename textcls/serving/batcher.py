@@ -21,8 +21,9 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-# The newest batch's share in the estimate of the worker's speed.
-_NEWEST = 0.2
+# The newest batch's share in the estimate of the worker's speed. Under a sudden load the speed halves within seconds;
+# an estimate that lags behind admits what has to wait twice as long.
+_NEWEST = 0.5
 
 
 class QueueFull(Exception):
@@ -100,6 +101,7 @@ class Batcher(Generic[Item, Outcome]):
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cost_per_s = 0.0
+        self._free_since = 0.0  # since when the worker could have been at work on what waits
         self._running: tuple[float, int] | None = None  # (since when, cost) of the batch at work
         self.admitted, self.waiting_cost = 0, 0
         self.on_batch: Callable[[int, int, float], None] = lambda items, cost, seconds: None
@@ -143,6 +145,7 @@ class Batcher(Generic[Item, Outcome]):
         self._queue.extend((call, place, item, cost) for place, (item, cost) in enumerate(items))
         self.waiting_cost += sum(cost for _, cost in items)
         if self._loop_task is None or self._loop_task.done():
+            self._free_since = call.came
             self._loop_task = loop.create_task(self._serve())
         self._wake.set()
         await call.done
@@ -163,6 +166,7 @@ class Batcher(Generic[Item, Outcome]):
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
+                self._free_since = time.perf_counter()
             # One round of the loop: requests that have arrived by now are read before the batch is cut.
             await asyncio.sleep(0)
             batch = self._take()
@@ -201,12 +205,15 @@ class Batcher(Generic[Item, Outcome]):
             outcomes = await self._outcomes_of(batch)
         finally:
             self._running = None
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
         for (call, place, _, _), outcome in zip(batch, outcomes, strict=True):
             call.settle(place, outcome)
         if 2 * cost >= self.max_cost:  # a small batch tells how long it takes to begin, not how fast the worker is
-            self._cost_per_s += (cost / seconds - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)
-        self.on_batch(len(batch), cost, seconds)
+            # With the time that the event loop, busy with others, took to begin: what waits waits for that, too.
+            cost_per_s = cost / (ended - self._free_since)
+            self._cost_per_s += (cost_per_s - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)
+        self._free_since = ended
+        self.on_batch(len(batch), cost, ended - began)
 
     async def _outcomes_of(self, batch: list[_Entry[Outcome, Item]]) -> Sequence[Outcome | Exception]:
         run, group = asyncio.get_running_loop().run_in_executor, batch[0][0].group

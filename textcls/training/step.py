@@ -39,6 +39,7 @@ class Stepper:
         total_steps: steps of the whole run.
         pad_id: id of the padding token.
         bf16: whether matrix products run in bfloat16.
+        max_tokens: padded tokens of a micro-batch.
         rank: this process among `world_size`.
         world_size: processes that share each batch.
     """
@@ -52,6 +53,7 @@ class Stepper:
     total_steps: int
     pad_id: int
     bf16: bool
+    max_tokens: int
     rank: int = 0
     world_size: int = 1
 
@@ -64,7 +66,7 @@ class Stepper:
         share = plan.share_of(batch, lengths, self.rank, self.world_size)
         # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
         weight = 1 / len(batch) if len(share) else 0.0
-        parts = plan.micro_batches(share if len(share) else batch[:1], lengths, self.spec.max_tokens_per_micro_batch)
+        parts = plan.micro_batches(share if len(share) else batch[:1], lengths, self.max_tokens)
         self.wrapped.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, padded = torch.zeros((), dtype=torch.float64, device=device), 0

@@ -41,6 +41,7 @@ from textcls.training.model import (
     build_optimizer,
     class_weights,
     head_of,
+    tokens_at_once,
     uses_bf16,
 )
 from textcls.training.progress_display import Pace
@@ -183,6 +184,7 @@ class _Worker:
         self.progress = self._restore()
         self.steps_per_epoch = plan.steps_per_epoch(len(self.data["train"]), self.spec.rows_per_step)
         self.total_steps = self.steps_per_epoch * self.spec.epochs
+        max_tokens = tokens_at_once(self.spec.max_tokens_per_micro_batch, self.device)
         self.stepper = Stepper(
             model=self.model,
             wrapped=self.wrapped,
@@ -193,6 +195,7 @@ class _Worker:
             total_steps=self.total_steps,
             pad_id=task.tokenizer.pad_id,
             bf16=self.bf16,
+            max_tokens=max_tokens,
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -201,7 +204,7 @@ class _Worker:
             self.data,
             task.labels,
             pad_id=task.tokenizer.pad_id,
-            max_tokens=self.spec.max_tokens_per_micro_batch,
+            max_tokens=max_tokens,
             bf16=self.bf16,
             rank=self.rank,
             world_size=self.world_size,
