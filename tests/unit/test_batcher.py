@@ -258,7 +258,7 @@ def test_what_passes_between_batches_counts_as_waiting_but_idleness_does_not() -
     async def story() -> None:
         batcher = batcher_of(Worker(), max_cost=4)
         batcher.on_batch = lambda items, cost, seconds: time.sleep(0.05)  # the event loop is busy with others
-        await batcher.outcomes([(i, 4) for i in range(8)])
+        await batcher.outcomes([(i, 4) for i in range(24)])
         busy = await wait_of_one_more(batcher)
         assert busy > 0.02
         await asyncio.sleep(1.0)
