@@ -44,12 +44,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
     parser.add_argument("--max-tokens", type=int, default=128, help="of textcls; the tutorial's is 128 always")
+    parser.add_argument("--micro-batch", default="auto", help="train.max_tokens_per_micro_batch of textcls")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=40, help="of textcls in a round; the tutorial takes a tenth")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = parse_recipe(
-        _RECIPE.read_text(), [f"data.where.source={arguments.source}", f"text.max_tokens={arguments.max_tokens}"]
+        _RECIPE.read_text(),
+        [
+            f"data.where.source={arguments.source}",
+            f"text.max_tokens={arguments.max_tokens}",
+            f"train.max_tokens_per_micro_batch={arguments.micro_batch}",
+        ],
     )
     directory = pretrained.local_directory(recipe.model)
     tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=512)
