@@ -1,5 +1,6 @@
 """What the service answers: the classifier's own scores, an outcome for every text, and refusals from one table."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +24,7 @@ from textcls.inference.classifier import Classifier
 from textcls.recipe import ServeSpec
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull
+from textcls.serving.scorer import Scorer
 
 from ..conftest import save_tiny_bundle
 from .conftest import BOUND_S, Reply, Service, service_of
@@ -38,6 +41,27 @@ def test_the_thread_that_loaded_the_bundle_has_ended(service: Service) -> None:
     # Beside one that lives, OpenMP's threads sleep at every step of the model.
     assert predict(service, TEXTS[0]).status == 200
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("loading", "asyncio"))]
+
+
+def test_threads_that_run_the_model_give_way_to_the_event_loop(tiny_bundle: Path) -> None:
+    async def story() -> dict[str, int]:
+        scorer = Scorer(ServeSpec(), threads=2)
+        await scorer.load(str(tiny_bundle))
+        await scorer.scoring(TEXTS * 50)  # enough for a thread to have texts of its own
+        found = {
+            thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threading.enumerate()
+        }
+        await scorer.close()
+        return found
+
+    threads, here = torch.get_num_threads(), os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        found = asyncio.run(story())
+    finally:
+        torch.set_num_threads(threads)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
+    for kind in ("batcher", "scoring"):
+        assert max(priority for name, priority in found.items() if name.startswith(kind)) > here
 
 
 KEY = "s3cret-key"

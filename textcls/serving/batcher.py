@@ -85,6 +85,7 @@ class Batcher(Generic[Item, Outcome]):
         max_cost: summed cost of a batch; an item above it runs alone.
         max_items: items admitted and not answered.
         max_wait_s: time that what waits may take before newcomers are refused. The first is always admitted.
+        prepare: called on the worker's thread before anything else.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Batcher(Generic[Item, Outcome]):
         max_cost: int,
         max_items: int,
         max_wait_s: float = math.inf,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._work, self.max_cost, self.max_items, self.max_wait_s = work, max_cost, max_items, max_wait_s
         self._queue: deque[_Entry[Outcome, Item]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher", initializer=prepare)
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cost_per_s = 0.0
