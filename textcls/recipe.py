@@ -11,6 +11,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,6 +43,17 @@ def _without_password(uri: str) -> str:
     if redacted(uri) != uri:
         raise ValueError("a URI with a user or a password in it; credentials come from the environment, never from it")
     return uri
+
+
+def _at_least(least: int) -> AfterValidator:
+    """Refuses a smaller number where `auto` is the other choice."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"'auto' or {least} or more is needed")
+        return value
+
+    return AfterValidator(checked)
 
 
 Name = Annotated[str, BeforeValidator(_name)]
@@ -221,17 +233,10 @@ class TrainSpec(Spec):
     """Stop after this many epochs without a better `select_by`. Left out: run all epochs."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
     """Also keep a checkpoint every so many steps. Left out: one at the end of each epoch."""
-    max_tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    max_tokens_per_micro_batch: Annotated[int | Literal["auto"], _at_least(512)] = "auto"
     """Padded tokens a worker runs at once; a larger share runs in parts. `auto`: 16384 on a GPU, 2048 on CPUs."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Seeds the head's weights, the order of the rows and dropout."""
-
-    @field_validator("max_tokens_per_micro_batch")
-    @classmethod
-    def _enough_tokens(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 512:
-            raise ValueError("'auto' or 512 or more is needed")
-        return value
 
 
 class CalibrationSpec(Spec):
@@ -246,11 +251,11 @@ class CalibrationSpec(Spec):
 class ScaleSpec(Spec):
     """How many processes train. Never changes what is learned, except for float rounding."""
 
-    workers: int | tuple[int, int] | Literal["auto"] = "auto"
+    workers: Annotated[int | tuple[int, int] | Literal["auto"], _at_least(1)] = "auto"
     """Training processes. `auto`: one per GPU, or one CPU process. `[2, 8]`: as many as there is room for."""
     use_gpu: bool | Literal["auto"] = "auto"
     """`auto`: if the cluster has a GPU."""
-    cpus_per_worker: int | Literal["auto"] = "auto"
+    cpus_per_worker: Annotated[int | Literal["auto"], _at_least(1)] = "auto"
     """CPUs, and threads, of a worker. `auto`: on CPUs all of a node's, beside a GPU one."""
     max_failures: int = Field(3, ge=0)
     """Worker failures after which the run gives up; each restart continues from the last checkpoint."""
@@ -261,11 +266,9 @@ class ScaleSpec(Spec):
     resize_after_s: float = Field(60.0, ge=1)
     """With workers from a range: how long there must be room for more before the run makes use of it."""
 
-    @field_validator("workers", "cpus_per_worker")
+    @field_validator("workers")
     @classmethod
-    def _at_least_one(cls, value: int | tuple[int, int] | str) -> int | tuple[int, int] | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("'auto' or 1 or more is needed")
+    def _a_range(cls, value: int | tuple[int, int] | str) -> int | tuple[int, int] | str:
         if isinstance(value, tuple) and not 1 <= value[0] < value[1]:
             raise ValueError("a range begins with 1 or more, and ends with more than that")
         return value
@@ -303,7 +306,7 @@ class ServeSpec(Spec):
     """Requests in progress per replica above which another one is started."""
     cpus_per_replica: float = Field(1.0, gt=0)
     """CPUs that Ray sets aside for a replica."""
-    threads: int | Literal["auto"] = "auto"
+    threads: Annotated[int | Literal["auto"], _at_least(1)] = "auto"
     """Threads of a replica's matrix products. `auto`: the machine's cores divided by max_replicas."""
     gpu_share: float = Field(0.0, ge=0, le=1)
     """Part of a GPU that Ray sets aside for a replica, 1 being a whole one. 0: the CPU computes."""
@@ -311,13 +314,6 @@ class ServeSpec(Spec):
     """Arithmetic of the matrix products. `auto`: as the run was told, else bf16 where the hardware multiplies it."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
-
-    @field_validator("threads")
-    @classmethod
-    def _some_threads(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("'auto' or 1 or more is needed")
-        return value
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

@@ -257,6 +257,8 @@ def test_what_passes_between_batches_counts_as_waiting_but_idleness_does_not() -
 
     async def story() -> None:
         batcher = batcher_of(Worker(), max_cost=4)
+        await batcher.outcomes([("first", 4)])
+        assert await wait_of_one_more(batcher) < 1
         batcher.on_batch = lambda items, cost, seconds: time.sleep(0.05)  # the event loop is busy with others
         await batcher.outcomes([(i, 4) for i in range(24)])
         busy = await wait_of_one_more(batcher)

@@ -147,7 +147,6 @@ class Batcher(Generic[Item, Outcome]):
         self._queue.extend((call, place, item, cost) for place, (item, cost) in enumerate(items))
         self.waiting_cost += sum(cost for _, cost in items)
         if self._loop_task is None or self._loop_task.done():
-            self._free_since = call.came
             self._loop_task = loop.create_task(self._serve())
         self._wake.set()
         await call.done
@@ -164,6 +163,7 @@ class Batcher(Generic[Item, Outcome]):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self) -> None:
+        self._free_since = time.perf_counter()
         while True:
             if not self._queue:
                 self._wake.clear()

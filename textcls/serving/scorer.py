@@ -23,8 +23,6 @@ from textcls.serving.batcher import Batcher
 
 # Below so many characters a request is tokenized at once, in about 1 ms; above it, on a thread beside the event loop.
 _SMALL_CHARS = 4000
-# Of the threads that run the model; a thread of priority 0 gets nine times the time of one of 10.
-_NICE = 10
 
 
 class Scored(NamedTuple):
@@ -173,9 +171,10 @@ def _let_requests_go_first() -> None:
     """Lowers the priority of this thread, and of those that it starts: on Linux it is a thread's own.
 
     The event loop has to come to the CPU to refuse what is too much. As one of five threads that want two cores it
-    comes too late above three times the load that it can serve, and what it has not refused piles up before it.
+    comes too late above three times the load that it can serve, and what it has not refused piles up before it. Ray
+    starts its processes at 15; beside one of those, a thread of the lowest priority gets 0.4 of the time.
     """
-    os.nice(_NICE)
+    os.nice(19)
 
 
 def _score(classifier: Any, items: list[Encoded]) -> list[Scored]:
