@@ -130,8 +130,9 @@ def test_small_parts_add_up_to_the_whole_step(reviews, tiny_model_dir, tmp_path)
     path = reviews[0]
     assert path.exists()
     settings = ("model.dropout=0", "train.epochs=1", "train.rows_per_step=170")
-    whole = fitted(reviews, tiny_model_dir, tmp_path / "whole", *settings)
+    whole = fitted(reviews, tiny_model_dir, tmp_path / "whole", *settings, "train.max_tokens_per_micro_batch=16384")
     parts = fitted(reviews, tiny_model_dir, tmp_path / "parts", *settings, "train.max_tokens_per_micro_batch=512")
+    assert parts.progress.padded_tokens < whole.progress.padded_tokens  # each part is padded to its own longest row
     np.testing.assert_allclose(parts.progress.curve, whole.progress.curve, rtol=1e-6)
     for name, value in weights(parts.progress).items():
         np.testing.assert_allclose(value, weights(whole.progress)[name], atol=2e-5, err_msg=name)
