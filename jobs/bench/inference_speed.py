@@ -193,11 +193,9 @@ def _print_distance(name: str, found: np.ndarray, exact: np.ndarray) -> None:
 
 
 def _print_limit(classifier: Classifier, model: Any, texts: list[str], rows_per_s: float) -> None:
-    """Needed work (2 x encoder weights x tokens; in the last layer, key and value alone) beside a product's peak."""
-    layers = model.base_model.encoder.layer
-    of_layer = sum(m.weight.numel() for m in layers[0].modules() if isinstance(m, torch.nn.Linear))
-    attention = layers[-1].attention.self
-    weights = of_layer * (len(layers) - 1) + attention.key.weight.numel() + attention.value.weight.numel()
+    """Needed work (2 x weights x tokens, of all layers but the last, which needs one token) beside a product's peak."""
+    layers = model.base_model.encoder.layer[:-1]
+    weights = sum(m.weight.numel() for m in layers.modules() if isinstance(m, torch.nn.Linear))
     tokens = np.mean([one.cost for one in classifier.encode(texts)])
     used = rows_per_s * 2 * weights * float(tokens)
     dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
