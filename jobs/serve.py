@@ -29,7 +29,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
     # Ray takes seconds to import: only once the arguments are known to be good.
-    from textcls.serving.local_service import Tls, run_service
+    from textcls.serving.haproxy import Tls
+    from textcls.serving.local_service import run_service
 
     run_service(
         arguments.bundle,

@@ -290,7 +290,7 @@ class ServeSpec(Spec):
     """Tokens that the model is given at once; a longer text runs alone. More serve a GPU better, and wait longer."""
     max_queued_texts: int = Field(512, ge=1)
     """Texts of a replica that have no answer yet; a request above it is refused at once with 429."""
-    max_wait_s: float = Field(1.0, gt=0)
+    max_wait_s: float = Field(0.5, gt=0)
     """A request is refused with 429 if what waits before it takes longer than this at the speed of late."""
     max_texts_per_request: int = Field(256, ge=1)
     """Texts of one request. They are batched like those of many requests; a longer list is refused with 422."""

@@ -50,6 +50,7 @@ ORDER = """
     textcls.serving.scorer
     textcls.serving.api
     textcls.serving.app
+    textcls.serving.haproxy
     textcls.serving.local_service
 
     jobs.train jobs.evaluate jobs.predict jobs.serve

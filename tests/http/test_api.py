@@ -223,6 +223,7 @@ def test_overload_is_refused_at_once_with_a_time_to_return(tiny_bundle: Path) ->
         answer = predict(small, ["a", "b"])
         assert (answer.status, answer.json["error"]["code"]) == (429, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
+        assert int(answer.headers["x-queue-ms"]) >= 0
         assert predict(small, "a").status == 200
         room.__exit__(None, None, None)
         assert predict(small, ["a", "b"]).status == 200

