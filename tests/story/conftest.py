@@ -71,7 +71,7 @@ class Running:
     def ended(self) -> Ended:
         """Waits for the end."""
         out, err = self.process.communicate(timeout=BOUND_S)
-        return Ended(self.process.returncode, out.decode(), err.decode())
+        return Ended(self.process.returncode, (out or b"").decode(), (err or b"").decode())
 
     def until(self, happened: Callable[[], bool]) -> None:
         """Waits until something has happened, which the process must live to see."""
