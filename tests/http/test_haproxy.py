@@ -95,7 +95,7 @@ def front_of(folder: Path, spec: ServeSpec) -> Iterator[Front]:
             with suppress(ConnectionRefusedError):
                 front.ask()
                 break
-            time.sleep(0.05)
+            time.sleep(0.05)  # a server of another process: there is nothing to wait on but its answer
         yield front
     finally:
         process.terminate()
@@ -116,7 +116,7 @@ def test_for_a_moment_after_a_full_queue_texts_are_refused_without_the_replica(f
     assert (status, asked) == (429, False)
     assert json.loads(body)["error"]["code"] == "overloaded"
     assert front.ask("GET")[::2] == (200, True)
-    time.sleep(CLOSED_S + 0.05)
+    time.sleep(CLOSED_S + 0.05)  # the moment itself
     assert front.ask()[::2] == (200, True)
 
 
