@@ -177,12 +177,10 @@ def test_what_piles_up_before_a_replica_is_refused_without_it_while_health_is_to
             return [service.ask("/predict", {"inputs": "x"}), service.ask("/health")]
 
     # More than once, perhaps: HAProxy's next generation, with settings that name the replica, begins to count anew.
-    found = asked_beside_too_many()
     for _ in range(20):
-        if found[0][0] == 429:
+        (status, refused), (health, _) = asked_beside_too_many()
+        if status == 429:
             break
-        found = asked_beside_too_many()
-    (_, refused), (health, _) = found
     message = "more is waiting than can be answered soon; come back later"
     assert refused["error"] == {"code": "overloaded", "message": message}
     assert health == 200

@@ -89,7 +89,7 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
 def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
     """Rules of a backend by which HAProxy itself refuses texts, before they cost a replica anything.
 
-    A refusal takes a replica 0.6 ms of the CPUs that its model needs. So where there is one replica, and it refuses
+    A refusal takes a replica 0.4 ms of the CPUs that its model needs. So where there is one replica, and it refuses
     because its queue is too long, HAProxy refuses what comes within the next moment. And it never lets more requests
     pile up than replicas take, should they be too late to refuse.
 
