@@ -1,77 +1,15 @@
 """Predicts every row of a CSV with a bundle: `python jobs/predict.py --bundle DIR --csv FILE --out DIR`.
 
-Exit status: 0 done; 2 the input is at fault, running it again will not help; 130 interrupted; 1 anything else. After 1
-and 130 the same command goes on where it stopped.
+The same as `textcls predict`, from a checkout that need not be installed.
 """
 
-import argparse
 import sys
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 # `python jobs/predict.py` puts jobs/ on the path, not the checkout it lies in.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from textcls import storage
-from textcls.bundle import load_bundle
-from textcls.command_line import add_common_arguments, exit_status, say
-from textcls.inference.settings import predict_settings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job; returns its exit status."""
-    started = time.time()
-    arguments = _parser().parse_args(argv)
-    return exit_status(lambda: _run(arguments, started), interrupted=lambda: _way_on(arguments))
-
-
-def _way_on(arguments: argparse.Namespace) -> str:
-    if not storage.exists(storage.join(storage.absolute(arguments.out), "progress", "job.json")):
-        return ""
-    return f"; the same command continues {arguments.out}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Predict every row of CSV files.")
-    parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
-    parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="CSV files, globs or URIs")
-    parser.add_argument("--out", required=True, metavar="URI", help="new directory for the predictions")
-    parser.add_argument("--format", default="parquet", choices=["parquet", "csv"], help="of the parts")
-    parser.add_argument("--all-scores", action="store_true", help="also write each label's score")
-    return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
-
-
-def _run(arguments: argparse.Namespace, started: float) -> None:
-    bundle = load_bundle(arguments.bundle)
-    spec = predict_settings(bundle, arguments.csv, arguments.overrides)
-    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
-    from textcls.inference.predict import predict
-
-    manifest = predict(
-        bundle,
-        spec,
-        arguments.out,
-        suffix=arguments.format,
-        all_scores=arguments.all_scores,
-        say=say,
-        verbose=arguments.verbose,
-    )
-    for line in _told(manifest):
-        say(line)
-    say(f"predictions: {arguments.out}/parts   account: {arguments.out}/predictions.json")
-    say(f"{time.time() - started:.1f} s in all")
-
-
-def _told(manifest: Mapping[str, Any]) -> Sequence[str]:
-    labels = ", ".join(f"{label} {rows:,}" for label, rows in manifest["labels"].items())
-    errors = ", ".join(f"{error} {rows:,}" for error, rows in manifest["errors"].items())
-    lines = [f"{manifest['rows']:,} rows = labels ({labels or 'none'}) + errors ({errors or 'none'})"]
-    if manifest["truncated"]:
-        lines.append(f"  {manifest['truncated']:,} texts were longer than the bundle's limit and were cut")
-    return lines
-
+from textcls.commands.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,22 +1,46 @@
-"""What the jobs' command lines have in common.
+"""What the commands have in common.
 
-In: a job as a function. Out: its exit status, and on standard error what went wrong. Not here: any job.
+In: a command as a function. Out: its exit status, and on standard error what went wrong; lines for its user.
+Not here: any command.
 """
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
 
 from textcls.errors import TextclsError
+
+
+def command(name: str) -> str:
+    """How this process's user starts a command: `textcls train`, or `python jobs/train.py` in a checkout."""
+    script = Path(sys.argv[0])
+    folder = script.resolve().parent.name
+    if folder == "jobs" and script.suffix == ".py":
+        return f"python {shlex.quote(str(script.with_name(f'{name}.py')))}"
+    return f"python -m textcls {name}" if (folder, script.name) == ("textcls", "__main__.py") else f"textcls {name}"
+
+
+def escape_unencodable() -> None:
+    """From here on standard output and error escape the characters that their encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def add_common_arguments(
     parser: argparse.ArgumentParser, *, overrides: str, key: str = "SECTION.KEY=VALUE"
 ) -> argparse.ArgumentParser:
-    """Adds what every job takes.
+    """Adds what every command takes.
 
     Args:
-        parser: has the job's own arguments.
+        parser: has the command's own arguments.
         overrides: what `--set` may override.
         key: the form of an override.
     """
@@ -25,15 +49,15 @@ def add_common_arguments(
     return parser
 
 
-def exit_status(job: Callable[[], None], *, interrupted: Callable[[], str]) -> int:
-    """Runs a job: 0 done; 2 its input is at fault; 1 disk, network or workers failed; 130 interrupted.
+def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> int:
+    """Runs a command: 0 done; 2 its input is at fault; 1 disk, network or workers failed; 130 interrupted.
 
     Args:
-        job: what to run.
+        body: what to run.
         interrupted: what to tell a user who pressed Ctrl-C about going on.
     """
     try:
-        job()
+        body()
     except TextclsError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status

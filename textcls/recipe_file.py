@@ -1,21 +1,50 @@
 """A recipe as people write it: YAML, and `--set section.key=value`.
 
-In: text. Out: a checked `Recipe`, or a message that says where it is wrong and what is nearest. Not here: what the
-settings mean (recipe.py).
+In: text, or the name of what holds it. Out: a checked `Recipe`, or a message that says where it is wrong and what is
+nearest. Not here: what the settings mean (recipe.py).
 """
 
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from textcls.errors import RecipeError
+from textcls.command_line import command
+from textcls.errors import InputError, RecipeError
 from textcls.recipe import Recipe, Spec
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def recipe_text(name: str) -> str:
+    """The text of a recipe: of the file `name`, or of the recipe of that name that comes with textcls.
+
+    Raises:
+        InputError: neither exists, or the file cannot be read.
+    """
+    path, included = Path(name), included_recipes()
+    if name in included and not path.is_file():
+        path = included[name]
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--recipe {name}: {error}",
+            expected=f"a YAML file, or the name of a recipe that comes with textcls: {', '.join(included)}",
+        ) from None
+
+
+def included_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with textcls."""
+    here = Path(__file__).parent
+    # An installed textcls has them inside; a checkout has them where jobs/ is, and pyproject.toml leads from one to
+    # the other.
+    place = here / "recipes" if (here / "recipes").is_dir() else here.parent / "jobs" / "recipes"
+    return {path.stem: path for path in sorted(place.glob("*.yaml"))}
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
@@ -55,7 +84,7 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
         return spec.model_validate(content)
     except ValidationError as error:
         raise RecipeError(
-            f"{source}: {_explain(error, spec)}", todo="python jobs/train.py --help-recipe lists every key"
+            f"{source}: {_explain(error, spec)}", todo=f"{command('train')} --help-recipe lists every key"
         ) from None
 
 

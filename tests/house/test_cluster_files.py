@@ -1,6 +1,6 @@
 """Every file in cluster/ is one that its reader takes, of the versions of pyproject.toml, and holds no secret."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shlex
@@ -187,12 +187,7 @@ def test_a_node_of_the_image_asks_for_a_token() -> None:
 
 
 def parser_of(job: str) -> ArgumentParser:
-    spec = importlib.util.spec_from_file_location(f"cluster_{Path(job).stem}", ROOT / job)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module._parser()
+    return importlib.import_module(f"textcls.commands.{Path(job).stem}").parser()
 
 
 def test_the_rayjob_s_command_parses_and_its_files_are_in_the_image() -> None:

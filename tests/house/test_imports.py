@@ -53,6 +53,10 @@ ORDER = """
     textcls.serving.haproxy
     textcls.serving.local_service
 
+    textcls.commands
+    textcls.commands.train textcls.commands.evaluate textcls.commands.predict textcls.commands.serve
+    textcls.__main__
+
     jobs.train jobs.evaluate jobs.predict jobs.serve
 """
 
@@ -170,4 +174,12 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(project: 
 
 def test_an_installed_textcls_has_all_packages(project: dict[str, Any]) -> None:
     packages = sorted(name for name, path in MODULES.items() if path.name == "__init__.py")
-    assert sorted(project["tool"]["setuptools"]["packages"]) == packages
+    # The recipes are files of jobs/, which an installed textcls has inside.
+    assert project["tool"]["setuptools"]["package-dir"] == {"textcls.recipes": "jobs/recipes"}
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted([*packages, "textcls.recipes"])
+
+
+def test_the_installed_command_is_a_function_that_exists(project: dict[str, Any]) -> None:
+    from textcls.__main__ import main
+
+    assert project["project"]["scripts"] == {"textcls": f"{main.__module__}:{main.__name__}"}

@@ -1,6 +1,7 @@
 """What the README says can be typed, found and looked up: commands parse, paths exist, tables match the code."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from textcls.recipe import Recipe
-from textcls.recipe_file import describe_keys, keys_of, parse_recipe
+from textcls.recipe_file import describe_keys, keys_of, parse_recipe, recipe_text
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,23 +21,19 @@ INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.
 
 
 def shell_commands() -> list[str]:
-    """Every command of the shell blocks, and every `python jobs/...` in the prose, on one line each."""
+    """Every command of the shell blocks, and every job's in the prose, on one line each."""
     lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.replace("\\\n", " ").splitlines()]
     commands = [command.strip() for line in lines for command in line.split("&&") if command.strip()]
-    return commands + [code for code in INLINE if re.match(r"python jobs/\w+(/\w+)?\.py", code)]
+    return commands + [code for code in INLINE if re.match(_A_JOB, code)]
 
 
-# What runs a job is parsed from `python jobs/X.py` on, whatever submits it.
-JOBS = [found[0] for command in shell_commands() if (found := re.search(r"python jobs/.*", command))]
+# What runs a job is parsed from `python jobs/X.py` or `textcls X` on, whatever submits it.
+_A_JOB = r"python jobs/\w+(/\w+)?\.py .*|textcls (train|evaluate|predict|serve) .*"
+JOBS = [found[0] for command in shell_commands() if (found := re.search(_A_JOB, command))]
 
 
 def parser_of(job: str) -> ArgumentParser:
-    spec = importlib.util.spec_from_file_location(f"readme_{Path(job).stem}", ROOT / job)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module._parser()
+    return importlib.import_module(f"textcls.commands.{Path(job).stem}").parser()
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -50,8 +47,12 @@ def test_the_readme_shows_how_to_install_train_and_test() -> None:
 
 
 @pytest.mark.parametrize("command", JOBS)
-def test_every_job_command_parses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _, job, *arguments = shlex.split(command)
+def test_every_job_command_parses(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    program, job, *arguments = shlex.split(command)
+    job = f"jobs/{job}.py" if program == "textcls" else job
     assert (ROOT / job).is_file()
     if job.startswith("jobs/bench/"):
         options = {argument for argument in arguments if argument.startswith("--")}
@@ -65,7 +66,7 @@ def test_every_job_command_parses(command: str, capsys: pytest.CaptureFixture[st
         status = ended.code
     assert status == 0, capsys.readouterr().err
     if recipe := getattr(parsed, "recipe", None):
-        parse_recipe((ROOT / recipe).read_text(encoding="utf-8"), parsed.overrides, source=recipe)
+        parse_recipe(recipe_text(recipe), parsed.overrides, source=recipe)
 
 
 def test_every_recipe_key_that_is_mentioned_exists() -> None:

@@ -1,0 +1,131 @@
+"""The command `textcls`: what it lists, how it names itself, which recipes it brings."""
+
+import importlib
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from textcls import __main__ as textcls_command
+from textcls.command_line import command, escape_unencodable, say
+from textcls.errors import InputError
+from textcls.recipe_file import included_recipes, recipe_text
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
+
+
+def run(*arguments: str) -> int:
+    try:
+        return textcls_command.main(arguments)
+    except SystemExit as ended:  # argparse: --help, --version and what it refuses
+        return int(ended.code or 0)
+
+
+def test_help_lists_the_four_commands_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert dict(listed) == textcls_command.COMMANDS
+    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "predict", "serve", "train"]
+
+
+def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:
+    (version,) = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"textcls {version}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("trian",), ("--verbose", "train")])
+def test_a_command_that_does_not_exist_is_refused_by_name(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert all(name in capsys.readouterr().err for name in (["COMMAND"] if not arguments else arguments[:1]))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_command_has_the_options_of_its_job(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(job, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: textcls {job} ")
+    jobs_main = importlib.import_module(f"jobs.{job}").main
+    assert jobs_main is importlib.import_module(f"textcls.commands.{job}").main
+
+
+@pytest.mark.parametrize(
+    ("started_as", "advised"),
+    [
+        ("jobs/evaluate.py", "python jobs/train.py"),
+        ("./my checkout/jobs/predict.py", "python 'my checkout/jobs/train.py'"),
+        ("bin/textcls", "textcls train"),
+        ("textcls.exe", "textcls train"),
+        ("site-packages/textcls/__main__.py", "python -m textcls train"),
+    ],
+)
+def test_a_command_is_advised_the_way_that_this_one_was_started(
+    started_as: str, advised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started_as])
+    assert command("train") == advised
+    assert shlex.split(command("train"))
+
+
+def test_an_advised_command_to_list_the_keys_does_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--recipe", "base", "--out", "x", "--set", "train.epoch=2") == 2
+    (advised,) = re.findall(r"to do: +(textcls .*) lists every key", capsys.readouterr().err)
+    assert run(*shlex.split(advised)[1:]) == 0
+    assert "train.epochs = " in capsys.readouterr().out
+
+
+# --- recipes by name -------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_that_comes_along_is_found_by_name_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert set(included_recipes()) == {path.stem for path in (ROOT / "jobs" / "recipes").glob("*.yaml")}
+    for name in ("base", "quickstart"):
+        assert recipe_text(name) == (ROOT / "jobs" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def test_a_file_goes_before_a_recipe_of_its_name_and_a_directory_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base").mkdir()
+    assert "google-bert" in recipe_text("base")
+    Path("quickstart").write_text("model: {}", encoding="utf-8")
+    assert recipe_text("quickstart") == "model: {}"
+
+
+@pytest.mark.parametrize("name", ["quick", "quickstart.yml", "nowhere/base.yaml", "../base", ""])
+def test_an_unknown_recipe_lists_those_that_exist(name: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"--recipe {name}")) as refused:
+        recipe_text(name)
+    assert "base, quickstart" in str(refused.value)
+
+
+# --- standard output -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "\N{LESS-THAN OR EQUAL TO} 3 · \N{CJK UNIFIED IDEOGRAPH-597D}\udcff"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
+    escape_unencodable()
+    say(line)
+    assert sys.stdout.buffer.getvalue() == line.encode(encoding, "backslashreplace") + b"\n"  # type: ignore[attr-defined]
+    print(line, file=sys.stderr, flush=True)
+    assert sys.stderr.buffer.getvalue() == line.encode(encoding, "backslashreplace") + b"\n"  # type: ignore[attr-defined]
+
+
+def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    escape_unencodable()
+    say("a line")
+    sys.stdout.close()

@@ -1,0 +1,53 @@
+"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict or serve.
+
+In: a command line. Out: the exit status of the command it names. Not here: the commands (textcls/commands).
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from textcls.command_line import escape_unencodable
+
+COMMANDS = {
+    "train": "a labelled CSV -> a classifier (a bundle) and a report",
+    "evaluate": "a bundle and a labelled CSV -> a report",
+    "predict": "a bundle and a CSV -> a label and a score for each row",
+    "serve": "a bundle -> an HTTP service on this machine",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the first argument names; returns its exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    escape_unencodable()
+    if not arguments or arguments[0] not in COMMANDS:
+        _parser().parse_args(arguments)  # answers --help and --version, and refuses anything else
+    # Only this one: each takes part of a second to import.
+    return int(importlib.import_module(f"textcls.commands.{arguments[0]}").main(arguments[1:]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="textcls",
+        description="Fine-tunes BERT-family text classifiers from a labelled CSV on Ray, and serves them.",
+        epilog="`textcls COMMAND --help` lists a command's arguments.",
+    )
+    parser.add_argument("--version", action="version", version=f"textcls {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("textcls")
+    except metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

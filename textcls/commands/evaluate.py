@@ -1,0 +1,44 @@
+"""`textcls evaluate`: measures a bundle by a labelled CSV.
+
+In: a command line, as `textcls evaluate --help` describes it. Out: an exit status, and a report in --out. Not here: how
+rows are scored (inference/evaluate.py).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from textcls.bundle import load_bundle
+from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.inference.settings import evaluate_settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    started = time.time()
+    escape_unencodable()
+    arguments = parser().parse_args(argv)
+    return exit_status(lambda: _run(arguments, started), interrupted=lambda: "; the same command starts again")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=command("evaluate"), description="Measure a classifier by labelled rows.")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
+    parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
+    parser.add_argument("--out", required=True, metavar="URI", help="new directory for the report and the account")
+    return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
+
+
+def _run(arguments: argparse.Namespace, started: float) -> None:
+    bundle = load_bundle(arguments.bundle)
+    spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
+    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    from textcls.inference.evaluate import evaluate
+    from textcls.report import print_report
+
+    report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
+    print_report(report, sys.stdout)
+    say(f"report: {arguments.out}/report.json, report.png   account: {arguments.out}/rows.json, rejects.parquet")
+    say(f"{time.time() - started:.1f} s in all")

@@ -1,0 +1,57 @@
+"""`textcls serve`: serves a bundle over HTTP on this machine.
+
+In: a command line, as `textcls serve --help` describes it. Out: an exit status once the service ended: 0 by Ctrl-C or
+SIGTERM, 130 if interrupted before it served. Not here: the service (serving/local_service.py).
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.errors import InputError
+from textcls.recipe import ServeSpec
+from textcls.recipe_file import parse_recipe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    escape_unencodable()
+    arguments = parser().parse_args(argv)
+    return exit_status(lambda: _run(arguments), interrupted=lambda: "")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    spec = _spec(arguments.overrides)
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
+    # Ray takes seconds to import: only once the arguments are known to be good.
+    from textcls.serving.haproxy import Tls
+    from textcls.serving.local_service import run_service
+
+    run_service(
+        arguments.bundle,
+        spec,
+        host=arguments.host,
+        port=arguments.port,
+        say=say,
+        tls=Tls(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
+        verbose=arguments.verbose,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=command("serve"), description="Serve a bundle over HTTP on this machine.")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
+    parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
+    return add_common_arguments(parser, overrides="a setting of the service", key="serve.KEY=VALUE")
+
+
+def _spec(overrides: Sequence[str]) -> ServeSpec:
+    for override in overrides:
+        if not override.strip().startswith("serve."):
+            raise InputError(f"--set {override}", expected="serve.KEY=VALUE; a bundle's other settings are its own")
+    return parse_recipe("", overrides, source="--set").serve

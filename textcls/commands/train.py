@@ -1,0 +1,85 @@
+"""`textcls train`: trains a classifier from a labelled CSV.
+
+In: a command line, as `textcls train --help` describes it. Out: an exit status, and what a run leaves in --out; to the
+user its progress and its result. Not here: how a run goes (training/run.py).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from textcls import storage
+from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.errors import InputError
+from textcls.recipe import Recipe
+from textcls.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    started = time.time()
+    escape_unencodable()
+    arguments = parser().parse_args(argv)
+    return exit_status(lambda: _run(arguments, started), interrupted=lambda: _way_on(arguments))
+
+
+def _way_on(arguments: argparse.Namespace) -> str:
+    if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), "run.json")):
+        return ""
+    return f"; the same command with --resume continues {arguments.out}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    recipes = f"YAML: what the run is asked to do; or a recipe that comes with textcls: {', '.join(included_recipes())}"
+    parser = argparse.ArgumentParser(prog=command("train"), description="Train a text classifier from a labelled CSV.")
+    parser.add_argument("--recipe", required=True, metavar="FILE", help=recipes)
+    parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; in place of data.csv")
+    parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the account")
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out, exactly")
+    parser.add_argument("--dry-run", action="store_true", help="read and check the data, train nothing")
+    parser.add_argument("--help-recipe", action=_HelpRecipe, nargs=0, help="list every recipe key and exit")
+    return add_common_arguments(parser, overrides="override a setting of the recipe")
+
+
+class _HelpRecipe(argparse.Action):
+    """Prints the documentation that stands under each recipe field."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for key, default, text in describe_keys():
+            say(f"{key} = {default}")
+            say(f"    {text}")
+        parser.exit()
+
+
+def _read_recipe(arguments: argparse.Namespace) -> Recipe:
+    text = recipe_text(arguments.recipe)
+    source = arguments.recipe + (" with --set" if arguments.overrides else "")
+    recipe = parse_recipe(text, arguments.overrides, source=source)
+    if arguments.csv:
+        for uri in arguments.csv:
+            storage.absolute(uri)  # refuses one that must not stand in run.json
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
+    if not recipe.data.csv:
+        raise InputError("no CSV named", todo="--csv FILE, or data.csv in the recipe")
+    if not arguments.out and not arguments.dry_run:
+        raise InputError("no --out named", todo="--out DIR, a new directory")
+    return recipe
+
+
+def _run(arguments: argparse.Namespace, started: float) -> None:
+    recipe = _read_recipe(arguments)
+    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    from textcls.report import print_report
+    from textcls.training.run import dry_run, train
+
+    if arguments.dry_run:
+        dry_run(recipe, say=say, verbose=arguments.verbose)
+        return
+    report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
+    print_report(report, sys.stdout)
+    first_step_at = report["speed"]["first_step_at"]
+    first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
+    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
+    say(f"{time.time() - started:.1f} s in all{first}")
