@@ -25,11 +25,11 @@ from textcls.errors import redacted
 
 
 def _name(value: object) -> str:
-    """A label, column or cell value as the CSV spells it. YAML turns `no`, `off` and `true` into booleans."""
-    if isinstance(value, bool) or value is None:
-        raise ValueError(f"YAML read a bare word as {value!r}; put the name in quotes")
-    if not isinstance(value, (str, int, float)):
-        raise ValueError(f"a name or a number is needed, not {type(value).__name__}")
+    """A label, column or cell value as the CSV spells it; YAML's scalars arrive as text (yaml_text.py)."""
+    if value is None:
+        raise ValueError("a bare null, ~ or nothing is no name; put the name in quotes")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"a name is needed, not {type(value).__name__}; put the name in quotes")
     return str(value)
 
 

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from textcls.command_line import command
 from textcls.errors import InputError, RecipeError
 from textcls.recipe import Recipe, Spec
+from textcls.yaml_text import read_value, read_yaml, set_option
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
+
+# A longer value is not repeated in a message.
+_LONG_VALUE = 200
 
 
 def recipe_text(name: str) -> str:
@@ -52,16 +55,19 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
 
     Args:
         text: YAML, a mapping of sections.
-        overrides: `section.key=value` each, applied in order; a value is YAML and replaces what was there.
+        overrides: `section.key=value` each, applied in order; a value is a name as it stands, or YAML in quotes,
+            brackets or braces, and replaces what was there.
         source: names the recipe in messages.
 
     Raises:
         RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
     """
     try:
-        content = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2001-13-01
-        raise RecipeError(f"{source} is not YAML: {error}", todo="check quotes, colons and indentation there") from None
+        content = read_yaml(text) or {}
+    except ValueError as error:
+        raise RecipeError(
+            f"{source} cannot be read: {error}", todo="check quotes, colons and indentation there"
+        ) from None
     if not isinstance(content, dict):
         raise RecipeError(
             f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
@@ -94,10 +100,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not equals or len(keys) < 2 or not all(keys):
         raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
     try:
-        # A lone sign such as | or ; is meant as it stands, whatever YAML makes of it.
-        parsed = yaml.safe_load(value) if len(value) > 1 or value.isalnum() else value
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"--set {override!r}: the value is not YAML: {error}", todo="put it in quotes") from None
+        parsed = read_value(value)
+    except ValueError as error:
+        one_name = f"; if it is one name: {set_option(path.strip(), value.strip())}" if len(value) < _LONG_VALUE else ""
+        raise RecipeError(
+            f"--set {override[:_LONG_VALUE]!r}: the value is not YAML: {error}",
+            todo=f"put names in double quotes{one_name}",
+        ) from None
     place = content
     for depth, key in enumerate(keys[:-1], 1):
         inside = place.get(key)

@@ -61,6 +61,11 @@ def test_a_set_overrides_the_recipe(bundle: Bundle) -> None:
     assert predict_settings(bundle, ["new.csv"], without_header).data.columns == ("3",)
 
 
+def test_a_set_leaves_the_bundle_as_it_is(bundle: Bundle) -> None:
+    assert evaluate_settings(bundle, ["new.csv"], ["data.label_map.010=bad"]).data.label_map["010"] == "bad"
+    assert "010" not in evaluate_settings(bundle, ["new.csv"], []).data.label_map
+
+
 def test_the_machines_that_trained_say_nothing_of_those_that_score(bundle: Bundle) -> None:
     assert predict_settings(bundle, ["new.csv"], []).scale.workers == "auto"
     assert evaluate_settings(bundle, ["new.csv"], []).scale.use_gpu == "auto"

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pickle
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from textcls.errors import RecipeError
 from textcls.recipe import DataSpec, Recipe
 from textcls.recipe_file import describe_keys, keys_of, parse_recipe
+from textcls.yaml_text import set_option, visible
 
 ROOT = Path(__file__).parents[2]
 KEYS = [key for key, _, _ in describe_keys()]
@@ -125,7 +127,7 @@ def test_an_unknown_section_is_refused_with_the_section_that_was_meant(section: 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe("train: {epochs: 0, epoch: 1}\nsplit: {val: 2}\nmodle: {}", source="my.yaml")
-    for told in ("my.yaml", "train.epochs", "found 0", "train.epoch;", "split.val", "modle; did you mean model?"):
+    for told in ("my.yaml", "train.epochs", "found '0'", "train.epoch;", "split.val", "modle; did you mean model?"):
         assert told in str(caught.value)
 
 
@@ -187,7 +189,7 @@ def test_a_set_below_a_value_is_refused(override: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["[1", "{a: b", "'x", "a: b: c", "%x", "!!python/name:os.system", "2001-13-45", "[" * 9999]
+    "value", ["[1", "{a: b", "'x", "a: b: c", "%x", "!!python/name:os.system", "!!int x", "{a: b #c}", "[" * 9999]
 )
 def test_a_set_whose_value_is_no_yaml_is_refused(value: str) -> None:
     with pytest.raises(RecipeError, match="data"):
@@ -197,18 +199,172 @@ def test_a_set_whose_value_is_no_yaml_is_refused(value: str) -> None:
 # --- YAML's traps ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["no", "NO", "off", "yes", "true", "on", "null", "~", ""])
-def test_a_bare_word_that_yaml_makes_something_else_of_is_not_taken_for_a_name(word: str) -> None:
+WORDS = [
+    "010",
+    "1.10",
+    "+1",
+    "-1",
+    "12:30",
+    "0x1F",
+    "0o17",
+    "1e3",
+    "1_000",
+    ".5",
+    ".inf",
+    ".nan",
+    "2001-12-14",
+    "2001-13-45",
+    "=",
+    "<<",
+    "no",
+    "NO",
+    "off",
+    "yes",
+    "true",
+    "on",
+    "y",
+]
+
+
+@pytest.mark.parametrize(
+    "word", [*WORDS, "2001-12-14 21:59:43.10 -5", "N/A", "#1", "label#1", "NaN", "None", "١", "1,5"]
+)
+def test_a_name_is_the_text_that_was_typed(word: str) -> None:
+    set_to = [f"data.label_column={word}", f"data.text_columns={word}x", f"data.where.lang={word}", f"data.csv={word}"]
+    data = parse_recipe("", [*set_to, f"model.pretrained={word}"]).data
+    assert (data.label_column, data.text_columns, data.where) == (word, (f"{word}x",), {"lang": (word,)})
+    assert data.csv == (word,)
+    if not set(word) & set("#,"):
+        assert parse_recipe(f"data:\n  label_column: {word}\n").data.label_column == word
+        by_set = parse_recipe("", [f"data.label_map={{{word} : {word}}}"] if word != "<<" else ["data.label_map.<<=<<"])
+        assert by_set.data.label_map == {word: word}
+        assert parse_recipe(f"data: {{where: {{lang: [{word}, b]}}, labels: [{word}, b]}}").data.labels == (word, "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{010: ten}", {"010": "ten"}),
+        ("{1.10: new, 1.2: old}", {"1.10": "new", "1.2": "old"}),
+        ("{+1: pos, -1: neg}", {"+1": "pos", "-1": "neg"}),
+        ('{"0": negative, \'1\': "positive"}', {"0": "negative", "1": "positive"}),
+        ("{yes: no, no: 12:30}", {"yes": "no", "no": "12:30"}),
+    ],
+)
+def test_a_label_map_is_spelled_as_the_csv_is(value: str, expected: dict[str, str]) -> None:
+    assert parse_recipe("", [f"data.label_map={value}"]).data.label_map == expected
+    assert parse_recipe(f"data: {{label_map: {value}}}").data.label_map == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("label #1", "label #1"),
+        ("#1", "#1"),
+        (" label ", "label"),
+        ("'label #1'", "label #1"),
+        ('" label "', " label "),
+        ("--- a", "--- a"),
+        ("...", "..."),
+        ("null #1", "null #1"),
+        ("a: b", None),
+        ("{label #1: x}", None),
+        ("[a, b] # two", None),
+    ],
+)
+def test_the_value_of_a_set_has_no_comments(value: str, name: str | None) -> None:
+    if name is not None:
+        assert parse_recipe("", [f"data.label_column={value}"]).data.label_column == name
+        return
+    with pytest.raises(RecipeError, match=r"double quotes|put the name in quotes"):
+        parse_recipe("", [f"data.label_column={value}"])
+
+
+@pytest.mark.parametrize("word", ["null", "NULL", "Null", "~", ""])
+def test_a_word_for_nothing_is_not_taken_for_a_name(word: str) -> None:
     for text in (
         f"data: {{label_column: {word}}}",
         f"data: {{labels: [{word or '~'}, b]}}",
         f"data: {{label_map: {{a: {word}}}}}",
+        f"data: {{label_map: {{{word or '~'}: a}}}}",
         f"data: {{where: {{lang: [{word or '~'}]}}}}",
         f"data: {{text_columns: [{word or '~'}]}}",
     ):
         with pytest.raises(RecipeError, match="put the name in quotes"):
             parse_recipe(text)
     assert parse_recipe(f"data: {{label_column: '{word or 'x'}'}}").data.label_column == (word or "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {label_map: {a: x, a: y}}",
+        "data: {label_map: {1: x, '1': y}}",
+        "data: {csv: a}\ntrain: {}\ndata: {csv: b}",
+        "data: {where: {lang: en, lang: de}}",
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)stands twice.*line \d"):
+        parse_recipe(text)
+
+
+def test_anchors_and_merges_mean_what_they_mean_in_yaml() -> None:
+    text = """
+    data:
+      where: &where {lang: [en, 010]}
+      label_map: {<<: *where, lang: language, other: "x"}
+    """
+    with pytest.raises(RecipeError, match="label_map"):
+        parse_recipe(text.replace("lang: language, ", ""))
+    data = parse_recipe(text).data
+    assert data.where == {"lang": ("en", "010")}
+    assert data.label_map == {"lang": "language", "other": "x"}
+
+
+PRINTABLE = st.characters(exclude_categories=["Cs"])
+
+
+@given(names=st.lists(st.text(PRINTABLE, max_size=30), min_size=1, max_size=3, unique=True))
+def test_the_set_of_a_message_means_its_names_to_a_shell_and_to_the_recipe(names: list[str]) -> None:
+    options = [
+        set_option("data.label_column", names[0]),
+        set_option("data.label_map", dict.fromkeys(names, names[0])),
+        set_option("data.where", {names[-1]: names}),
+        set_option("data.csv", names),
+    ]
+    for option in options:
+        assert visible(option).replace("\\\\", "\\") == option, "what cannot be seen is escaped"
+    words = shlex.split(" ".join(options))
+    assert words[::2] == ["--set"] * 4
+    data = parse_recipe("", [*words[1::2], "data.text_columns=a text"]).data
+    assert data.label_column == names[0]
+    assert data.label_map == dict.fromkeys(names, names[0])
+    assert data.where == {names[-1]: tuple(names)}
+    assert data.csv == tuple(names)
+
+
+def test_a_name_of_any_length_can_be_set() -> None:
+    (_, word) = shlex.split(set_option("data.label_map", {"long " * 1000: "x" * 5000}))
+    assert parse_recipe("", [word]).data.label_map == {"long " * 1000: "x" * 5000}
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("pos\u200b", "pos\\u200b"),
+        ("neg\xa0", "neg\\xa0"),
+        ("cafe\u0301", "cafe\\u0301"),
+        ("café", "café"),
+        ("❤\ufe0f", "❤\\ufe0f"),
+        ("a\\b", "a\\\\b"),
+        ("正面", "正面"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\u3164", "\\u3164"),
+    ],
+)
+def test_what_cannot_be_seen_is_shown_as_an_escape(name: str, seen: str) -> None:
+    assert visible(name) == seen
 
 
 @pytest.mark.parametrize("number", ["5e-5", "5.0e-5", "0.00005", "5E-5", "'5e-5'"])

@@ -6,17 +6,13 @@ to change. Not here: reading (csv_shards.py).
 
 import codecs
 import difflib
-import json
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import yaml
-
 from textcls.errors import DataError
 from textcls.recipe import DataSpec
+from textcls.yaml_text import set_option
 
 _DELIMITERS = ",;\t|"
 # Never chosen, only named when nothing else fits.
@@ -132,7 +128,7 @@ def _delimiter_hint(read_first: ReadFirst, data: DataSpec) -> str:
     for delimiter in _DELIMITERS + _RARE_DELIMITERS:
         if delimiter != data.delimiter and _fits(read_first(delimiter).fields, data):
             name = "tab" if delimiter == "\t" else delimiter
-            return f"it fits under the delimiter {delimiter!r}: {_set('data.delimiter', name)}"
+            return f"it fits under the delimiter {delimiter!r}: {set_option('data.delimiter', name)}"
     return ""
 
 
@@ -166,22 +162,11 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
     hints = []
     if set(missing) & set(data.text_columns):
         texts = [closest(column) if column in missing else column for column in data.text_columns]
-        hints.append(_set("data.text_columns", texts if len(texts) > 1 else texts[0]))
+        hints.append(set_option("data.text_columns", texts if len(texts) > 1 else texts[0]))
     if data.label_column in missing:
-        hints.append(_set("data.label_column", closest(data.label_column)))
+        hints.append(set_option("data.label_column", closest(data.label_column)))
     hints += [f"correct {column!r} in data.where" for column in data.where if column in missing]
     return " ".join(hints)
-
-
-def _set(key: str, value: str | list[str]) -> str:
-    """A --set that means this value to a shell and to YAML."""
-    if isinstance(value, str):
-        # The recipe takes a lone sign as it stands, whatever YAML would make of it.
-        plain = (re.fullmatch(r"[\w.-]+", value) and yaml.safe_load(value) == value) or re.fullmatch(r"[^\w\s]", value)
-        text = value if plain else json.dumps(value, ensure_ascii=False)
-    else:
-        text = json.dumps(value, ensure_ascii=False)
-    return f"--set {shlex.quote(f'{key}={text}')}"
 
 
 def _listed(fields: Sequence[str]) -> str:

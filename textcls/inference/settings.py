@@ -5,6 +5,7 @@ the bundle says that, and no setting changes it.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -117,6 +118,6 @@ def _content(
             )
         if name in spec.refused:
             raise RecipeError(f"--set {override!r}: {name} has no meaning here", expected=spec.refused[name])
-    found = bundle.manifest.recipe.get("data")
+    found = deepcopy(bundle.manifest.recipe.get("data"))  # overrides are written into it
     data = {key: value for key, value in found.items() if key not in spec.dropped} if isinstance(found, dict) else {}
     return {"data": data | {"csv": list(csv)}}

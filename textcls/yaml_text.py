@@ -1,0 +1,145 @@
+"""YAML whose scalars stay text, spelled as they were typed; and the way back, from values to a `--set`.
+
+In: YAML. Out: dicts, lists, strings and None; `010`, `1.10`, `yes` and `12:30` are the strings they look like, and
+whoever wants a number converts the string. The other way: values in, the `--set` that means them out. Not here: what
+the settings mean (recipe.py), where they go (recipe_file.py).
+
+YAML's own rules would read those as 8, 1.1, true and 750, and nobody would know: labels and columns are names.
+"""
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+_TAG = "tag:yaml.org,2002:"
+_NULL, _MERGE = _TAG + "null", _TAG + "merge"
+
+# Printable for Python, and yet nothing is seen: joiners, Hangul fillers and variation selectors.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# A longer key of a mapping must be announced by a question mark.
+_LONGEST_KEY = 1000
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Every scalar is a string but a bare null, `~` or nothing, which is None. A key that stands twice is an error."""
+
+    commented = False
+
+    def scan_to_next_token(self) -> None:
+        ahead = 0
+        while self.peek(ahead) == " ":
+            ahead += 1
+        self.commented = self.commented or self.peek(ahead) == "#"
+        super().scan_to_next_token()
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} stands twice in a mapping"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (_NULL, _MERGE)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_TextLoader.yaml_constructors = {
+    tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (_NULL, _TAG + "str", _TAG + "map", _TAG + "seq", None)
+}
+_TextLoader.yaml_constructors[_MERGE] = yaml.SafeLoader.construct_yaml_str  # `<<` elsewhere than as a key
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML file holds: dicts, lists, strings and None.
+
+    Raises:
+        ValueError: not YAML; a key that stands twice in a mapping.
+    """
+    return _read(text, lambda loader: loader.get_single_data())
+
+
+def read_value(text: str) -> Any:
+    """What the value of a `--set` means: text as it stands, unless it is quoted or a collection.
+
+    YAML ends a bare word at ` #` or drops what is behind `---`; on a command line all of it is meant.
+
+    Raises:
+        ValueError: not YAML; a comment in a collection.
+    """
+    stripped = text.strip(" \t\r\n")
+    if (len(text) == 1 and not text.isalnum()) or re.fullmatch(r"[.-]+", stripped):
+        # A lone sign such as | or ;, or a row of dots, is meant as it stands, whatever YAML makes of it.
+        return text if len(text) == 1 else stripped
+    return _read(text, lambda loader: _value(loader, stripped)) if stripped else None
+
+
+def _value(loader: _TextLoader, text: str) -> Any:
+    node = loader.get_single_node()
+    plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
+    if plain and text[0] not in "&!*" and "\n" not in text:
+        return None if node is not None and node.tag == _NULL and node.value == text else text
+    if loader.commented:
+        raise yaml.YAMLError("' #' begins a comment in YAML; put a name that holds it in double quotes")
+    return loader.construct_document(node)
+
+
+def _read(text: str, what: Any) -> Any:
+    loader = None
+    try:
+        loader = _TextLoader(text)
+        return what(loader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        hint = "; ' #' begins a comment" if loader is not None and loader.commented else ""
+        raise ValueError(f"{error}{hint}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def visible(text: str) -> str:
+    """The text as it stands, with what cannot be seen as the escapes of YAML and Python (`\\u200b`, `\\xa0`).
+
+    Accents of their own are escaped, too, where a letter with the accent exists: both look alike.
+    """
+    composed = unicodedata.is_normalized("NFC", text)
+    return "".join(
+        char
+        if char.isprintable() and not _UNSEEN.match(char) and (composed or not unicodedata.combining(char))
+        else _escape(char)
+        for char in text.replace("\\", "\\\\")
+    )
+
+
+def quoted(text: str) -> str:
+    """The text in double quotes, as YAML reads it back."""
+    return '"' + visible(text).replace('"', '\\"') + '"'
+
+
+def set_option(key: str, value: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> str:
+    """The `--set` that means this value, to a shell and to `read_value`: every advice is written by this."""
+    return f"--set {shlex.quote(f'{key}={_flow(value, bare=True)}')}"
+
+
+def _flow(value: Any, *, bare: bool = False) -> str:
+    if isinstance(value, str):
+        # Letters, digits and a lone sign need no quotes.
+        plain = bare and visible(value) == value and re.fullmatch(r"[\w.-]+|[^\w\s]", value)
+        return value if plain and read_value(value) == value else quoted(value)
+    if isinstance(value, Mapping):
+        pairs = (f"{'? ' * (len(key) > _LONGEST_KEY)}{quoted(key)}: {_flow(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return f"[{', '.join(map(_flow, value))}]"
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
