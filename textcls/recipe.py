@@ -8,6 +8,7 @@ The docstring under each field is its documentation: it feeds `train.py --help-r
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -281,6 +282,8 @@ class ScaleSpec(Spec):
 
 # Requests that have no texts in the queue: those that are still being read, and those to /info and /metrics.
 _OTHER_REQUESTS = 256
+# A serialized origin (RFC 6454, section 6.2).
+_ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._\-\[\]:]+")
 
 
 class ServeSpec(Spec):
@@ -302,6 +305,8 @@ class ServeSpec(Spec):
     """A client that takes longer to send its body is refused with 408."""
     api_key_from: str | None = Field(None, pattern="^(env|file):.+$")
     """Where replicas find the key that clients must send as a bearer: `env:NAME` or `file:PATH`. Left out: none."""
+    cors_origins: Names = ()
+    """Origins, such as `https://app.example.com`, whose pages may use the service from a browser. Left out: none."""
     min_replicas: int = Field(1, ge=1)
     """Copies of the model that serve at all times."""
     max_replicas: int = Field(1, ge=1)
@@ -318,6 +323,17 @@ class ServeSpec(Spec):
     """Arithmetic of the matrix products. `auto`: as the run was told, else bf16 where the hardware multiplies it."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin as browsers send it: https://HOST or https://HOST:PORT in lower "
+                    "case, without a path, and without the scheme's own port"
+                )
+        return value
 
     @property
     def most_requests(self) -> int:

@@ -47,6 +47,7 @@ ORDER = """
 
     textcls.serving
     textcls.serving.batcher textcls.serving.schema textcls.serving.counters
+    textcls.serving.body textcls.serving.cors textcls.serving.openapi
     textcls.serving.scorer
     textcls.serving.api
     textcls.serving.app

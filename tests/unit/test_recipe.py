@@ -80,6 +80,7 @@ OTHER = {
     "serve.max_body_bytes": "100000",
     "serve.body_timeout_s": "5",
     "serve.api_key_from": "env:KEY",
+    "serve.cors_origins": '["https://app.example.com"]',
     "serve.min_replicas": "2",
     "serve.max_replicas": "4",
     "serve.target_ongoing_requests": "8",
@@ -468,6 +469,10 @@ def test_any_set_is_taken_or_refused_in_words(key: str, value: str) -> None:
         "serve: {threads: 0}",
         "serve: {api_key_from: s3cret}",
         "serve: {max_wait_s: .inf}",
+        "serve: {cors_origins: '*'}",
+        "serve: {cors_origins: https://app.example.com/}",
+        "serve: {cors_origins: [https://app.example.com:443]}",
+        "serve: {cors_origins: HTTPS://app.example.com}",
     ],
 )
 def test_what_cannot_be_is_refused_by_its_section(text: str) -> None:

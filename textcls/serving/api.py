@@ -1,12 +1,11 @@
 """The HTTP side of the service, as an ASGI application.
 
 In: requests, a `Scorer`, limits and a key. Out: answers, one log line and some counts for each. Not here: what requests
-and errors look like (schema.py), when the model runs (batcher.py), Ray (app.py).
+and errors look like (schema.py), how far a body is read (body.py), when the model runs (batcher.py), Ray (app.py).
 
-The body is read only as far as it is allowed to be long. A text never reaches a log.
+A text never reaches a log.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -28,7 +27,10 @@ from textcls.inference.classifier import ItemError
 from textcls.recipe import ServeSpec
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull
+from textcls.serving.body import read_body
+from textcls.serving.cors import Cors
 from textcls.serving.counters import Counters
+from textcls.serving.openapi import openapi
 from textcls.serving.schema import Asked, Refusal, to_json
 from textcls.serving.scorer import NotReady, Scored, Scorer, Scoring
 
@@ -65,7 +67,8 @@ class Api:
         self.counters = Counters(replica)
         self.counters.waiting.set_function(lambda: scorer.batcher.admitted)
         scorer.batcher.on_batch = self.counters.batch
-        document = to_json(schema.openapi(limits, version, keyed=key is not None))
+        self._cors = Cors(limits.cors_origins)
+        document = to_json(openapi(limits, version, keyed=key is not None))
         self._handlers: dict[str, tuple[str, Handler]] = {
             "/predict": ("POST", self._predict),
             "/": ("POST", self._task),
@@ -102,7 +105,7 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            response = await self._handler(request)(request)
+            response = self._preflight(request) or await self._handler(request)(request)
         except Refusal as refusal:
             response = _refused(refusal)
         except QueueFull as full:
@@ -122,8 +125,12 @@ class Api:
             place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else ""
             request.state.failure = f"{type(error).__name__} at {place}"
             response = _refused(Refusal("internal", "the service failed; its log says why"))
-        response.headers.update(schema.SAFE_HEADERS)
+        response.headers.update(schema.SAFE_HEADERS | self._cors.headers(request))
         return response
+
+    def _preflight(self, request: Request) -> Response | None:
+        method, _ = self._handlers.get(_path(request), ("", None))
+        return self._cors.preflight(request, method) if method else None
 
     def _handler(self, request: Request) -> Handler:
         path = _path(request)
@@ -154,14 +161,21 @@ class Api:
         return Response(to_json(content), media_type=_JSON, headers={"server-timing": stages})
 
     async def _task(self, request: Request) -> Response:
-        asked, scoring, stages = await self._scoring(request, schema.read_task)
-        outcome = scoring.outcomes[0]
-        if isinstance(outcome, ItemError):
-            if outcome.code == "scoring_failed":
-                raise Refusal("internal", outcome.message)
-            raise Refusal("unusable_text", f"{outcome.code}: {outcome.message}")
-        content = [_prediction(outcome, asked.top_k)["scores"]]
+        asked, scoring, stages = await self._scoring(request, self._read_task)
+        if not asked.listed and isinstance(failed := scoring.outcomes[0], ItemError):
+            if failed.code == "scoring_failed":
+                raise Refusal("internal", failed.message)
+            raise Refusal("unusable_text", f"{failed.code}: {failed.message}")
+        predictions = [_prediction(outcome, asked.top_k) for outcome in scoring.outcomes]
+        content = [one if "error" in one else one["scores"] for one in predictions]
         return Response(to_json(content), media_type=_JSON, headers={"server-timing": stages})
+
+    def _read_task(self, body: bytes, limits: ServeSpec) -> Asked:
+        asked, classifier = schema.read_task(body, limits), self._scorer.classifier
+        if classifier is not None and asked.max_length is not None and asked.max_length < classifier.max_tokens:
+            found = f"max_length {asked.max_length} would give other scores than the bundle's"
+            raise Refusal("invalid", f"{found}, which cuts at {classifier.max_tokens} tokens; leave it out")
+        return asked
 
     async def _scoring(self, request: Request, read: Callable[[bytes, ServeSpec], Asked]) -> tuple[Asked, Scoring, str]:
         """(the request, what became of its texts, its stages for `server-timing`)."""
@@ -169,8 +183,9 @@ class Api:
         kind = request.headers.get("content-type", _JSON)
         if kind.partition(";")[0].strip().lower() != _JSON:
             raise Refusal("not_json_type", f"send the header 'content-type: {_JSON}'")
-        body = await self._body(request)
-        asked = read(body, self._limits)
+        limits = self._limits
+        body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        asked = read(body, limits)
         read_s = time.perf_counter() - began
         scoring = await self._scorer.scoring(asked.texts)
         self._count(scoring)
@@ -179,25 +194,6 @@ class Api:
         timing = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in [*stages.items(), ("total", total)])
         request.state.texts, request.state.stages = len(asked.texts), stages
         return asked, scoring, timing
-
-    async def _body(self, request: Request) -> bytes:
-        most = self._limits.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > most:
-            raise _too_large(f"{declared} bytes", most)
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > most:
-                        raise _too_large("more", most)
-                    parts.append(part)
-        except TimeoutError:
-            refusal = Refusal("body_timeout", f"{size} bytes of the body came in {self._limits.body_timeout_s:g} s")
-            refusal.headers["connection"] = "close"
-            raise refusal from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _count(self, scoring: Scoring) -> None:
         counters = self.counters
@@ -300,12 +296,6 @@ def _prediction(outcome: Scored | ItemError, top_k: int | None) -> dict[str, Any
 
 def _refused(refusal: Refusal) -> Response:
     return Response(to_json(refusal.body()), refusal.status, refusal.headers, _JSON)
-
-
-def _too_large(found: str, most: int) -> Refusal:
-    refusal = Refusal("body_too_large", f"the body has {found}; at most {most} bytes are taken")
-    refusal.headers["connection"] = "close"  # what is still to come is not read
-    return refusal
 
 
 def _always(response: Response) -> Handler:

@@ -1,36 +1,39 @@
-"""What is said over HTTP: requests, answers, errors and their statuses, and the OpenAPI document of it all.
+"""What is said over HTTP: requests, answers, errors and their statuses.
 
 In: the bytes of a request's body, and limits. Out: a checked request, or a `Refusal` that knows its status; answers as
-JSON. Not here: connections, queues, the model.
+JSON. Not here: connections (body.py), queues, the model; the OpenAPI document (openapi.py).
 
 `REFUSALS` is the one table of errors: what the service answers, what /docs says and what the tests expect come from it.
 A text that cannot be scored is no refusal: its place in the answer holds an error, and its neighbours have scores.
+
+`POST /predict` refuses keys that it does not know. `POST /` is Hugging Face's text-classification task, whose clients
+send more than a service needs: there, unknown keys are ignored. Both refuse what asks for other scores.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
-from pydantic.json_schema import models_json_schema
 
 from textcls.recipe import ServeSpec
 
 # code: (status, what it means). The message of each adds what was found and what is taken.
 REFUSALS: Mapping[str, tuple[int, str]] = {
     "not_json": (400, "The body is not JSON in UTF-8."),
+    "not_gzip": (400, "The Content-Encoding is gzip, and the body is not one whole gzip member."),
     "unauthorized": (401, "The service asks for a key, and the request has none or another one."),
     "not_found": (404, "There is nothing at this path."),
     "method_not_allowed": (405, "This path knows other methods."),
     "body_timeout": (408, "The body did not arrive in time."),
-    "body_too_large": (413, "The body has more bytes than are taken."),
+    "body_too_large": (413, "The body has more bytes than are taken, as sent or decompressed."),
     "not_json_type": (415, "The content type is not application/json."),
+    "unknown_encoding": (415, "The Content-Encoding is not gzip. Accept-Encoding says what is taken."),
     "invalid": (422, "The JSON is not what is asked for."),
     "too_many_texts": (422, "The request has more texts than are taken."),
     "too_many_characters": (422, "A text has more characters than are taken."),
-    "unusable_text": (422, "The one text of the request cannot be scored."),
+    "unusable_text": (422, "The one text of the request, which is no list, cannot be scored."),
     "overloaded": (
         429,
         "More is waiting than can be answered soon; nothing was done. Retry-After says when to return.",
@@ -69,7 +72,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-_Request = TypeVar("_Request", bound=_Model)
+_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -84,21 +87,25 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _text(value: object) -> tuple[str, ...]:
-    if not isinstance(value, str):
-        raise ValueError(f"one text is needed, not {type(value).__name__}")
-    return (value,)
-
-
 def _whole(value: object) -> object:
     """JSON has one kind of number: 3.0 is the integer 3."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _truth(value: object) -> object:
+    # Python's 0 is False, JSON's is not.
+    if not isinstance(value, bool):
+        raise ValueError(f"true or false is needed, not {type(value).__name__}")
+    return value
+
+
 # Numbers that the limits fill in when the document is made.
 _CHARS, _TEXTS = {"maxLength": 0}, {"maxItems": 0}
-_ONE_TEXT = {"type": "string", **_CHARS}
-TopK = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(_whole)]
+_ONE_TEXT: dict[str, Any] = {"type": "string", **_CHARS}
+Count = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(_whole)]
+Bool = Annotated[bool, Field(strict=True)]
+Yes = Annotated[Literal[True], BeforeValidator(_truth)]
+No = Annotated[Literal[False], BeforeValidator(_truth)]
 
 
 class PredictRequest(_Model):
@@ -110,26 +117,91 @@ class PredictRequest(_Model):
         WithJsonSchema({"anyOf": [_ONE_TEXT, {"type": "array", "items": _ONE_TEXT, **_TEXTS}]}),
     ]
     """One text, or several."""
-    top_k: TopK | None = None
+    top_k: Count | None = None
     """How many labels to give for each text, the most probable first. Left out: all."""
+    truncate: Bool | None = None
+    """Without effect, for clients of text-embeddings-inference: the bundle says what happens to a long text."""
+    raw_scores: No | None = None
+    """For clients of text-embeddings-inference: scores are probabilities."""
+    truncation_direction: Literal["right", "Right"] | None = None
+    """For clients of text-embeddings-inference: a text that is cut loses its end."""
 
 
-class TaskParameters(_Model):
-    """What else the text-classification task knows."""
+# --- Hugging Face's task ---------------------------------------------------------------------------------------------
 
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+def _task_inputs(value: object) -> tuple[tuple[str, ...], bool]:
+    """(the texts, whether they came as a list)."""
+    if isinstance(value, list):
+        return tuple(map(_task_text, value)), True
+    return (_task_text(value),), False
+
+
+def _task_text(value: object) -> str:
+    """A text as `transformers.pipeline` and text-embeddings-inference spell it: "...", {"text": "..."} or ["..."]."""
+    if isinstance(value, dict) and value.get("text_pair") is None:
+        value = value.get("text")
+    elif isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, (dict, list)):
+        raise ValueError("a pair of texts, which this model does not take; send one text, or a list of texts")
+    if not isinstance(value, str):
+        raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
+    return value
+
+
+_TEXT_OBJECT = {
+    "type": "object",
+    "properties": {"text": _ONE_TEXT, "text_pair": {"type": "null"}},
+    "required": ["text"],
+}
+_LISTED_TEXT = {"anyOf": [_ONE_TEXT, _TEXT_OBJECT, {"type": "array", "items": _ONE_TEXT, "minItems": 1, "maxItems": 1}]}
+_TASK_INPUTS = {"anyOf": [_ONE_TEXT, _TEXT_OBJECT, {"type": "array", "items": _LISTED_TEXT, **_TEXTS}]}
+
+
+class TaskParameters(_Lenient):
+    """What else the text-classification task knows. Other keys are ignored."""
+
+    top_k: Count | None = None
+    """How many labels to give, the most probable first. Left out: all."""
+    return_all_scores: Bool | None = None
+    """Without `top_k`: true for all labels, false for the most probable one."""
     function_to_apply: Literal["softmax"] | None = None
     """How logits become scores; the bundle says softmax."""
-    top_k: TopK | None = None
-    """How many labels to give, the most probable first. Left out: all."""
+    max_length: Count | None = None
+    """At least the bundle's own limit, `max_tokens` of /info: a text is cut there."""
+    truncation: Any = None
+    """Without effect: the bundle says what happens to a long text."""
+    padding: Any = None
+    """Without effect: scores do not depend on it."""
+    add_special_tokens: Yes | None = None
+    """The model reads them."""
+    candidate_labels: None = None
+    """Of zero-shot classification; the labels are the bundle's."""
+    text_pair: None = None
+    """The model reads one text."""
 
 
-class TaskRequest(_Model):
-    """A text to classify, as Hugging Face's text-classification task spells it."""
+class TaskRequest(_Lenient):
+    """A text to classify, or several, as Hugging Face's text-classification task spells it. Other keys are ignored."""
 
-    inputs: Annotated[tuple[str, ...], PlainValidator(_text), WithJsonSchema(_ONE_TEXT)]
-    """The text."""
+    inputs: Annotated[Any, PlainValidator(_task_inputs), WithJsonSchema(_TASK_INPUTS)]
+    """One text, or a list of texts."""
     parameters: TaskParameters | None = None
     """What else is asked for."""
+    options: dict[str, Any] | None = None
+    """Without effect: `wait_for_model`, `use_cache` and the like."""
+    raw_scores: No | None = None
+    """For clients of text-embeddings-inference: scores are probabilities."""
+    truncation_direction: Literal["right", "Right"] | None = None
+    """For clients of text-embeddings-inference: a text that is cut loses its end."""
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
 
 
 class LabelScore(_Model):
@@ -196,10 +268,14 @@ class Asked:
     Attributes:
         texts: what to classify.
         top_k: labels to give for each; None for all.
+        listed: whether the texts came as a list.
+        max_length: tokens at which the client would cut; None if it does not say.
     """
 
     texts: tuple[str, ...]
     top_k: int | None
+    listed: bool = True
+    max_length: int | None = None
 
 
 def read_predict(body: bytes, limits: ServeSpec) -> Asked:
@@ -219,7 +295,10 @@ def read_task(body: bytes, limits: ServeSpec) -> Asked:
         Refusal: it is malformed or above a limit.
     """
     request = _parsed(TaskRequest, body)
-    return _within(limits, Asked(request.inputs, request.parameters.top_k if request.parameters else None))
+    parameters = request.parameters or TaskParameters()
+    top_k = 1 if parameters.top_k is None and parameters.return_all_scores is False else parameters.top_k
+    texts, listed = request.inputs
+    return _within(limits, Asked(texts, top_k, listed, parameters.max_length))
 
 
 def _parsed(kind: type[_Request], body: bytes) -> _Request:
@@ -232,8 +311,15 @@ def _parsed(kind: type[_Request], body: bytes) -> _Request:
         return kind.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        told = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in problems[:3]]
+        told = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {_problem(one)}" for one in problems[:3]]
         raise Refusal("invalid", _shown("; ".join(told).replace("Value error, ", ""))) from None
+
+
+def _problem(error: Mapping[str, object]) -> str:
+    """What is wrong with a field, for the client."""
+    if error["type"] in ("literal_error", "none_required"):
+        return "another value would give other scores than the bundle's; leave it out"
+    return str(error["msg"])
 
 
 def _shown(text: str) -> str:
@@ -256,105 +342,9 @@ def to_json(content: object) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-# --- the document ----------------------------------------------------------------------------------------------------
-
-_JSON = "application/json"
-_PREDICT = ("unauthorized", "body_timeout", "body_too_large", "not_json_type", "not_json", "invalid", "too_many_texts")
-_PREDICT_CODES = (*_PREDICT, "too_many_characters", "overloaded", "internal", "not_ready")
-# path -> (method, summary, request, answer (a model or a content type), refusals)
-_OPERATIONS: Mapping[str, tuple[str, str, type[_Model] | None, type[_Model] | str, Sequence[str]]] = {
-    "/predict": ("post", "Classify texts", PredictRequest, PredictResponse, _PREDICT_CODES),
-    "/": (
-        "post",
-        "Classify a text, as Hugging Face's InferenceClient asks",
-        TaskRequest,
-        _JSON,
-        tuple(code for code in (*_PREDICT_CODES, "unusable_text") if code != "too_many_texts"),
-    ),
-    "/info": ("get", "The model, the limits and the bundle's metrics", None, _JSON, ("unauthorized", "not_ready")),
-    "/health": ("get", "Whether the process lives; needs no key", None, _JSON, ("not_ready",)),
-    "/ready": ("get", "Whether requests are answered; needs no key", None, _JSON, ("not_ready",)),
-    "/metrics": ("get", "Counters of this replica, for Prometheus", None, "text/plain", ("unauthorized",)),
-    "/docs": ("get", "This document as a page", None, "text/html", ()),
-    "/try": ("get", "A page to try the model", None, "text/html", ()),
-    "/openapi.json": ("get", "This document", None, _JSON, ()),
-}
 _OPEN = ("/health", "/ready", "/docs", "/try", "/openapi.json")
 
 
 def needs_key(path: str) -> bool:
     """Whether a request to this path must show the key, if the service has one."""
     return path not in _OPEN
-
-
-def openapi(limits: ServeSpec, version: str, *, keyed: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the service.
-
-    Args:
-        limits: the numbers it states.
-        version: of textcls.
-        keyed: whether a key is asked for.
-    """
-    kinds = (PredictRequest, TaskRequest, PredictResponse, ErrorResponse, LabelScore)
-    _, schemas = models_json_schema(
-        [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
-    )
-    definitions = _filled(
-        schemas["$defs"], {"maxLength": limits.max_chars_per_text, "maxItems": limits.max_texts_per_request}
-    )
-    document: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "textcls",
-            "version": version,
-            "description": f"A text classifier. A body has at most {limits.max_body_bytes} bytes. "
-            "Every answer carries `x-request-id`, and those of the model `server-timing`.",
-        },
-        "paths": {path: {operation[0]: _operation(path, *operation)} for path, operation in _OPERATIONS.items()},
-        "components": {"schemas": definitions},
-    }
-    if keyed:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, methods in document["paths"].items():
-            for operation in methods.values():
-                operation["security"] = [{"key": []}] if needs_key(path) else []
-    return document
-
-
-def _operation(
-    path: str, method: str, summary: str, request: type[_Model] | None, answer: type[_Model] | str, codes: Sequence[str]
-) -> dict[str, Any]:
-    schema: dict[str, Any] = {"$ref": f"#/components/schemas/{answer.__name__}"} if isinstance(answer, type) else {}
-    if path == "/":
-        one = {"type": "array", "items": {"$ref": "#/components/schemas/LabelScore"}}
-        schema = {"type": "array", "items": one, "minItems": 1, "maxItems": 1}
-    kind = _JSON if isinstance(answer, type) else answer
-    operation: dict[str, Any] = {
-        "summary": summary,
-        "operationId": f"{method}{path.replace('/', '_').replace('.', '_')}",
-        "responses": {"200": {"description": "The answer", "content": {kind: {"schema": schema}}}},
-    }
-    if request is not None:
-        body = {"schema": {"$ref": f"#/components/schemas/{request.__name__}"}}
-        operation["requestBody"] = {"required": True, "content": {_JSON: body}}
-    by_status: dict[int, list[str]] = {}
-    for code in codes:
-        by_status.setdefault(REFUSALS[code][0], []).append(code)
-    for status, same in sorted(by_status.items()):
-        told = " ".join(f"`{code}`: {REFUSALS[code][1]}" for code in same)
-        content = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
-        refusal: dict[str, Any] = {"description": f"{HTTPStatus(status).phrase}. {told}", "content": content}
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            headers = {"Retry-After": "seconds", QUEUE_MS: "milliseconds that what waits will take, where it is known"}
-            refusal["headers"] = {
-                name: {"schema": {"type": "integer"}, "description": what} for name, what in headers.items()
-            }
-        operation["responses"][str(status)] = refusal
-    return operation
-
-
-def _filled(schema: Any, numbers: Mapping[str, int]) -> Any:
-    """A schema with the limits in place of the zeros that stand for them."""
-    if isinstance(schema, dict):
-        return {key: numbers[key] if key in numbers else _filled(value, numbers) for key, value in schema.items()}
-    return [_filled(value, numbers) for value in schema] if isinstance(schema, list) else schema
