@@ -92,6 +92,10 @@ class DataSpec(Spec):
     """One character, `tab`, or `auto`: the one of `,` `;` tab `|` under which the header holds the asked columns."""
     quoting: Literal["minimal", "none"] = "minimal"
     """`minimal`: a cell that begins with a double quote is quoted. `none`: a quote is a character like any other."""
+    skip_initial_space: bool | Literal["auto"] = "auto"
+    """Leave out blanks after a delimiter, so that a quote after them opens a cell. `auto`: if the first rows say so."""
+    escape: Literal["none", "\\"] = "none"
+    """`\\`: a backslash takes its meaning from the character after it, as Spark and MySQL write a quote in a cell."""
     encoding: str = "utf-8"
     """A Python codec name. A UTF-8 byte order mark is always skipped."""
     label_map: dict[Name, Name] = {}
@@ -127,6 +131,11 @@ class DataSpec(Spec):
             raise ValueError("'auto', 'tab' or one ASCII character that is no quote or line end is needed")
         return value
 
+    @field_validator("escape", mode="before")
+    @classmethod
+    def _backslash(cls, value: object) -> object:
+        return "\\" if value in ("backslash", "\\\\") else value
+
     @field_validator("encoding")
     @classmethod
     def _known_codec(cls, value: str) -> str:
@@ -144,6 +153,10 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.skip_initial_space is True and self.delimiter == " ":
+            raise ValueError("skip_initial_space leaves nothing of the delimiter ' '")
+        if self.escape == self.delimiter:
+            raise ValueError("escape and delimiter are the same character")
         if not self.header and (bad := [c for c in self.columns if not c.isdecimal()]):
             raise ValueError(f"without a header columns are 0-based positions, not {', '.join(map(repr, bad))}")
         if self.labels is not None:

@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import ray
 
 from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_scan import scan_range
-from textcls.data.csv_shards import Shard, plan_shards, read_shard
+from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.recipe import DataSpec, TextSpec

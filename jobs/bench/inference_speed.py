@@ -29,7 +29,8 @@ import torch
 import torch.onnx
 
 from textcls.calibration import softmax
-from textcls.data.csv_shards import plan_shards, read_shard
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.inference.classifier import Classifier

@@ -22,7 +22,8 @@ import pyarrow as pa
 import torch
 
 from textcls import pretrained
-from textcls.data.csv_shards import plan_shards, read_shard
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.recipe import Recipe

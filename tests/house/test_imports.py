@@ -23,7 +23,9 @@ ORDER = """
 
     textcls.data
     textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
-    textcls.data.account textcls.data.rejects
+    textcls.data.account textcls.data.rejects textcls.data.encodings textcls.data.file_formats
+    textcls.data.csv_records
+    textcls.data.csv_head
     textcls.data.csv_shards
     textcls.data.rows textcls.data.division
     textcls.data.pipeline
@@ -80,6 +82,7 @@ IMPORTERS = {
     "sklearn": "textcls.training.baseline",
     "matplotlib": "textcls.report_chart",
     "huggingface_hub": "textcls.pretrained",
+    "charset_normalizer": "textcls.data.encodings",
 }
 
 # Dependencies that no line of ours imports, and why they are declared all the same.

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from textcls.data.csv_head import read_layout
 from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import CellTooLong, Shard, holds_ascii, read_shard
 from textcls.data.csv_scan import scan_range
-from textcls.data.csv_shards import CellTooLong, Shard, chain, holds_ascii, plan_shards, read_layout, read_shard
+from textcls.data.csv_shards import chain, plan_shards
 from textcls.data.input_files import expand
-from textcls.errors import DataError, StorageError
+from textcls.errors import DataError
 from textcls.recipe import DataSpec
 from textcls.storage import write_bytes
 
@@ -232,7 +234,10 @@ def test_columns_are_found_by_name_in_each_file(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("id;label;text\n1;neg;two\n")
     files = expand([str(tmp_path / "*.csv")])
     layouts, shards = plan_shards(files, DataSpec())
-    assert layouts == [Layout(",", 2, (0, 1), 1), Layout(";", 3, (2, 1), 1)]
+    assert layouts == [
+        Layout(",", 2, (0, 1), 1, header=("text", "label")),
+        Layout(";", 3, (2, 1), 1, header=("id", "label", "text")),
+    ]
     assert [shard.file_index for shard in shards] == [0, 1]
     assert list(read_shard(shards[1], layouts[1], DataSpec())) == [(2, ["1", "neg", "two"])]
 
@@ -251,7 +256,7 @@ def test_a_damaged_compressed_file_is_an_error_not_fewer_rows(tmp_path: Path) ->
     path = tmp_path / "rows.csv.gz"
     rows = "".join(f"text {random.Random(i).random()},pos\n" for i in range(20_000))
     path.write_bytes(gzip.compress(b"text,label\n" + rows.encode())[:-5000])
-    with pytest.raises(StorageError, match=r"rows\.csv\.gz"):
+    with pytest.raises(DataError, match=r"rows\.csv\.gz is incomplete"):
         list(read_shard(Shard(str(path), 0), LAYOUT, DataSpec()))
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.data.csv_shards import column_names, plan_shards, read_shard
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import TextReader
 from textcls.inference.prediction_rows import (
@@ -64,7 +65,7 @@ def predicted(path: Path, *, all_scores: bool = False, size: BlockSize = SIZE, *
     spec = UnlabelledSpec(csv=(str(path),), **data)
     files = expand(spec.csv)
     layouts, shards = plan_shards(files, spec)
-    columns = Columns.plan([column_names(files[0], layouts[0], spec)], LABELS, all_scores=all_scores)
+    columns = Columns.plan([column_names(layouts[0])], LABELS, all_scores=all_scores)
     reader = TextReader(layouts[0], spec)
     tables = [
         prediction_table(block, Lengths(block.texts), columns, file=shard.uri, file_index=0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textcls.data.csv_layout import Layout
-from textcls.data.csv_shards import CellTooLong
+from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, shown
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise

@@ -1,13 +1,17 @@
-"""Which delimiter and which fields hold the columns asked for, found in a file's first record. Pure.
+"""Which delimiter, which header and which fields hold the columns asked for, found at the start of a file. Pure.
 
-In: the first record, parsed under any delimiter one likes to try. Out: a `Layout`, or an error that names the setting
-to change. Not here: reading (csv_shards.py).
+In: the first records, parsed in any dialect one likes to try. Out: a `Layout`, or an error that names the setting to
+change. Not here: reading (csv_shards.py), other formats (file_formats.py), what encoding it is (encodings.py).
+
+What stands above the header is recognised where that is certain: Excel's `sep=;`, and title lines if a later record
+holds every column asked for. So are blanks after a delimiter. A `Layout` says what was recognised.
 """
 
-import codecs
 import difflib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from textcls.errors import DataError
@@ -17,12 +21,22 @@ from textcls.yaml_text import set_option
 _DELIMITERS = ",;\t|"
 # Never chosen, only named when nothing else fits.
 _RARE_DELIMITERS = ":^~ \x01\x1f"
-_FORMATS = {
-    b"PK\x03\x04": "a zip or Excel file",
-    b"PAR1": "a Parquet file",
-    b"\xfd7zXZ": "an xz file",
-    b"\x1f\x8b": "a gzip file whose name does not end in .gz",
-}
+# The header is one of so many records, if title lines stand above it.
+_MOST_TITLES = 20
+_SHOWN_NOTES = 5
+_SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[,;\t|"]*\s*', re.IGNORECASE)
+
+
+class Dialect(NamedTuple):
+    """What two programs that write CSV may do differently, beside quotes and escapes, which settings tell.
+
+    Attributes:
+        delimiter: one character.
+        skip_blanks: whether blanks at the start of a cell are left out, so that a quote after them opens it.
+    """
+
+    delimiter: str
+    skip_blanks: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,17 +47,29 @@ class Layout:
         delimiter: one character.
         width: fields of a record.
         positions: 0-based field of each of `DataSpec.columns`, in that order.
-        header_line: 1-based number of the header's first physical line; 0 if there is no header.
+        header_line: 1-based number of the first physical line of the last record that is no row: the header or,
+            without one, Excel's `sep=` line; 0 if there is neither.
+        skip_blanks: see `Dialect`.
+        header: names of all columns; none if there is no header.
+        notes: what the user should know of how the file is read, one sentence each.
     """
 
     delimiter: str
     width: int
     positions: tuple[int, ...]
     header_line: int
+    skip_blanks: bool = False
+    header: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dialect(self) -> Dialect:
+        """How records are cut into fields."""
+        return Dialect(self.delimiter, self.skip_blanks)
 
 
 class FirstRecord(NamedTuple):
-    """The first record of a file under some delimiter.
+    """One of the first records of a file in some dialect.
 
     Attributes:
         line: 1-based number of its first physical line.
@@ -56,30 +82,46 @@ class FirstRecord(NamedTuple):
     problem: str = ""
 
 
-ReadFirst = Callable[[str], FirstRecord]
-"""Parses the first record under a delimiter."""
+ReadStart = Callable[[Dialect], Sequence[FirstRecord]]
+"""Parses the first records, one at least, in a dialect."""
 
 
-def choose_layout(uri: str, read_first: ReadFirst, data: DataSpec) -> Layout:
+def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callable[[], str] = lambda: "") -> Layout:
     """The layout of a file.
+
+    Args:
+        uri: the file.
+        read_start: gives its first records.
+        data: how the user says that it is laid out.
+        hint: what to do if no column fits, from other evidence than its records; empty if there is none.
 
     Raises:
         DataError: a column that is missing or stands twice, a position beyond the fields, an over-long cell.
     """
-    delimiters = _DELIMITERS if data.delimiter == "auto" else data.delimiter
-    # max() takes the first of equals: the comma.
-    delimiter = max(delimiters, key=lambda d: (_fits(read_first(d).fields, data), len(read_first(d).fields)))
-    line, fields, problem = read_first(delimiter)
+    sep, sep_line = _sep_line(read_start)
+
+    def start(dialect: Dialect) -> Sequence[FirstRecord]:
+        records = read_start(dialect)
+        return records[1:] if sep_line and len(records) > 1 else records
+
+    dialect, header, titles = _find_header(start, data, sep)
+    line, fields, problem = header
     if problem:
         raise DataError(
             f"{uri}:{line}: the first record holds a cell of {problem}",
             todo="check the quotes in that line; --set data.quoting=none if quotes mean nothing in this file",
         )
     if not _fits(fields, data):
-        hint = _delimiter_hint(read_first, data)
-        raise (_missing_columns if data.header else _missing_position)(uri, delimiter, fields, hint, data)
+        todo = _delimiter_hint(start, data) or hint()
+        raise (_missing_columns if data.header else _missing_position)(uri, dialect.delimiter, fields, todo, data)
+    if data.skip_initial_space == "auto" and not dialect.skip_blanks and dialect.delimiter != " ":
+        rows = [record.fields for record in start(dialect)[titles + data.header :]]
+        dialect = dialect._replace(skip_blanks=_quotes_follow_blanks(rows))
+    notes = tuple(_notes(uri, dialect, sep, sep_line, [record.line for record in start(dialect)[: titles + 1]]))
     if not data.header:
-        return Layout(delimiter, len(fields), tuple(map(int, data.columns)), 0)
+        return Layout(
+            dialect.delimiter, len(fields), tuple(map(int, data.columns)), sep_line, dialect.skip_blanks, (), notes
+        )
     for column in data.columns:
         if fields.count(column) > 1:
             places = " and ".join(str(i) for i, name in enumerate(fields) if name == column)
@@ -88,32 +130,71 @@ def choose_layout(uri: str, read_first: ReadFirst, data: DataSpec) -> Layout:
                 expected="each column that is used once",
                 todo="rename the others in the file",
             )
-    return Layout(delimiter, len(fields), tuple(fields.index(column) for column in data.columns), line)
+    positions = tuple(fields.index(column) for column in data.columns)
+    return Layout(dialect.delimiter, len(fields), positions, line, dialect.skip_blanks, tuple(fields), notes)
 
 
-def refuse_other_formats(uri: str, head: bytes, data: DataSpec) -> None:
-    """Stops at a file that cannot be a CSV in an encoding that holds ASCII.
+def layout_notes(layouts: Sequence[Layout]) -> list[str]:
+    """What the user should know of how files are read; the first few of many."""
+    notes = [note for layout in layouts for note in layout.notes]
+    more = len(notes) - _SHOWN_NOTES
+    return notes[:_SHOWN_NOTES] + ([f"{more:,} more notes like these"] if more > 0 else [])
 
-    Args:
-        uri: the file.
-        head: its first few thousand bytes.
-        data: gives the encoding that was asked for.
 
-    Raises:
-        DataError: names the format, or the encoding that it is likely to be in.
-    """
-    for magic, kind in _FORMATS.items():
-        if head.startswith(magic):
-            raise DataError(f"{uri} is {kind}", expected="a CSV, plain or compressed as .gz, .bz2, .zst or .lz4")
-    nulls = head.count(0)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        found, encoding = "begins with the byte order mark of UTF-16", "utf-16"
-    elif nulls > len(head) / 4:
-        found = f"holds {nulls:,} NUL bytes among its first {len(head):,}, as UTF-16 does"
-        encoding = "utf-16-le" if head[1::2].count(0) > nulls / 2 else "utf-16-be"
-    else:
-        return
-    raise DataError(f"{uri} {found}", expected=data.encoding, todo=f"--set data.encoding={encoding}")
+def _sep_line(read_start: ReadStart) -> tuple[str, int]:
+    """(delimiter, line) of Excel's `sep=;` at the beginning of a file; ("", 0) if there is none."""
+    # The unit separator cuts nothing that a person would write.
+    line, fields, _ = read_start(Dialect("\x1f"))[0]
+    found = _SEP_LINE.fullmatch(fields[0]) if len(fields) == 1 else None
+    return (found[1], line) if found else ("", 0)
+
+
+def _find_header(start: ReadStart, data: DataSpec, sep: str) -> tuple[Dialect, FirstRecord, int]:
+    """(dialect, header or first row, title lines above it) that fit best."""
+    delimiters = data.delimiter if data.delimiter != "auto" else sep + _DELIMITERS.replace(sep, "")
+    skips = (False, True) if data.skip_initial_space == "auto" else (data.skip_initial_space,)
+    dialects = [Dialect(delimiter, skip and delimiter != " ") for skip, delimiter in product(skips, delimiters)]
+
+    def value(dialect: Dialect) -> tuple[bool, int]:
+        fields = start(dialect)[0].fields
+        return _fits(fields, data), len(fields)
+
+    best = max(dialects, key=value)  # the first of equals: no blanks skipped, the comma
+    first = start(best)[0]
+    if first.problem or not data.header or _fits(first.fields, data):
+        return best, first, 0
+    for titles in range(1, _MOST_TITLES):
+        for dialect in dialects:
+            records = start(dialect)
+            if titles < len(records) and _fits(records[titles].fields, data):
+                return dialect, records[titles], titles
+    return best, first, 0
+
+
+def _quotes_follow_blanks(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether blanks between a delimiter and a quote are layout, told by the first rows, read as if they were text."""
+    later = [fields[1:] for fields in rows if len(fields) > 1]
+    quoted = [[field.startswith(" ") and field.lstrip(" ").startswith('"') for field in fields] for fields in later]
+    if not any(map(any, quoted)):
+        return False
+    if all(field.startswith(" ") or not field for fields in later for field in fields):
+        return True
+    # One column that is quoted in every row will do.
+    return any(all(column) for column in zip(*quoted, strict=False)) and len(set(map(len, quoted))) == 1
+
+
+def _notes(uri: str, dialect: Dialect, sep: str, sep_line: int, lines: Sequence[int]) -> Iterator[str]:
+    """What was recognised; `lines` are those of title lines and of the header."""
+    if sep_line:
+        yield f"{uri}:{sep_line}: the line 'sep={sep}' is Excel's and no row"
+    if len(lines) > 1:
+        above = len(lines) - 1
+        yield (
+            f"{uri}:{lines[-1]}: taken for the header; {above} line{'s' if above > 1 else ''} above it "
+            f"{'are' if above > 1 else 'is'} no row"
+        )
+    if dialect.skip_blanks:
+        yield f"{uri}: blanks after a delimiter are skipped; --set data.skip_initial_space=false keeps them"
 
 
 def _fits(fields: Sequence[str], data: DataSpec) -> bool:
@@ -123,12 +204,16 @@ def _fits(fields: Sequence[str], data: DataSpec) -> bool:
     return max(map(int, data.columns)) < len(fields)
 
 
-def _delimiter_hint(read_first: ReadFirst, data: DataSpec) -> str:
+def _delimiter_hint(start: ReadStart, data: DataSpec) -> str:
     """The --set under which the first record would fit; empty if there is none."""
     for delimiter in _DELIMITERS + _RARE_DELIMITERS:
-        if delimiter != data.delimiter and _fits(read_first(delimiter).fields, data):
+        if delimiter != data.delimiter and _fits(start(Dialect(delimiter))[0].fields, data):
             name = "tab" if delimiter == "\t" else delimiter
             return f"it fits under the delimiter {delimiter!r}: {set_option('data.delimiter', name)}"
+    if data.skip_initial_space is False and data.delimiter != " ":
+        for delimiter in _DELIMITERS if data.delimiter == "auto" else data.delimiter:
+            if _fits(start(Dialect(delimiter, skip_blanks=True))[0].fields, data):
+                return f"it fits if blanks after {delimiter!r} are skipped: --set data.skip_initial_space=true"
     return ""
 
 

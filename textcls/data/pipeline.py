@@ -26,8 +26,9 @@ import ray.data  # its first import sets the level of its log: before ray_sessio
 
 from textcls.data import checks
 from textcls.data.account import EXAMPLES, Account, BlockSummary
-from textcls.data.csv_layout import Layout
-from textcls.data.csv_shards import Shard, plan_shards, read_shard
+from textcls.data.csv_layout import Layout, layout_notes
+from textcls.data.csv_records import Shard, read_shard
+from textcls.data.csv_shards import plan_shards
 from textcls.data.division import clean_rows, divide
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, Reject, RowCleaner
@@ -102,6 +103,7 @@ class ReadData:
         self.files = [file.uri for file in files]
         layouts, shards = plan_shards(files, recipe.data, run=run_on_ray)
         self.delimiter = layouts[0].delimiter
+        self._notes = layout_notes(layouts)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = sys.stderr.isatty()
         context.print_on_execution_start = False
@@ -149,6 +151,8 @@ class ReadData:
             f"(delimiter {self.delimiter!r}) in {self.seconds:.1f} s"
             + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
         )
+        for note in self._notes:
+            yield f"  note: {note}"
         for reason, number in found.reasons.most_common():
             yield f"  rejected {number:,}: {reason}, like {self.example_lines(reason)[0]}"
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from textcls.data.csv_layout import Layout
-from textcls.data.csv_shards import CellTooLong, Fields
+from textcls.data.csv_records import CellTooLong, Fields
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from textcls import storage
 from textcls.bundle import Bundle
-from textcls.data.csv_layout import Layout
-from textcls.data.csv_shards import Shard, column_names, plan_shards, read_shard
+from textcls.data.csv_layout import Layout, layout_notes
+from textcls.data.csv_records import Shard, read_shard
+from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.pipeline import run_on_ray
 from textcls.data.rows import TextReader
@@ -46,7 +47,17 @@ _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
 _GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
 
 # Settings on which the rows of a part depend.
-_READING = {"text_columns", "header", "delimiter", "quoting", "encoding", "max_cell_chars", "shard_bytes"}
+_READING = {
+    "text_columns",
+    "header",
+    "delimiter",
+    "quoting",
+    "skip_initial_space",
+    "escape",
+    "encoding",
+    "max_cell_chars",
+    "shard_bytes",
+}
 
 
 def predict(
@@ -99,7 +110,9 @@ def _predicted(
 ) -> dict[str, Any]:
     """Finishes every part; the manifest of them all."""
     layouts, shards = plan_shards(files, data, run=run_on_ray)
-    headers = [column_names(file, layout, data) for file, layout in zip(files, layouts, strict=True)]
+    for line in layout_notes(layouts):
+        say(f"  note: {line}")
+    headers = [column_names(layout) for layout in layouts]
     columns = Columns.plan(headers, bundle.manifest.labels, all_scores=all_scores)
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textcls.data.csv_shards import CellTooLong, Fields
+from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.rows import Reject, TextReader
 
 FORMATS = ("parquet", "csv")

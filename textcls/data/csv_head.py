@@ -1,0 +1,127 @@
+"""The layout of a file, found in its first bytes: which format, encoding, dialect and header.
+
+In: a file and a `DataSpec`. Out: its `Layout`, with what was recognised in words; or an error that names the setting
+to change. Not here: the rules by which records show a layout (csv_layout.py), the rest of the file (csv_records.py).
+"""
+
+import codecs
+import functools
+import io
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from textcls import storage
+from textcls.data import encodings
+from textcls.data.csv_layout import Dialect, FirstRecord, Layout, choose_layout
+from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, parse_records, read_records
+from textcls.data.file_formats import open_bytes, other_text_format, refuse_other_formats
+from textcls.data.input_files import InputFile
+from textcls.errors import DataError
+from textcls.recipe import DataSpec
+from textcls.yaml_text import set_option
+
+# Decides the layout: some hundred rows, read in a millisecond.
+_HEAD_BYTES = 2**17
+_HEAD_RECORDS = 50
+
+
+def read_layout(file: InputFile, data: DataSpec) -> Layout:
+    """How the records of a file are laid out, from its first records; an empty line is none.
+
+    Raises:
+        DataError: no CSV in this encoding, no record, a column that is missing or stands twice.
+    """
+    refuse_other_formats(file.uri)
+    with storage.explained(file.uri), open_bytes(file.uri) as content:
+        head = content.read(_HEAD_BYTES)
+    _refuse_wide(file.uri, head, data)
+
+    @functools.cache
+    def read_start(dialect: Dialect, encoding: str = data.encoding) -> list[FirstRecord]:
+        read_as = data.model_copy(update={"encoding": encoding})
+        text = _decoded(file.uri, head, encoding)
+        found = list(islice(parse_records(text, Shard(file.uri, 0), dialect, read_as), _HEAD_RECORDS + 1))
+        if len(head) == _HEAD_BYTES:
+            found = found[:-1]  # it may be cut off
+        if not found:
+            found = list(islice(read_records(Shard(file.uri, 0), dialect, read_as), 1))
+        if not found:
+            raise DataError(f"{file.uri}: nothing but empty lines", expected="a CSV with at least one row")
+        return [_first_record(line, fields) for line, fields in found]
+
+    def hint() -> str:
+        if found := other_text_format(file.uri, head):
+            return f"is it {found[0]}? {found[1]}"
+        return _encoding_hint(file.uri, head, read_start, data)
+
+    layout = choose_layout(file.uri, read_start, data, hint)
+    return replace(layout, notes=(*layout.notes, *_encoding_notes(file.uri, head, data)))
+
+
+def _decoded(uri: str, head: bytes, encoding: str) -> io.StringIO:
+    """The text of a file's beginning, line ends as they are, without a byte order mark or a character cut off."""
+    encoding = "utf-8" if codec_name(encoding) == "utf-8-sig" else encoding
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    try:
+        text = decoder.decode(head.removeprefix(codecs.BOM_UTF8), final=len(head) < _HEAD_BYTES)
+    except UnicodeError as error:
+        likely = encodings.likely_encoding(head) or "utf-8"
+        raise DataError(f"{uri} is not in {encoding}: {error}", todo=set_option("data.encoding", likely)) from error
+    return io.StringIO(text, newline="")
+
+
+def _first_record(line: int, fields: Fields) -> FirstRecord:
+    if isinstance(fields, CellTooLong):
+        return FirstRecord(line, [], problem=fields.value)
+    return FirstRecord(line, fields)
+
+
+def _refuse_wide(uri: str, head: bytes, data: DataSpec) -> None:
+    """Stops at a file that is in UTF-16 and was not said to be, or the other way round."""
+    found = encodings.wide_encoding(head)
+    is_wide = encodings.is_wide(codec_name(data.encoding))
+    if encodings.fits_wide(head, data.encoding) if is_wide else not found:
+        return
+    right = found or encodings.likely_encoding(head) or "utf-8"
+    raise DataError(
+        f"{uri} is {'in' if found else 'not in'} {'UTF-32' if 'utf-32' in (found, data.encoding) else 'UTF-16'}",
+        expected=f"{data.encoding}, as data.encoding says",
+        todo=set_option("data.encoding", right),
+    )
+
+
+def _encoding_hint(
+    uri: str, head: bytes, read_start: Callable[[Dialect, str], list[FirstRecord]], data: DataSpec
+) -> str:
+    """The --set under which the header holds the columns, or is text at all; empty if the encoding is right."""
+    likely = encodings.likely_encoding(head)
+    delimiters = ",;\t|" if data.delimiter == "auto" else data.delimiter
+    if data.header:
+        for encoding in dict.fromkeys((likely, *encodings.USUAL)):
+            if not encoding or codec_name(encoding) == codec_name(data.encoding):
+                continue
+            try:
+                starts = [read_start(Dialect(delimiter), encoding)[0] for delimiter in delimiters]
+            except DataError:
+                continue
+            if any(set(data.columns) <= set(start.fields) for start in starts):
+                return f"it fits in another encoding: {set_option('data.encoding', encoding)}"
+    if likely and likely != data.encoding and not encodings.reads(head[: head.rfind(b"\n") + 1] or head, data.encoding):
+        return f"it is likely to be in {likely}: {set_option('data.encoding', likely)}"
+    return ""
+
+
+def _encoding_notes(uri: str, head: bytes, data: DataSpec) -> Iterator[str]:
+    """What looks as if UTF-8 had been read in another encoding, now or before the file was written."""
+    asked = codec_name(data.encoding)
+    if asked in ("utf-8", "utf-8-sig") or encodings.is_wide(asked):
+        if found := encodings.mojibake(_decoded(uri, head, data.encoding).getvalue().splitlines()):
+            seen, meant = found
+            yield (
+                f"{uri} holds {seen!r} for {meant!r}: UTF-8 that was once read as cp1252. No setting undoes it; "
+                f"iconv -f UTF-8 -t CP1252 {shlex.quote(uri)} > {shlex.quote(uri + '.utf8.csv')} does"
+            )
+    elif encodings.likely_encoding(head) == "utf-8" and asked != "ascii":
+        yield f"{uri} is in UTF-8 and read as {data.encoding}: {set_option('data.encoding', 'utf-8')}"

@@ -1,0 +1,217 @@
+"""The records of a part of a file, as Python's `csv` module has them, one at a time.
+
+In: a `Shard` and the `Layout` of its file. Out: line numbers and fields. Not here: where shards start (csv_shards.py),
+what makes a row a reject (rows.py).
+"""
+
+import codecs
+import csv
+import functools
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import NamedTuple, TextIO
+
+from textcls import storage
+from textcls.data import encodings
+from textcls.data.csv_layout import Dialect, Layout
+from textcls.data.csv_scan import INSIDE, OUTSIDE, escaped_state_after, state_after
+from textcls.data.file_formats import open_bytes
+from textcls.errors import DataError
+from textcls.recipe import DataSpec
+from textcls.yaml_text import set_option
+
+# A line may be longer than its longest cell; the floor keeps a small cell limit from refusing whole files.
+_LINE_CELLS = 4
+_LEAST_LINE_CHARS = 2**20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of one file that starts with a record.
+
+    Attributes:
+        uri: the file.
+        file_index: its place among the files of the run.
+        start_byte: where the first record starts; 0 is the file's beginning, header and byte order mark included.
+        first_line: 1-based number of the physical line there.
+        line_count: physical lines that the shard's records take up; None: up to the end of the file.
+    """
+
+    uri: str
+    file_index: int
+    start_byte: int = 0
+    first_line: int = 1
+    line_count: int | None = None
+
+
+class CellTooLong(NamedTuple):
+    """Stands for the fields of a record of which one is longer than `data.max_cell_chars`."""
+
+    value: str
+
+
+Fields = list[str] | CellTooLong
+
+
+def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
+    """(number of the first physical line, fields) of each record that starts in a shard, in order.
+
+    Empty lines are no records; the header and what stands above it are left out. Bytes that cannot be decoded are lone
+    surrogates (`errors="surrogateescape"`). Holds one record at a time.
+
+    Raises:
+        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data.
+        StorageError: the file cannot be read.
+    """
+    records = read_records(shard, layout.dialect, data)
+    if shard.first_line <= layout.header_line:
+        return dropwhile(lambda record: record[0] <= layout.header_line, records)
+    return records
+
+
+def read_records(shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:
+    """`read_shard` in any dialect, with the header and what stands above it."""
+    with storage.explained(shard.uri), _open_text(shard, data.encoding) as text:
+        yield from parse_records(text, shard, dialect, data)
+
+
+def parse_records(text: TextIO, shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:
+    """(number of the first physical line, fields) of the records of a text that begins with a shard."""
+    lines = _Lines(text, shard, dialect, data)
+    reader = csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quoting=csv.QUOTE_MINIMAL if data.quoting == "minimal" else csv.QUOTE_NONE,
+        escapechar=None if data.escape == "none" else data.escape,
+        skipinitialspace=dialect.skip_blanks,
+    )
+    line = shard.first_line
+    stop = sys.maxsize if shard.line_count is None else line + shard.line_count
+    fields: Fields | None
+    while line < stop:
+        lines.begin_record()
+        # The limit is the process's own: whoever handles the row must find it as it was.
+        previous = csv.field_size_limit(data.max_cell_chars)
+        try:
+            fields = next(reader, None)
+        except csv.Error:  # over the limit: the only error csv knows for whole lines of text, unless strict
+            fields = _skip_record(lines, data)
+        finally:
+            csv.field_size_limit(previous)
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
+        line = lines.number + 1
+
+
+def _skip_record(lines: "_Lines", data: DataSpec) -> CellTooLong:
+    """Reads to the end of the record that csv gave up within the line last handed out; csv then starts afresh."""
+    value = f"more than {data.max_cell_chars:,} characters"
+    while lines.state_after_last() != OUTSIDE:
+        if not next(lines, ""):
+            return CellTooLong(f"{value}: the quote opened here is never closed")
+    return CellTooLong(value)
+
+
+class _Lines:
+    """The physical lines from a shard's first to the end of the file.
+
+    Attributes:
+        number: number of the line last handed out.
+        last: that line.
+    """
+
+    def __init__(self, text: TextIO, shard: Shard, dialect: Dialect, data: DataSpec) -> None:
+        self.number = shard.first_line - 1
+        self.last = ""
+        self._read_line = text.readline
+        self._longest = max(_LINE_CELLS * data.max_cell_chars, _LEAST_LINE_CHARS)
+        self._uri = shard.uri
+        self._data, self._dialect = data, dialect
+        self._state: int | None = None  # at the start of the last line; None before a record's first
+
+    def begin_record(self) -> None:
+        """The next line starts a record."""
+        self._state = None
+
+    def state_after_last(self) -> int:
+        """The state of csv's parser at the end of the last line."""
+        assert self._state is not None, "no line of this record was read"
+        quoted = self._data.quoting == "minimal"
+        if self._data.escape != "none":
+            return escaped_state_after(
+                self.last, self._state, self._dialect.delimiter, quoted, self._dialect.skip_blanks
+            )
+        return state_after(self.last, self._state, *self._dialect) if quoted else OUTSIDE
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        # Only a cell that goes on makes csv ask for another line of a record.
+        if self._state is None:
+            self._state = OUTSIDE
+        else:
+            self._state = INSIDE if self._data.escape == "none" else self.state_after_last()
+        try:
+            self.last = line = self._read_line(self._longest)
+        except UnicodeError as error:
+            raise DataError(
+                f"{self._uri}, after line {self.number}: not {self._data.encoding}: {error}",
+                todo=_other_encoding(error, self._data),
+            ) from error
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) >= self._longest:
+            raise DataError(
+                f"{self._uri}:{self.number}: no line end within {self._longest:,} characters",
+                expected="a CSV; is this one?",
+                todo="if it is, raise data.max_cell_chars",
+            )
+        return line
+
+
+def _other_encoding(error: UnicodeError, data: DataSpec) -> str:
+    """What to do about bytes for which the encoding has no stand-in."""
+    content = error.object if isinstance(error, UnicodeDecodeError) else b""
+    likely = encodings.likely_encoding(content)
+    if likely and codec_name(likely) != codec_name(data.encoding):
+        return set_option("data.encoding", likely)
+    return "the file is damaged or cut off there, or set data.encoding to the encoding it was written in"
+
+
+def _open_text(shard: Shard, encoding: str) -> io.TextIOWrapper:
+    """The text from a shard's first byte on, line ends as they are, without a UTF-8 byte order mark."""
+    file = open_bytes(shard.uri)
+    if shard.start_byte:
+        file.seek(shard.start_byte)
+    elif file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))
+    if codec_name(encoding) == "utf-8-sig":
+        encoding = "utf-8"  # the mark is gone already, and is text anywhere else
+    return io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
+
+
+def codec_name(encoding: str) -> str:
+    """One name for all the names of a codec."""
+    return codecs.lookup(encoding).name
+
+
+@functools.cache
+def holds_ascii(encoding: str) -> bool:
+    """Whether a byte below 128 always stands for its ASCII character: UTF-8, and single-byte supersets of ASCII."""
+    if codec_name(encoding) in ("utf-8", "utf-8-sig"):
+        return True
+    # Alone and in company: multi-byte codecs join bytes, escaping codecs wait for what follows.
+    try:
+        alone = [bytes([byte]).decode(encoding, "surrogateescape") for byte in range(256)]
+        together = (bytes(range(256)) + rb"\u0041").decode(encoding, "surrogateescape")
+    except UnicodeError:
+        return False
+    is_ascii = [char == chr(byte) and char.isascii() for byte, char in enumerate(alone)]
+    return together == "".join(alone) + r"\u0041" and all(is_ascii[:128]) and not any(map(str.isascii, alone[128:]))

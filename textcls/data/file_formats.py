@@ -1,0 +1,220 @@
+"""The plain bytes of a file, decompressed if its name says so; or what the file is, if it is no CSV.
+
+In: a URI. Out: a stream of bytes, or an error that names the format and the command that helps. Not here: what the
+bytes mean as text (encodings.py) or as records (csv_shards.py).
+
+The name and the first bytes must agree: a file that was renamed, cut off or not unpacked is an error, never fewer rows.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import re
+import shlex
+import zlib
+from typing import Any, BinaryIO, cast
+
+from textcls import storage
+from textcls.errors import DataError
+
+_HEAD_BYTES = 4096
+_BUFFER_BYTES = 2**18
+# Suffix -> (what it is, first bytes).
+_COMPRESSED = {
+    ".gz": ("gzip", b"\x1f\x8b"),
+    ".bz2": ("bzip2", b"BZh"),
+    ".zst": ("zstd", b"\x28\xb5\x2f\xfd"),
+    ".lz4": ("lz4", b"\x04\x22\x4d\x18"),
+}
+_BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
+_SPREADSHEET = "save it as CSV UTF-8 in the spreadsheet program and name that file"
+_ARCHIVE = "unpack it and name the CSV in it"
+# First bytes -> (what it is, what to do). PD stands for a command that pandas carries out.
+_FORMATS = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook (.xls)", _SPREADSHEET),
+    b"\xfd7zXZ": ("an xz file", "xz -dc {source} > {target}"),
+    b"\x1f\x9d": ("a file of the program compress (.Z)", "gzip -dc {source} > {target}"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _ARCHIVE),
+    b"Rar!\x1a\x07": ("a RAR archive", _ARCHIVE),
+    b"PAR1": ("a Parquet file", "PD read_parquet"),
+    b"ARROW1": ("an Arrow (Feather) file", "PD read_feather"),
+    b"ORC": ("an ORC file", "PD read_orc"),
+    b"Obj\x01": ("an Avro file", "convert it to CSV"),
+    b"%PDF-": ("a PDF", "export the table as CSV where it comes from"),
+    b"SQLite format 3\x00": ("an SQLite database", "sqlite3 -csv -header {source} 'SELECT * FROM NAME' > {target}"),
+}
+# A CSV may begin so as well, but holds no NUL.
+_TEXT_TOO = (b"PAR1", b"ARROW1", b"ORC", b"Obj\x01")
+_HTML = re.compile(rb"\s*<(!doctype html|html|head|body|table|\?xml)\b", re.IGNORECASE)
+
+
+def is_compressed(uri: str) -> bool:
+    """Whether a file is decompressed while it is read, for its name says so."""
+    return uri.endswith(tuple(_COMPRESSED))
+
+
+def open_bytes(uri: str) -> io.BufferedReader:
+    """A file from its beginning; a compressed one is decompressed, and then not seekable.
+
+    Reading it may raise a `DataError`: compressed data that are cut off, damaged or followed by something else.
+    """
+    raw = storage.open_input(uri)
+    for suffix, (codec, _) in _COMPRESSED.items():
+        if uri.endswith(suffix):
+            return io.BufferedReader(_Decompressed(uri, codec, raw), _BUFFER_BYTES)
+    return cast(io.BufferedReader, raw)
+
+
+def refuse_other_formats(uri: str) -> None:
+    """Stops at a file that is no CSV, or is not compressed as its name says.
+
+    Raises:
+        DataError: names the format, and the command that makes a CSV of it.
+    """
+    with storage.open_input(uri) as file, storage.explained(uri):
+        head = file.read(_HEAD_BYTES)
+    _refuse_format(uri, head)
+    actual = next((suffix for suffix, (_, magic) in _COMPRESSED.items() if _begins(head, suffix, magic)), "")
+    named = next((suffix for suffix in _COMPRESSED if uri.endswith(suffix)), "")
+    if actual != named:
+        kind = f"{_COMPRESSED[actual][0]} data" if actual else "data that are not compressed"
+        right = uri.removesuffix(named) + actual
+        raise DataError(
+            f"{uri} holds {kind}" + (f", not {_COMPRESSED[named][0]}" if named else ""),
+            expected=f"a name that ends in {actual}" if actual else f"a name that does not end in {named}",
+            todo=f"rename it to {right}" if storage.is_remote(uri) else f"mv {shlex.quote(uri)} {shlex.quote(right)}",
+        )
+    if named:
+        with storage.explained(uri), open_bytes(uri) as content:
+            inner = content.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+        _refuse_format(uri, inner, inside=f" inside {_COMPRESSED[named][0]}")
+
+
+def other_text_format(uri: str, head: bytes) -> tuple[str, str] | None:
+    """(what it is, what to do) of a text file whose columns are not found because it is no CSV.
+
+    Args:
+        uri: the file.
+        head: its first bytes, decompressed.
+    """
+    if _HTML.match(head):
+        return "a web page or XML", "download or export the table itself as CSV"
+    first, _, rest = head.strip().partition(b"\n")
+    if not first.startswith((b"{", b"[")):
+        return None
+    try:
+        is_lines = isinstance(json.loads(first), dict) and (not rest.strip() or rest.lstrip().startswith(b"{"))
+    except ValueError:
+        is_lines = False
+        if not re.match(rb'[\[{]\s*([\[{"]|$)', first):
+            return None
+    return "JSON", _pandas(uri, "read_json", ", lines=True" if is_lines else "")
+
+
+def _begins(head: bytes, suffix: str, magic: bytes) -> bool:
+    return bool(_BZIP2.match(head)) if suffix == ".bz2" else head.startswith(magic)
+
+
+def _refuse_format(uri: str, head: bytes, inside: str = "") -> None:
+    found = next((found for magic, found in _FORMATS.items() if head.startswith(magic)), None)
+    if found and head.startswith(_TEXT_TOO) and 0 not in head:
+        found = None
+    if head.startswith(b"PK\x03\x04"):
+        office = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument.spreadsheet" in head
+        found = ("a spreadsheet (.xlsx or .ods)", _SPREADSHEET) if office else ("a zip archive", _unzip(uri, head))
+    elif head[257:262] == b"ustar":
+        found = ("a tar archive", f"tar -xf {shlex.quote(uri)} and name the CSV in it")
+    if found is None:
+        return
+    kind, todo = found
+    if todo.startswith("PD "):
+        todo = _pandas(uri, todo.removeprefix("PD "))
+    raise DataError(
+        f"{uri} is {kind}{inside}",
+        expected="a CSV, plain or compressed as .gz, .bz2, .zst or .lz4",
+        todo=todo.format(source=shlex.quote(uri), target=shlex.quote(_beside(uri))),
+    )
+
+
+def _unzip(uri: str, head: bytes) -> str:
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
+    return f"unzip {shlex.quote(uri)} and name the CSV in it" + (f", like {name}" if name.isprintable() else "")
+
+
+def _beside(uri: str) -> str:
+    """A name for the CSV that a command makes of a file."""
+    stem = uri
+    while (stem := re.sub(r"\.(csv|tsv|txt|xz|Z|parquet|feather|orc|db|jsonl?|gz|bz2|zst|lz4)$", "", stem)) != uri:
+        uri = stem
+    return f"{uri}-plain.csv"
+
+
+def _pandas(uri: str, reader: str, arguments: str = "") -> str:
+    source, target = repr(uri), repr(_beside(uri))
+    code = f"import pandas; pandas.{reader}({source}{arguments}).to_csv({target}, index=False)"
+    return f"python -c {shlex.quote(code)}"
+
+
+class _Decompressed(io.RawIOBase):
+    """The decompressed bytes of a file; what is wrong with its compressed data becomes a `DataError`."""
+
+    def __init__(self, uri: str, codec: str, raw: BinaryIO) -> None:
+        self._uri, self._codec, self._raw = uri, codec, raw
+        self._bytes, self._lines = 0, 0
+        self._content: Any
+        if codec == "gzip":
+            self._content = gzip.GzipFile(fileobj=raw)
+        elif codec == "bzip2":
+            self._content = bz2.BZ2File(raw)
+        else:
+            import pyarrow as pa
+
+            self._content = pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._content.read(len(buffer))
+        except (EOFError, OSError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's or the network's, not the file's
+            raise self._explained(str(error)) from error
+        self._bytes += len(content)
+        self._lines += content.count(b"\n")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._content.close()
+        self._raw.close()
+        super().close()
+
+    def _explained(self, reason: str) -> Exception:
+        reached = f"after about {self._lines:,} lines ({self._bytes:,} bytes decompressed)"
+        if re.search("end-of-stream|Truncated", reason):
+            return DataError(
+                f"{self._uri} is incomplete: its {self._codec} data break off {reached}",
+                expected="the whole file",
+                todo="copy or download it again" + self._salvage("what is there"),
+            )
+        if re.search("Not a gzipped file|header check|unknown compression method|Unknown frame|frameType", reason):
+            return DataError(
+                f"{self._uri} holds something else behind its {self._codec} data, {reached}",
+                expected=f"{self._codec} data up to the end",
+                todo="copy or download it again" + self._salvage("what comes before"),
+            )
+        if re.search("CRC|inflate|decompress|Error -|Invalid|invalid|length check|corrupt", reason):
+            return DataError(
+                f"{self._uri} is damaged: {reason}, {reached}",
+                expected=f"whole {self._codec} data",
+                todo="copy or download it again",
+            )
+        return OSError(reason)
+
+    def _salvage(self, what: str) -> str:
+        if self._codec != "gzip" or storage.is_remote(self._uri):
+            return ""
+        return f"; for {what}: gzip -dc {shlex.quote(self._uri)} > {shlex.quote(_beside(self._uri))}"
