@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -39,12 +40,14 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("csv") / "scratch.csv"
 
 
-def oracle(content: bytes, encoding: str = "utf-8", delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Rows:
+def oracle(
+    content: bytes, encoding: str = "utf-8", delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL, **dialect: Any
+) -> Rows:
     """What the csv module makes of a file: (first line, fields) of each record that is not an empty line."""
     text = io.TextIOWrapper(
         io.BytesIO(content.removeprefix(BOM)), encoding=encoding, errors="surrogateescape", newline=""
     )
-    reader = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, **dialect)
     rows: Rows = []
     line = 1
     previous = csv.field_size_limit(2**31 - 1)
@@ -65,7 +68,7 @@ def shards_of(path: Path, cuts: Sequence[int], layout: Layout, data: DataSpec, p
         str(path),
         0,
         [
-            scan_range(str(path), layout.delimiter, start, stop, quoted, piece_bytes=piece_bytes)
+            scan_range(str(path), layout.delimiter, start, stop, quoted, layout.skip_blanks, piece_bytes=piece_bytes)
             for start, stop in pairwise(bounds)
         ],
     )
@@ -138,6 +141,78 @@ def test_without_quoting_every_line_is_a_row(scratch: Path, content: bytes) -> N
     expected = oracle(content, quoting=csv.QUOTE_NONE)
     for cut in range(1, len(content)):
         assert read_cut(scratch, [cut], data) == expected
+
+
+BLANKS = [b" ", b'"', b' "', b', "', b'",', b'" ,', b'  "a', b"\n", b'\n "', b"\r", b",", b"a", b'""', b'" "', b'"\n']
+blank_contents = st.builds(b"".join, st.lists(st.sampled_from(BLANKS), min_size=1, max_size=24))
+
+
+@law(max_examples=300)
+@given(content=blank_contents, piece_bytes=st.integers(1, 7))
+@example(content=b'a,   "b\nc"\n', piece_bytes=1)
+def test_blanks_that_are_skipped_are_skipped_wherever_a_file_is_cut(
+    scratch: Path, content: bytes, piece_bytes: int
+) -> None:
+    scratch.write_bytes(content)
+    data, layout = DataSpec(**PLAIN), Layout(",", 2, (0, 1), 0, skip_blanks=True)
+    expected = oracle(content, skipinitialspace=True)
+    assert list(read_shard(Shard(str(scratch), 0), layout, data)) == expected
+    for cut in range(1, len(content)):
+        assert read_cut(scratch, [cut], data, layout, piece_bytes) == expected
+
+
+ESCAPES = [
+    b"\\",
+    b'\\"',
+    b"\\\\",
+    b"\\n",
+    b"\\\n",
+    b"\\,",
+    b"\\\r",
+    b'"',
+    b',"',
+    b'",',
+    b'"a\\"b\nc"',
+    b"\n",
+    b"\r\n",
+    b"a",
+    b" ",
+]
+escaped_contents = st.builds(b"".join, st.lists(st.sampled_from(ESCAPES), min_size=1, max_size=24))
+
+
+@law(max_examples=400)
+@given(
+    content=escaped_contents,
+    limit=st.integers(1, 6) | st.just(100),
+    quoting=st.sampled_from(["minimal", "none"]),
+    skip_blanks=st.booleans(),
+)
+@example(content=b'a\\\naaaaaa"b\nc,d\n', limit=5, quoting="minimal", skip_blanks=False)
+@example(content=b'"a\\"\nbbbbbbbb\\"\n",c\nd\n', limit=5, quoting="minimal", skip_blanks=False)
+def test_escapes_mean_what_csv_says_and_a_cell_over_the_limit_costs_its_own_row_only(
+    scratch: Path, content: bytes, limit: int, quoting: str, skip_blanks: bool
+) -> None:
+    scratch.write_bytes(content)
+    data = DataSpec(**PLAIN, escape="\\", quoting=quoting, max_cell_chars=limit)
+    rows = oracle(
+        content,
+        quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+        escapechar="\\",
+        skipinitialspace=skip_blanks,
+    )
+    expected = [(line, "too long" if any(len(cell) > limit for cell in fields) else fields) for line, fields in rows]
+    found = read_shard(Shard(str(scratch), 0), Layout(",", 2, (0, 1), 0, skip_blanks=skip_blanks), data)
+    assert [(line, "too long" if isinstance(f, CellTooLong) else f) for line, f in found] == expected
+
+
+def test_a_file_with_escapes_is_one_shard(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,label\n"he said \\"hi, there\\"",pos\n' * 9)
+    data = DataSpec(escape="\\", shard_bytes=1)
+    (layout,), shards = plan_shards(expand([str(path)]), data)
+    assert shards == [Shard(str(path), 0)]
+    assert next(read_shard(shards[0], layout, data)) == (2, ['he said "hi, there"', "pos"])
 
 
 @law(max_examples=300)

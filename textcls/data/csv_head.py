@@ -16,7 +16,7 @@ from textcls import storage
 from textcls.data import encodings
 from textcls.data.csv_layout import Dialect, FirstRecord, Layout, choose_layout
 from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, parse_records, read_records
-from textcls.data.file_formats import open_bytes, other_text_format, refuse_other_formats
+from textcls.data.file_formats import is_compressed, open_bytes, other_text_format, refuse_other_formats
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
 from textcls.recipe import DataSpec
@@ -56,7 +56,15 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
             return f"is it {found[0]}? {found[1]}"
         return _encoding_hint(file.uri, head, read_start, data)
 
-    layout = choose_layout(file.uri, read_start, data, hint)
+    try:
+        layout = choose_layout(file.uri, read_start, data, hint)
+    except DataError:
+        # Damaged compressed data may give wrong bytes for a while before their check sum tells.
+        if is_compressed(file.uri):
+            with storage.explained(file.uri), open_bytes(file.uri) as content:
+                while content.read(_HEAD_BYTES):
+                    pass
+        raise
     return replace(layout, notes=(*layout.notes, *_encoding_notes(file.uri, head, data)))
 
 

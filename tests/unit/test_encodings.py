@@ -1,0 +1,82 @@
+"""The encoding that is named for some bytes is the one they are in, also for a few short rows."""
+
+import random
+
+import pytest
+
+from textcls.data.encodings import iconv_name, likely_encoding, mojibake, repaired
+
+CHINESE = ["这部电影真的很好看,正面", "非常糟糕的体验,负面", "服务态度很差,负面", "物流很快，质量不错,正面"]
+TAIWANESE = ["這部電影真的很好看,正面", "非常糟糕的體驗,負面", "服務態度很差,負面", "物流很快，品質不錯,正面"]
+JAPANESE = ["この映画は本当に面白かった,良い", "とても悪い体験でした,悪い", "サービスがひどい,悪い"]
+KOREAN = ["이 영화는 정말 재미있었어요,긍정", "매우 나쁜 경험이었습니다,부정", "서비스가 별로예요,부정"]
+RUSSIAN = ["Этот фильм был очень хорош,хорошо", "Ужасный опыт,плохо", "Обслуживание плохое,плохо"]
+FRENCH = ["Le café était très bon,positif", "Une très mauvaise expérience,négatif", "Où êtes-vous ?,positif"]
+GERMAN = ["Das war schön und größer als über alles,gut", "Das Maß ist voll,schlecht", "ÄÖÜ,gut"]
+SPANISH = ["¿Qué pasó, señor? ¡Muy bien!,sí", "Así, así,no"]
+PORTUGUESE = ["não é boa ação,não", "coração,sim"]
+POLISH = ["To był świetny film o żółwiu,dobry", "Okropne doświadczenie,zły", "obsługa słaba,zły"]
+CZECH = ["Příliš žluťoučký kůň,dobrý", "Hrozná zkušenost,špatný"]
+TURKISH = ["Film çok güzeldi teşekkürler,iyi", "Kötü bir deneyim yaşadım ağaç,kötü"]
+QUOTES = ["It’s a “good” film — really…,pos", "I don’t like it,neg"]
+
+SAMPLES = [
+    *[(encoding, "gb18030", CHINESE) for encoding in ("gb18030", "gbk", "gb2312")],
+    ("big5", "big5", TAIWANESE),
+    ("shift_jis", "cp932", JAPANESE),
+    ("euc_jp", "euc_jp", JAPANESE),
+    ("euc_kr", "cp949", KOREAN),
+    ("cp1251", "cp1251", RUSSIAN),
+    ("koi8-r", "koi8-r", RUSSIAN),
+    *[("cp1252", "cp1252", rows) for rows in (FRENCH, GERMAN, SPANISH, PORTUGUESE, QUOTES)],
+    *[("latin-1", "cp1252", rows) for rows in (FRENCH, GERMAN, SPANISH, PORTUGUESE)],
+    ("cp1250", "cp1250", POLISH),
+    ("cp1250", "cp1250", CZECH),
+    ("cp1254", "cp1254", TURKISH),
+    ("mac_roman", "mac_roman", FRENCH),
+    ("cp850", "cp850", FRENCH),
+    *[
+        (encoding, encoding, rows)
+        for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+        for rows in (CHINESE, KOREAN, FRENCH, RUSSIAN)
+    ],
+]
+
+
+@pytest.mark.parametrize(("encoding", "named", "rows"), SAMPLES)
+@pytest.mark.parametrize("repeats", [1, 40])
+def test_the_encoding_that_is_named_reads_all_rows(encoding: str, named: str, rows: list[str], repeats: int) -> None:
+    text = "text,label\n" + "".join(f"{row}\n" for row in rows * repeats)
+    assert likely_encoding(text.encode(encoding)) == named
+    assert text.encode(encoding).decode(named) == text
+
+
+@pytest.mark.parametrize(("encoding", "named", "rows"), [sample for sample in SAMPLES if sample[0] != "utf-32"])
+def test_a_sample_cut_off_within_a_character_is_named_alike(encoding: str, named: str, rows: list[str]) -> None:
+    content = ("text,label\n" + "".join(f"{row}\n" for row in rows * 4)).encode(encoding)
+    for missing in (1, 2, 3):
+        assert likely_encoding(content[:-missing]) == named
+
+
+def test_ascii_needs_no_encoding_and_noise_has_none() -> None:
+    assert likely_encoding(b"text,label\nplain,pos\n") == ""
+    assert likely_encoding(b"text,label\na\x00b,pos\n") == ""
+    noise = bytes(random.Random(0).choices(range(256), k=4000))
+    assert likely_encoding(noise) in ("", "cp1256", "cp1251", "cp850", "koi8-r", "mac_roman")
+
+
+def test_iconv_knows_the_encodings_by_its_own_names() -> None:
+    assert [iconv_name(name) for name in ("cp1252", "gb18030", "cp949", "euc_jp")] == [
+        "CP1252",
+        "GB18030",
+        "UHC",
+        "EUC-JP",
+    ]
+
+
+def test_mojibake_is_told_by_the_words_that_it_was_before() -> None:
+    assert repaired("cafÃ©") == "café"
+    assert repaired("café") == repaired("cafe") == ""
+    assert mojibake(["text,catÃ©gorie", "one,pos"]) == ("text,catÃ©gorie", "text,catégorie")
+    assert mojibake(["text,label", "un cafÃ©", "naÃ¯ve", "dÃ©jÃ\xa0 vu"]) == ("cafÃ©", "café")
+    assert mojibake(["text,label", "un café", "naïve", "cafÃ©"]) is None
