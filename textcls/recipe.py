@@ -305,9 +305,9 @@ class ServeSpec(Spec):
     max_batch_tokens: int = Field(2048, ge=64)
     """Tokens that the model is given at once; a longer text runs alone. More serve a GPU better, and wait longer."""
     max_queued_texts: int = Field(512, ge=1)
-    """Texts of a replica that have no answer yet; a request above it is refused at once with 429."""
-    max_wait_s: float = Field(0.5, gt=0)
-    """A request is refused with 429 if what waits before it takes longer than this at the speed of late."""
+    """In-flight texts of a replica; a request above it is rejected at once with 429. Half of it is always admitted."""
+    max_wait_s: float = Field(5.0, gt=0)
+    """Above half of max_queued_texts, a request that would wait longer at recent speed is rejected with 429."""
     max_texts_per_request: int = Field(256, ge=1)
     """Texts of one request. They are batched like those of many requests; a longer list is refused with 422."""
     max_chars_per_text: int = Field(100_000, ge=1)

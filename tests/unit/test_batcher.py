@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textcls.recipe import ServeSpec
 from textcls.serving.batcher import Answer, Batcher, QueueFull
 
 BOUND_S = 20
@@ -232,10 +233,10 @@ def test_who_would_wait_too_long_is_refused_but_never_the_first() -> None:
     worker = Worker()
 
     async def story() -> None:
-        batcher = batcher_of(worker, max_cost=4, max_wait_s=1e-9)
+        batcher = batcher_of(worker, max_cost=4, max_items=4, max_wait_s=1e-9)
         with batcher.room(1):
             await batcher.outcomes([("measured", 4)])
-        with batcher.room(1):  # nobody is there
+        with batcher.room(3):  # more than half of them, but nobody else is there
             waiting = asyncio.create_task(batcher.outcomes([("x", 4)]))
             await until(lambda: batcher.wait_s > 0)
             with pytest.raises(QueueFull) as refused, batcher.room(1):
@@ -266,6 +267,108 @@ def test_what_passes_between_batches_counts_as_waiting_but_idleness_does_not() -
         await asyncio.sleep(1.0)
         await batcher.outcomes([("after a while", 4)])
         assert await wait_of_one_more(batcher) < busy
+        await batcher.close()
+
+    run(story)
+
+
+# --- load ------------------------------------------------------------------------------------------------------------
+
+TOKENS = 25  # of a short text
+
+
+@dataclass
+class Machine:
+    """A model with a clock of its own: a batch takes what it costs at a speed in tokens/s, and now and then longer."""
+
+    speed: float
+    pauses: Sequence[float] = (0.0,)  # before each batch, over and over
+    now: float = 0.0
+    tokens: int = 0
+    batches: int = 0
+
+    def __call__(self, group: Hashable, items: list[Any]) -> list[Any]:
+        self.now += self.pauses[self.batches % len(self.pauses)] + TOKENS * len(items) / self.speed
+        self.tokens += TOKENS * len(items)
+        self.batches += 1
+        return items
+
+    def batcher(self) -> Batcher[Any, Any]:
+        """With a service's defaults."""
+        spec = ServeSpec()
+        return Batcher(
+            self,
+            max_cost=spec.max_batch_tokens,
+            max_items=spec.max_queued_texts,
+            max_wait_s=spec.max_wait_s,
+            clock=lambda: self.now,
+        )
+
+
+@dataclass
+class Load:
+    """Clients that ask again as soon as they are answered or refused."""
+
+    waits: list[float] = field(default_factory=list)
+    refused: int = 0
+    most: int = 0
+
+    async def run(self, batcher: Batcher[Any, Any], clients: int, texts: int, rounds: int) -> "Load":
+        async def client() -> None:
+            for _ in range(rounds):
+                try:
+                    with batcher.room(texts):
+                        self.most = max(self.most, batcher.admitted)
+                        self.waits.append((await batcher.outcomes([(i, TOKENS) for i in range(texts)])).queue_s)
+                except QueueFull:
+                    self.refused += 1
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return self
+
+
+# As measured on two cores with AVX-512, 20 times slower, and so slow that a text takes 3 s.
+SPEEDS = [10_000.0, 500.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "pauses", [(0.0,), (60.0, *[0.0] * 99), (0.0, 2.0, 0.0, 9.0)], ids=["alone", "first", "shared"]
+)
+@pytest.mark.parametrize("speed", SPEEDS)
+@pytest.mark.parametrize(("clients", "texts"), [(8, 32), (64, 1), (12, 16), (1, 256)])
+def test_ordinary_load_is_never_refused_however_slow_the_machine(
+    clients: int, texts: int, speed: float, pauses: Sequence[float]
+) -> None:
+    async def story() -> None:
+        batcher = Machine(speed, pauses).batcher()
+        load = await Load().run(batcher, clients, texts, rounds=20)
+        assert load.refused == 0
+        assert len(load.waits) == 20 * clients
+        await batcher.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("speed", [*SPEEDS, 2000.0])
+@pytest.mark.parametrize(("clients", "texts"), [(64, 32), (2000, 1)])
+def test_overload_is_bounded_in_texts_and_in_seconds_and_leaves_nothing_behind(
+    clients: int, texts: int, speed: float
+) -> None:
+    async def story() -> None:
+        machine, spec = Machine(speed), ServeSpec()
+        batcher = machine.batcher()
+        await Load().run(batcher, 8, 32, rounds=2)  # by now its speed is known
+        load = await Load().run(batcher, clients, texts, rounds=20)
+        half_s = spec.max_queued_texts / 2 * TOKENS / speed
+        batch_s = spec.max_batch_tokens / speed
+        assert load.refused > 0
+        assert load.most <= spec.max_queued_texts
+        assert max(load.waits) <= max(spec.max_wait_s, half_s) + 2 * batch_s
+        # Nothing was idle meanwhile, and what comes after finds a free machine.
+        assert machine.tokens / machine.now == pytest.approx(speed)
+        assert (batcher.admitted, batcher.waiting_cost) == (0, 0)
+        assert (await Load().run(batcher, 8, 32, rounds=5)).refused == 0
         await batcher.close()
 
     run(story)

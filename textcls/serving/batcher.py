@@ -5,7 +5,10 @@ the worker made of it. Not here: what an item is; HTTP, Ray and models are unkno
 
 It never waits for company. While the worker is busy, items gather; when it is free, it is given the first ones, in the
 order they came, up to a budget of cost. A caller that is cancelled takes its waiting items along. When a batch fails,
-its items are tried one by one, so that only the culprit's caller is told. What waits is bounded in items and in time.
+its items are tried one by one, so that only the culprit's caller gets its error.
+
+The queue is bounded in items and, beyond half of those, in time at the worker's recent speed. Half of the items are
+admitted on any machine, however slow: so many callers are ordinary load, and an estimate that is wrong refuses none.
 """
 
 import asyncio
@@ -15,14 +18,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 # The newest batch's share in the estimate of the worker's speed. Under a sudden load the speed halves within seconds;
-# an estimate that lags behind admits what has to wait twice as long.
+# an estimate that lags behind admits requests that wait twice as long.
 _NEWEST = 0.5
 
 
@@ -46,8 +49,8 @@ class _Call(Generic[Outcome]):
     outcomes: list[Outcome | Exception | None]
     missing: int
     done: asyncio.Future[None]
-    came: float = field(default_factory=time.perf_counter)
-    began: float = 0.0
+    came: float
+    began: float | None = None
 
     def settle(self, place: int, outcome: Outcome | Exception) -> None:
         """Takes the outcome of the item at this place, once."""
@@ -84,8 +87,9 @@ class Batcher(Generic[Item, Outcome]):
         work: makes one outcome of each item of a batch; all items of a batch have the same group.
         max_cost: summed cost of a batch; an item above it runs alone.
         max_items: items admitted and not answered.
-        max_wait_s: time that what waits may take before newcomers are refused. The first is always admitted.
+        max_wait_s: how long the admitted items may take before callers beyond half of `max_items` are refused.
         prepare: called on the worker's thread before anything else.
+        clock: seconds, always rising.
     """
 
     def __init__(
@@ -96,10 +100,12 @@ class Batcher(Generic[Item, Outcome]):
         max_items: int,
         max_wait_s: float = math.inf,
         prepare: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._work, self.max_cost, self.max_items, self.max_wait_s = work, max_cost, max_items, max_wait_s
         self._queue: deque[_Entry[Outcome, Item]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batcher", initializer=prepare)
+        self._clock = clock
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cost_per_s = 0.0
@@ -117,17 +123,18 @@ class Batcher(Generic[Item, Outcome]):
     @property
     def busy_s(self) -> float:
         """How long the batch at work has been running; 0 if there is none."""
-        return time.perf_counter() - self._running[0] if self._running else 0.0
+        return self._clock() - self._running[0] if self._running else 0.0
 
     @contextmanager
     def room(self, items: int) -> Iterator[None]:
-        """Admits a caller with so many items until the end of the block.
+        """Admits a caller with so many items until the end of the block; the first always, up to `max_items`.
 
         Raises:
             QueueFull: there is no room for them, or they would wait too long.
         """
-        wait_s = self.wait_s
-        if self.admitted + items > self.max_items or (self.admitted and wait_s > self.max_wait_s):
+        wait_s, together = self.wait_s, self.admitted + items
+        ordinary = not self.admitted or together <= self.max_items // 2
+        if together > self.max_items or (wait_s > self.max_wait_s and not ordinary):
             raise QueueFull(self.admitted, wait_s)
         self.admitted += items
         try:
@@ -141,7 +148,7 @@ class Batcher(Generic[Item, Outcome]):
         Cancelled, it takes back those that are still waiting.
         """
         loop = asyncio.get_running_loop()
-        call: _Call[Outcome] = _Call(group, [None] * len(items), len(items), loop.create_future())
+        call: _Call[Outcome] = _Call(group, [None] * len(items), len(items), loop.create_future(), self._clock())
         if not items:
             return Answer([], 0.0, 0.0)
         self._queue.extend((call, place, item, cost) for place, (item, cost) in enumerate(items))
@@ -151,7 +158,8 @@ class Batcher(Generic[Item, Outcome]):
         self._wake.set()
         await call.done
         found = [outcome for outcome in call.outcomes if outcome is not None]
-        return Answer(found, call.began - call.came, time.perf_counter() - call.began)
+        began = call.came if call.began is None else call.began
+        return Answer(found, began - call.came, self._clock() - began)
 
     async def close(self) -> None:
         """Ends the worker; what is waiting is cancelled."""
@@ -163,12 +171,12 @@ class Batcher(Generic[Item, Outcome]):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self) -> None:
-        self._free_since = time.perf_counter()
+        self._free_since = self._clock()
         while True:
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
-                self._free_since = time.perf_counter()
+                self._free_since = self._clock()
             # One round of the loop: requests that have arrived by now are read before the batch is cut.
             await asyncio.sleep(0)
             batch = self._take()
@@ -199,18 +207,20 @@ class Batcher(Generic[Item, Outcome]):
         return batch
 
     async def _run(self, batch: list[_Entry[Outcome, Item]]) -> None:
-        began, cost = time.perf_counter(), sum(entry[3] for entry in batch)
+        began, cost = self._clock(), sum(entry[3] for entry in batch)
         for call, *_ in batch:
-            call.began = call.began or began
+            call.began = began if call.began is None else call.began
         self._running = (began, cost)
         try:
             outcomes = await self._outcomes_of(batch)
         finally:
             self._running = None
-        ended = time.perf_counter()
+        ended = self._clock()
         for (call, place, _, _), outcome in zip(batch, outcomes, strict=True):
             call.settle(place, outcome)
-        if 2 * cost >= self.max_cost:  # a small batch tells how long it takes to begin, not how fast the worker is
+        if (
+            2 * cost >= self.max_cost and ended > self._free_since
+        ):  # a small batch tells how long it takes to begin, not how fast the worker is
             # With the time that the event loop, busy with others, took to begin: what waits waits for that, too.
             cost_per_s = cost / (ended - self._free_since)
             self._cost_per_s += (cost_per_s - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)

@@ -10,18 +10,17 @@ whatever comes. So what Ray starts as HAProxy is a script of ours, which correct
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from textcls.recipe import ServeSpec
-from textcls.serving.schema import QUEUE_MS, SAFE_HEADERS, Refusal, to_json
+from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
 
 # Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
 _SCRIPT = """#!/bin/sh
 sed -i -E {corrections} "$3" && exec {haproxy} "$@"
 """
-# The part of `max_wait_s` for which HAProxy refuses. What waits by then keeps the model busy for all of it.
-_CLOSED = 0.125
 
 
 class Tls(NamedTuple):
@@ -87,14 +86,13 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
 
 
 def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
-    """Rules of a backend by which HAProxy itself refuses texts, before they cost a replica anything.
+    """Rules of a backend by which HAProxy itself rejects texts, before they cost a replica anything.
 
-    A refusal takes a replica 0.4 ms of the CPUs that its model needs. So where there is one replica, and it refuses
-    because its queue is too long, HAProxy refuses what comes within the next moment. And it never lets more requests
-    pile up than replicas take, should they be too late to refuse.
+    A rejection takes a replica 0.4 ms of the CPUs that its model needs. A request holds at least one text: when more
+    requests are in flight than the replicas' queues hold texts, HAProxy rejects.
 
     Args:
-        folder: for the body of the refusal.
+        folder: for the body of the rejection.
         spec: settings.
     """
     refusal = Refusal("overloaded", "more is waiting than can be answered soon; come back later", retry_after_s=1)
@@ -102,16 +100,23 @@ def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
     body.write_bytes(to_json(refusal.body()))
     headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
     refuse = f"http-request return status {refusal.status} content-type application/json file {body} {headers}"
-    rules = [f"{refuse} if METH_POST {{ be_conn gt {spec.most_requests * spec.max_replicas} }}"]
-    if spec.max_replicas == 1:
-        wait_ms = round(1000 * spec.max_wait_s)
-        queue_is_full = f"{{ status {refusal.status} }} {{ res.hdr_val({QUEUE_MS}) ge {wait_ms} }}"
-        rules += [
-            "http-request set-var(txn.now) date(0,ms)",
-            f"{refuse} if METH_POST {{ var(proc.closed_until),sub(txn.now) gt 0 }}",
-            f"http-response set-var(proc.closed_until) date({round(_CLOSED * wait_ms)},ms) if {queue_is_full}",
-        ]
-    return rules
+    return [
+        *_cors_rules(spec.cors_origins),
+        f"{refuse} if METH_POST {{ be_conn gt {spec.max_queued_texts * spec.max_replicas} }}",
+    ]
+
+
+def _cors_rules(origins: Sequence[str]) -> list[str]:
+    """Rules by which HAProxy's own answers, too, can be read by pages of these origins."""
+    if not origins:
+        return []
+    allowed = f"{{ req.hdr(origin) -m str {' '.join(origins)} }}"
+    header = "http-after-response set-header"
+    return [
+        f"http-request set-var(txn.origin) req.hdr(origin) if {allowed}",
+        f"{header} access-control-allow-origin %[var(txn.origin)] if {{ var(txn.origin) -m found }}",
+        f"{header} vary origin",
+    ]
 
 
 def _free_port() -> int:
