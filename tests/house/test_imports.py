@@ -53,6 +53,8 @@ ORDER = """
     textcls.serving.scorer
     textcls.serving.api
     textcls.serving.app
+    textcls.serving.private_sockets
+    textcls.serving.haproxy_settings
     textcls.serving.haproxy
     textcls.serving.local_service
 
@@ -70,7 +72,7 @@ IMPORTERS = {
         textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
         textcls.training.run textcls.training.events
         textcls.inference.workers
-        textcls.serving.app textcls.serving.local_service
+        textcls.serving.app textcls.serving.private_sockets textcls.serving.local_service
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring

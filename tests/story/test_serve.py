@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 
 from tests.conftest import save_tiny_bundle
 from tests.story.conftest import BOUND_S, CHECKOUT, Running, free_port, wait_until
+from textcls.bundle import load_bundle
 from textcls.inference.classifier import Classifier
 from textcls.recipe import ServeSpec
 
@@ -40,17 +41,17 @@ print(json.dumps([(one.label, one.score) for one in client.text_classification(s
 class Service:
     """A running `jobs/serve.py` whose bundle is a symbolic link."""
 
-    def __init__(self, link: Path, shell: dict[str, str], *more: str) -> None:
-        self.link, self.port = link, free_port()
+    def __init__(self, link: Path, shell: dict[str, str], *more: str, key: str = KEY) -> None:
+        self.link, self.port, self.key = link, free_port(), key
         command = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", link, "--port", self.port]
         settings = ["--set", "serve.api_key_from=env:SERVE_KEY", "--set", "serve.precision=fp32", *more]
-        self.running = Running([*command, *settings], cwd=link.parent, env=shell | {"SERVE_KEY": KEY})
+        self.running = Running([*command, *settings], cwd=link.parent, env=shell | {"SERVE_KEY": key})
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def ask(self, path: str, content: Any = None, *, key: str = KEY) -> tuple[int, Any]:
+    def ask(self, path: str, content: Any = None, *, key: str = "") -> tuple[int, Any]:
         """(status, what the answer's JSON holds)."""
         body = None if content is None else json.dumps(content).encode()
-        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key or self.key}"}
         try:
             with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers), timeout=60) as answer:
                 return answer.status, json.load(answer)
@@ -80,10 +81,17 @@ class Service:
 
 
 class Load:
-    """Clients that ask one after the other until the end of the block; each answer's bundle, and what went wrong."""
+    """Clients that ask one after the other until the end of the block; each answer's bundle, and what went wrong.
+
+    Attributes:
+        digests: of the bundle of each answer.
+        broken: requests without an answer of the service.
+        wrong: all the others: (status, answer).
+    """
 
     def __init__(self, service: Service) -> None:
-        self.service, self.digests, self.wrong = service, [], []  # type: tuple[Service, list[str], list[Any]]
+        self.service = service
+        self.digests, self.broken, self.wrong = [], [], []  # type: list[str], list[str], list[Any]
         self._over = threading.Event()
         self._clients = ThreadPoolExecutor(CLIENTS)
 
@@ -96,9 +104,13 @@ class Load:
         while not self._over.is_set():
             try:
                 status, answer = self.service.ask("/predict", {"inputs": TEXTS[0]})
-                (self.digests if status == 200 else self.wrong).append(answer["model"]["digest"])
             except Exception as error:
-                self.wrong.append(repr(error))
+                self.broken.append(repr(error))
+                continue
+            if status == 200:
+                self.digests.append(answer["model"]["digest"])
+            else:
+                self.wrong.append((status, answer))
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -107,10 +119,11 @@ class Load:
 
 @pytest.fixture(scope="module")
 def bundles(tiny_model_dir: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two bundles, and a damaged one."""
+    """Four bundles, and a damaged one."""
     folder = tmp_path_factory.mktemp("served")
-    made = {"first": tiny_bundle, "second": save_tiny_bundle(tiny_model_dir, folder / "second", seed=1)}
-    made["damaged"] = save_tiny_bundle(tiny_model_dir, folder / "damaged", seed=2)
+    made = {"first": tiny_bundle}
+    for seed, name in enumerate(["second", "damaged", "third", "fourth"], 1):
+        made[name] = save_tiny_bundle(tiny_model_dir, folder / name, seed=seed)
     weights = made["damaged"] / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -194,13 +207,13 @@ def test_another_bundle_is_taken_up_under_load_and_a_damaged_one_is_not(
     with Load(service) as load:
         wait_until(lambda: before in load.digests)
         service.loads(bundles["second"])
-        wait_until(lambda: load.digests[-1:] != [before] or bool(load.wrong))
+        wait_until(lambda: load.digests[-1:] != [before] or bool(load.wrong or load.broken))
         after = service.ask("/info")[1]["model"]["digest"]
         service.loads(bundles["damaged"])
         wait_until(lambda: bool(service.ask("/info")[1]["last_load_failed"]))
         asked = len(load.digests)
         wait_until(lambda: len(load.digests) > asked + CLIENTS)
-    assert load.wrong == []
+    assert load.wrong + load.broken == []
     assert set(load.digests) == {before, after}
     assert before != after
     info = service.ask("/info")[1]
@@ -219,29 +232,23 @@ def test_the_only_replica_dies_under_load_and_later_requests_wait_for_the_next_o
         asked = len(load.digests)
         wait_until(lambda: len(load.digests) > asked + 2 * CLIENTS)
     # Those in progress when it died: with no other replica to ask, not every one of them can be helped.
-    assert len(load.wrong) <= CLIENTS
+    assert len(load.broken + load.wrong) <= CLIENTS
     assert service.replica() != died
 
 
-def test_sigterm_ends_it_with_status_0_and_nothing_is_left(service: Service) -> None:
-    service.running.signal(signal.SIGTERM)
-    ended = service.running.ended()
-    assert ended.status == 0, ended
-    assert "Traceback" not in ended.out + ended.err
-    assert f" on {service.url}" in ended.out
-    assert service.running.relatives() == {}
-    with pytest.raises(OSError, match="refused"):
-        service.ask("/ready")
-
-
-# Two replicas, and everything that goes wrong at once.
+# A second service on the machine, and everything that goes wrong at once.
 
 FAULTS = 200
 KILLS = 5
+CHAOS_TEXTS = [*TEXTS, *(f"{text} {other}" for text in TEXTS for other in TEXTS)]
 
 
 class Chaos:
     """Clients that ask at random until so many faults have happened: bad items, callers that go away, dead replicas.
+
+    Args:
+        service: with two replicas.
+        expected: for each bundle that it may serve, by digest, label and score of each text.
 
     Attributes:
         faults: bad items sent and calls given up, so far.
@@ -251,13 +258,13 @@ class Chaos:
         wrong: any other answer, and requests that hung.
     """
 
-    def __init__(self, service: Service, expected: dict[str, tuple[str, float]]) -> None:
+    def __init__(self, service: Service, expected: dict[str, dict[str, tuple[str, float]]]) -> None:
         self.service, self.expected = service, expected
         self.faults, self.answered = 0, 0
         self.refused, self.broken, self.wrong = [], [], []  # type: list[int], list[str], list[Any]
 
-    def run(self, clients: int) -> None:
-        """Returns when there have been enough faults, `KILLS` dead replicas among them."""
+    def run(self, clients: int, beside: Callable[[int], None]) -> None:
+        """Returns when there have been enough faults, `KILLS` dead replicas among them; `beside` after each of them."""
         over = threading.Event()
         with ThreadPoolExecutor(clients) as pool:
             done = [pool.submit(self._client, seed, over) for seed in range(clients)]
@@ -266,6 +273,7 @@ class Chaos:
                     wait_until(lambda: len(self.service.replicas()) == 2 and self.service.ready())
                     answered = self.answered
                     os.kill(self.service.replicas()[kill % 2], signal.SIGKILL)
+                    beside(kill)
                     wait_until(lambda before=answered: self.answered > before + 2 * clients)  # type: ignore[misc]
                 wait_until(lambda: self.faults + KILLS >= FAULTS)
             finally:
@@ -276,7 +284,7 @@ class Chaos:
     def _client(self, seed: int, over: threading.Event) -> None:
         chance = random.Random(seed)
         while not over.is_set():
-            texts = [chance.choice(list(self.expected)) for _ in range(chance.randint(1, 5))]
+            texts = [chance.choice(CHAOS_TEXTS) for _ in range(chance.randint(1, 5))]
             kind = chance.choices(["good", "bad item", "gone"], [4, 1, 1])[0]
             if kind == "bad item":
                 texts[chance.randrange(len(texts))] = chance.choice(["", " \n", "\ud800"])
@@ -298,8 +306,12 @@ class Chaos:
         if status != 200:
             (self.refused if set(answer) == {"error"} and status in (429, 503) else self.wrong).append(status)
             return
+        expected = self.expected.get(answer["model"]["digest"])
+        if expected is None:
+            self.wrong.append(answer["model"])
+            return
         for text, found in zip(texts, answer["predictions"], strict=True):
-            label, score = self.expected.get(text, ("", 0.0))
+            label, score = expected.get(text, ("", 0.0))
             right = found["label"] == label and abs(found["score"] - score) < 1e-5 if label else "error" in found
             if not right:
                 self.wrong.append((text, found))
@@ -307,32 +319,60 @@ class Chaos:
 
     def _give_up(self, texts: list[str], after_s: float) -> None:
         body = json.dumps({"inputs": texts}).encode()
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.service.key}\r\n"
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.service.port), timeout=10) as caller:
             caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             time.sleep(after_s)  # the moment at which it goes away is a matter of chance
 
 
-def test_dead_replicas_bad_items_and_callers_that_go_away_harm_nobody_else(
-    bundles: dict[str, Path], tmp_path: Path, shell: dict[str, str]
+def test_two_services_with_dead_replicas_and_hot_reloads_never_answer_for_each_other_and_faults_harm_nobody_else(
+    service: Service, bundles: dict[str, Path], tmp_path: Path, shell: dict[str, str]
 ) -> None:
-    texts = [*TEXTS, *(f"{text} {other}" for text in TEXTS for other in TEXTS)]
-    scores = Classifier.load(str(bundles["first"]), device="cpu", precision="fp32").scores(texts)
-    expected = {text: (str(scores.label(row)), scores.confidence(row)) for row, text in enumerate(texts)}
+    expected = {}
+    for name in ("third", "fourth"):
+        classifier = Classifier.load(str(bundles[name]), device="cpu", precision="fp32")
+        scores = classifier.scores(CHAOS_TEXTS)
+        expected[classifier.bundle.digest] = {
+            text: (str(scores.label(row)), scores.confidence(row)) for row, text in enumerate(CHAOS_TEXTS)
+        }
     link = tmp_path / "current"
-    link.symlink_to(bundles["first"])
+    link.symlink_to(bundles["third"])
     two = [part for name in ("min", "max") for part in ("--set", f"serve.{name}_replicas=2")]
-    service = Service(link, shell, *two, "--set", "serve.cpus_per_replica=0.5")
+    second = Service(link, shell, *two, "--set", "serve.cpus_per_replica=0.5", key="another service's key")
+
+    def beside(kill: int) -> None:
+        """The first service's only replica dies, too, and both load another bundle."""
+        os.kill(service.replica(), signal.SIGKILL)
+        second.loads(bundles[("fourth", "third")[kill % 2]])
+        service.loads(bundles[("first", "second")[kill % 2]])
+        wait_until(lambda: len(service.replicas()) == 1 and service.ready())
+
     try:
-        service.running.until(service.ready)
-        chaos = Chaos(service, expected)
-        chaos.run(CLIENTS)
+        with Load(service) as load:
+            second.running.until(second.ready)
+            chaos = Chaos(second, expected)
+            chaos.run(CLIENTS, beside)
         assert chaos.wrong == []
         # Only a request that was in progress when its replica died may be without an answer of ours.
         assert len(chaos.broken) <= KILLS * CLIENTS, chaos.broken
         assert chaos.answered > FAULTS
+        own = {load_bundle(str(bundles[name])).digest for name in ("first", "second")}
+        assert set(load.digests) <= own
+        assert {status for status, _ in load.wrong} <= {503}, load.wrong
+        assert len(load.broken) <= KILLS * CLIENTS, load.broken
         # Full service again: both replicas, and nobody is refused.
-        wait_until(lambda: len(service.replicas()) == 2)
-        assert service.ask("/predict", {"inputs": texts})[0] == 200
+        wait_until(lambda: len(second.replicas()) == 2)
+        assert second.ask("/predict", {"inputs": CHAOS_TEXTS})[0] == 200
     finally:
-        service.running.kill()
+        second.running.kill()
+
+
+def test_sigterm_ends_it_with_status_0_and_nothing_is_left(service: Service) -> None:
+    service.running.signal(signal.SIGTERM)
+    ended = service.running.ended()
+    assert ended.status == 0, ended
+    assert "Traceback" not in ended.out + ended.err
+    assert f" on {service.url}" in ended.out
+    assert service.running.relatives() == {}
+    with pytest.raises(OSError, match="refused"):
+        service.ask("/ready")

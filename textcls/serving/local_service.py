@@ -4,10 +4,11 @@ In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there
 is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
 
 Ray's fast path is switched on before Ray starts: HAProxy (haproxy.py) leads a connection straight to a replica, and a
-replica answers on its main event loop, which the batcher keeps free. What HAProxy keeps on the machine, ports and
-files, is this service's own, so that several can run side by side.
+replica answers on its main event loop, which the batcher keeps free. Only the public address is a port; everything
+behind it is a Unix socket in a folder of this start, so that several services run side by side.
 """
 
+import json
 import logging
 import os
 import queue
@@ -16,8 +17,6 @@ import socket
 import ssl
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +74,10 @@ def run_service(
         from textcls.serving.app import read_key
 
         read_key(spec.api_key_from)
-        with ray_session(verbose=verbose), _hangups() as hangups, _serve(host, port, verbose):
+        with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
             _deploy(first, first, spec, 0)
+            _wait_until_ready(Path(folder))
             scheme = "http" if tls is None else "https"
-            _wait_until_ready(f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/ready")
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
             try:
                 _follow(hangups, bundle, first, spec, say)
@@ -143,18 +142,22 @@ def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
 
 
 @contextmanager
-def _serve(host: str, port: int, verbose: bool) -> Iterator[None]:
+def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
     """Ray Serve, without an application."""
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": host, "port": port},
-        # The service writes a line of its own for each request.
-        logging_config={"encoding": "JSON", "enable_access_log": False},
-    )
     try:
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": host, "port": port},
+                # The service writes a line of its own for each request.
+                logging_config={"encoding": "JSON", "enable_access_log": False},
+            )
+        except Exception:
+            _tell_why_haproxy_failed(folder)
+            raise
         yield
     finally:
         serve.shutdown()
@@ -179,21 +182,24 @@ def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int) -> None:
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
 
 
-def _wait_until_ready(url: str) -> None:
-    """Waits for a 200 of /ready."""
+def _wait_until_ready(folder: Path) -> None:
+    """Waits until a replica of this service answers through HAProxy, which then listens at the public address, too."""
     from ray import serve
 
-    # Whether it answers is asked, not who it is: a certificate names what clients call this machine.
-    anyone = ssl._create_unverified_context() if url.startswith("https:") else None
     given_up = time.monotonic() + _START_S
     while time.monotonic() < given_up:
-        try:
-            with urllib.request.urlopen(url, timeout=5, context=anyone):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
+        if haproxy.answers(folder, "/ready"):
+            (folder / haproxy.SERVED).touch()
+            return
+        _tell_why_haproxy_failed(folder)
         state = serve.status().applications.get(_APP)
         if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise ServeError(f"the service did not start: {state.message.strip()}", todo="--verbose shows Ray's log")
         time.sleep(0.1)  # a server of another process: there is nothing to wait on but its answer
     raise ServeError(f"the service did not start within {_START_S:g} s", todo="--verbose shows Ray's log")
+
+
+def _tell_why_haproxy_failed(folder: Path) -> None:
+    failed = folder / haproxy.FAILED
+    if failed.exists():
+        raise haproxy.failure(json.loads(failed.read_text()))
