@@ -54,6 +54,15 @@ def redacted(text: str) -> str:
     return _PASSWORD.sub(r"\1***@", text)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; of an error that Ray wrapped, the cause."""
+    found = own_error(error) or getattr(error, "cause", None) or error
+    if isinstance(found, TextclsError):
+        return found.found.partition("\n")[0]
+    lines = redacted(str(found)).strip().splitlines()
+    return f"{type(found).__name__}: {lines[0]}" if lines else type(found).__name__
+
+
 def own_error(error: BaseException) -> TextclsError | None:
     """The error of ours that another one carries, if any: Ray wraps what its tasks raise, often more than once."""
     found = None

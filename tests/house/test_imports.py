@@ -21,6 +21,9 @@ ORDER = """
     textcls.ray_session
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
 
+    textcls.output
+    textcls.output.lock textcls.output.side_product
+
     textcls.data
     textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
     textcls.data.account textcls.data.rejects textcls.data.encodings textcls.data.file_formats
@@ -32,7 +35,7 @@ ORDER = """
 
     textcls.training
     textcls.training.plan textcls.training.collate textcls.training.checkpoint
-    textcls.training.baseline textcls.training.events textcls.training.run_lock
+    textcls.training.baseline textcls.training.events
     textcls.training.progress_display
     textcls.training.model textcls.training.run_dir textcls.training.workers
     textcls.training.cpu_speed textcls.training.step textcls.training.scoring

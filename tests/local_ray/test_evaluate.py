@@ -19,6 +19,7 @@ from textcls.inference.classifier import Classifier
 from textcls.inference.evaluate import evaluate
 from textcls.inference.settings import evaluate_settings
 from textcls.metrics import Counts, summarise
+from textcls.output.lock import alone_in
 from textcls.ray_session import ray_session
 from textcls.text import prepare_tokenizer
 from textcls.training.run import train
@@ -113,6 +114,34 @@ def test_every_row_is_accounted_for_whether_reading_or_the_classifier_refuses_it
     }
     assert "  45 = evaluated 40 + rejects 5" in said
     assert found["test"]["rows"] == 40
+
+
+def test_a_second_evaluation_is_refused_while_the_first_runs(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, out = write_labelled(tmp_path / "l.csv", [("a film", "good"), ("another", "bad")]), tmp_path / "out"
+    with (
+        alone_in(str(out)),
+        pytest.raises(RunDirError, match="another job is writing there"),
+    ):
+        evaluated(tiny_bundle, path, out)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_line_and_no_row_that_can_be_scored_is_no_report(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "strict", on_long="error")
+    long = write_labelled(tmp_path / "l.csv", [("film " * 50, "good"), ("film " * 60, "bad")])
+    with pytest.raises(DataError, match="none of the 2 rows could be scored: 2 text_too_long"):
+        evaluated(bundle, long, tmp_path / "out")
+    short, said = write_labelled(tmp_path / "s.csv", [("a film", "good"), ("another", "bad")]), list[str]()
+    monkeypatch.setattr("textcls.inference.evaluate.draw_report", lambda report: 1 / 0)
+    evaluated(bundle, short, tmp_path / "out", said=said)
+    told = "  report.png failed, and the job goes on without it: ZeroDivisionError: division by zero"
+    assert told in said
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "rejects.parquet",
+        "report.json",
+        "rows.json",
+    ]
 
 
 def test_rows_that_cannot_be_evaluated_stop_it_before_scoring_and_leave_the_account(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import signal
 import time
@@ -206,6 +207,37 @@ def test_input_without_rows_gives_predictions_without_rows(tiny_bundle: Path, tm
     path.write_text("text,label\n")
     assert predicted(tiny_bundle, path, tmp_path / "out")["rows"] == 0
     assert pq.read_table(tmp_path / "out" / "parts").column_names[:2] == ["text", "input_label"]
+
+
+def test_a_second_job_is_refused_and_the_first_notices_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, out, refused = write_reviews(tmp_path / "r.csv", 40), tmp_path / "out", []
+
+    def begins_another(line: str) -> None:
+        if line.startswith("predicting"):
+            (out / "parts").mkdir()
+            (out / "parts" / "part-00000.parquet.0a1b2c3d.tmp").write_text("what the first job is writing")
+            with pytest.raises(RunDirError, match="another job is writing there") as error:
+                predicted(tiny_bundle, path, out)
+            refused.append(error.value.exit_status)
+            assert (out / "parts" / "part-00000.parquet.0a1b2c3d.tmp").exists()
+
+    predicted(tiny_bundle, path, out, say=begins_another)
+    assert refused == [2]
+    assert len(rows_of(out)) == 40
+
+
+def test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "r.csv", tmp_path / "out"
+    path.write_bytes(b"text\n" + "caf\xe9 cr\xe8me\n".encode("latin-1") * 30)
+    with pytest.raises(DataError, match="none of the 30 rows could be scored: 30 undecodable") as refused:
+        predicted(tiny_bundle, path, out)
+    assert "--set data.encoding=NAME" in refused.value.todo
+    assert [row["error"] for row in rows_of(out)] == ["undecodable"] * 30
+    assert json.loads((out / "refused.json").read_text())["errors"] == {"undecodable": 30}
+    assert not (out / "predictions.json").exists()
+    predicted(tiny_bundle, path, out, "data.encoding=cp1252")
+    assert {row["text"] for row in rows_of(out)} == {"caf\xe9 cr\xe8me"}
+    assert sorted(entry.name for entry in out.iterdir()) == ["parts", "predictions.json"]
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

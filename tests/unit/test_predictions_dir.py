@@ -82,6 +82,20 @@ def test_a_job_that_finished_nothing_can_be_given_up(tmp_path: Path) -> None:
     assert claim(tmp_path, all_scores=True).records() == {0: {"rows": 0}}
 
 
+def test_refused_predictions_stay_until_another_job_comes_and_strange_files_keep_it_out(tmp_path: Path) -> None:
+    target = claim(tmp_path)
+    finish_part(target, 0)
+    target.refuse({"rows": 1})
+    assert files_in(tmp_path) == ["parts/part-00000.csv", "refused.json"]
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunDirError, match="not empty"):
+        claim(tmp_path, all_scores=True)
+    (tmp_path / "notes.txt").unlink()
+    again = claim(tmp_path, all_scores=True)
+    assert (again.continued, again.records()) == (False, {})
+    assert files_in(tmp_path) == ["progress/job.json"]
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

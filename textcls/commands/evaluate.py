@@ -36,9 +36,11 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
     from textcls.inference.evaluate import evaluate
+    from textcls.output.side_product import side_product
     from textcls.report import print_report
 
     report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
-    print_report(report, sys.stdout)
+    with side_product("the table of results", say):
+        print_report(report, sys.stdout)
     say(f"report: {arguments.out}/report.json, report.png   account: {arguments.out}/rows.json, rejects.parquet")
     say(f"{time.time() - started:.1f} s in all")

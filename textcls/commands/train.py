@@ -71,6 +71,7 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
 def _run(arguments: argparse.Namespace, started: float) -> None:
     recipe = _read_recipe(arguments)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    from textcls.output.side_product import side_product
     from textcls.report import print_report
     from textcls.training.run import dry_run, train
 
@@ -78,7 +79,8 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         dry_run(recipe, say=say, verbose=arguments.verbose)
         return
     report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
-    print_report(report, sys.stdout)
+    with side_product("the table of results", say):
+        print_report(report, sys.stdout)
     first_step_at = report["speed"]["first_step_at"]
     first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
     say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")

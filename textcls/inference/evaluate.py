@@ -9,7 +9,7 @@ Rows are read and checked as for training, but not divided: each row that can be
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -21,15 +21,18 @@ from textcls import storage
 from textcls.bundle import Bundle
 from textcls.data.account import BlockSummary
 from textcls.data.division import clean_rows
-from textcls.data.input_files import expand
+from textcls.data.input_files import InputFile, expand
 from textcls.data.pipeline import ReadData, file_and_line
 from textcls.data.rejects import REJECT_SCHEMA, write_rejects
 from textcls.data.rows import shown as shown_cell
 from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier, Encoded
-from textcls.inference.settings import EvaluateSpec, with_small_shards
+from textcls.inference.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.inference.workers import Workers, ahead, plan_workers, run_on_workers
 from textcls.metrics import Counts, summarise
+from textcls.output.lock import NOTE as LOCK_NOTE
+from textcls.output.lock import alone_in
+from textcls.output.side_product import side_product
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
@@ -59,7 +62,13 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
         ScoringError: processes died too often.
     """
     files = expand(spec.data.csv)
-    uri = _claimed(out)
+    with alone_in(storage.absolute(out)):
+        return _evaluated(bundle, spec, files, _claimed(out), say, verbose=verbose)
+
+
+def _evaluated(
+    bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
+) -> dict[str, Any]:
     data = with_small_shards(spec.data, files)
     # The rest of the run's recipe, which another version may have written, has no part in it.
     recipe = Recipe(text=bundle.manifest.text).model_copy(update={"data": data})
@@ -79,6 +88,8 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
         account = _account(read, found)
         assert account["read"] == account["evaluated"] + account["rejects"], account
         _write_json(uri, "rows.json", account)
+        if not found.counts.rows:
+            raise nothing_scored(account["reject_reasons"], spec.data, where=f"{uri}/rejects.parquet lists them")
     say(f"  {account['read']:,} = evaluated {account['evaluated']:,} + rejects {account['rejects']:,}")
     report = {
         "title": "Evaluation",
@@ -90,7 +101,8 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
         "files": read.files,
         "written_at": time.time(),
     }
-    storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
+    with side_product("report.png", say):
+        storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
     # Last: an evaluation that has a report is finished.
     _write_json(uri, "report.json", report)
     return report
@@ -99,7 +111,7 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
 def _claimed(out: str) -> str:
     """The absolute URI of an --out that is empty, or as good as."""
     uri = storage.absolute(out)
-    names = set(storage.names_in(uri)) if storage.exists(uri) else set()
+    names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
     if "report.json" in names:
         raise RunDirError(f"{uri} holds a finished report", todo="name a new directory with --out")
     if others := names - _ACCOUNT - {"report.png"}:

@@ -34,8 +34,9 @@ from textcls.inference.prediction_rows import (
     table_writer,
 )
 from textcls.inference.predictions_dir import PredictionsDir
-from textcls.inference.settings import PredictSpec, with_small_shards
+from textcls.inference.settings import PredictSpec, nothing_scored, with_small_shards
 from textcls.inference.workers import ahead, plan_workers, run_on_workers
+from textcls.output.lock import alone_in
 from textcls.ray_session import ray_session
 from textcls.recipe import DataSpec
 from textcls.training.progress_display import Board, RowStanding, shown
@@ -88,14 +89,19 @@ def predict(
     """
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
-    target = PredictionsDir.claim(out, _identity(bundle, files, data, suffix, all_scores), suffix=suffix)
-    try:
-        with ray_session(verbose=verbose):
-            manifest = _predicted(bundle, spec, files, data, target, all_scores, say)
-    except InputError:
-        target.abandon()
-        raise
-    target.finish(manifest)
+    identity = _identity(bundle, files, data, suffix, all_scores)
+    with alone_in(storage.absolute(out)):
+        target = PredictionsDir.claim(out, identity, suffix=suffix)
+        try:
+            with ray_session(verbose=verbose):
+                manifest = _predicted(bundle, spec, files, data, target, all_scores, say)
+        except InputError:
+            target.abandon()
+            raise
+        if manifest["rows"] and not manifest["labels"]:
+            target.refuse(manifest)
+            raise nothing_scored(manifest["errors"], data, where=f"{target.uri}/parts lists them")
+        target.finish(manifest)
     return manifest
 
 

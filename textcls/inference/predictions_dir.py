@@ -7,6 +7,7 @@ In: a URI and the identity of a job. Out: a claim on it, and which parts are fin
     OUT/parts/part-00000.parquet  rows in input order; appears whole or not at all
     OUT/progress/part-00000.json  what that part holds, in numbers; written after it: the part is finished
     OUT/predictions.json          all of it; written last: the prediction is finished, and progress/ goes
+    OUT/refused.json              in its place if no row could be scored: another job may write over it and its parts
 """
 
 import json
@@ -17,8 +18,10 @@ from typing import Any
 
 from textcls import storage
 from textcls.errors import RunDirError
+from textcls.output.lock import NOTE as LOCK_NOTE
 
 MANIFEST = "predictions.json"
+_REFUSED = "refused.json"
 FORMAT_VERSION = 1
 _RECORD = re.compile(r"part-(\d{5,})\.json")
 
@@ -39,7 +42,7 @@ class PredictionsDir:
 
     @classmethod
     def claim(cls, out: str, identity: Mapping[str, Any], *, suffix: str) -> "PredictionsDir":
-        """Takes an empty directory, or the one that this very job began.
+        """Takes an empty directory, one whose predictions were refused, or the one that this very job began.
 
         Args:
             out: URI of the directory.
@@ -51,7 +54,7 @@ class PredictionsDir:
             StorageError: it cannot be written.
         """
         uri = storage.absolute(out)
-        names = set(storage.names_in(uri)) if storage.exists(uri) else set()
+        names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
         if MANIFEST in names:
             raise RunDirError(
                 f"{uri} holds finished predictions",
@@ -59,6 +62,11 @@ class PredictionsDir:
             )
         job = storage.join(uri, "progress", "job.json")
         wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+        if _REFUSED in names and not names - {_REFUSED, "parts", "progress"}:
+            for folder in ("parts", "progress"):
+                storage.delete_directory(storage.join(uri, folder))
+            storage.delete_file(storage.join(uri, _REFUSED))  # last: a kill before it leaves what may be taken again
+            names = set()
         if not storage.exists(job):
             if names - {"progress"}:
                 raise RunDirError(
@@ -102,6 +110,11 @@ class PredictionsDir:
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Makes the predictions finished."""
         storage.write_bytes(storage.join(self.uri, MANIFEST), _as_json({"format_version": FORMAT_VERSION, **manifest}))
+        storage.delete_directory(storage.join(self.uri, "progress"))
+
+    def refuse(self, manifest: Mapping[str, Any]) -> None:
+        """Ends a job none of whose rows could be scored: the parts stay, and say why, until another job comes."""
+        storage.write_bytes(storage.join(self.uri, _REFUSED), _as_json({"format_version": FORMAT_VERSION, **manifest}))
         storage.delete_directory(storage.join(self.uri, "progress"))
 
     def abandon(self) -> None:

@@ -4,7 +4,7 @@ In: a bundle's manifest, CSV files, `--set section.key=value`. Out: checked sett
 the bundle says that, and no setting changes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,8 @@ from pydantic import model_validator
 
 from textcls.bundle import Bundle
 from textcls.data.input_files import InputFile
-from textcls.errors import RecipeError
+from textcls.data.rows import Reason
+from textcls.errors import DataError, RecipeError
 from textcls.recipe import DataSpec, ScaleSpec, Spec
 from textcls.recipe_file import resolve
 
@@ -98,6 +99,31 @@ def with_small_shards(data: DataSpec, files: Sequence[InputFile]) -> DataSpec:
     """The settings with shards of a size that suits scoring; `data.shard_bytes` remains the largest."""
     fitting = max(_LEAST_SHARD_BYTES, sum(file.size_bytes for file in files) // _MOST_SHARDS)
     return data.model_copy(update={"shard_bytes": min(data.shard_bytes, fitting)})
+
+
+def nothing_scored(errors: Mapping[str, int], data: DataSpec, *, where: str) -> DataError:
+    """What to tell a user none of whose rows could be scored.
+
+    Args:
+        errors: reason -> rows; at least one.
+        data: how the rows were read.
+        where: says where the rows are listed.
+    """
+    rows, most = sum(errors.values()), max(errors, key=lambda reason: errors[reason])
+    counted = ", ".join(f"{number:,} {reason}" for reason, number in sorted(errors.items(), key=lambda one: -one[1]))
+    todo = {
+        Reason.MISSING_TEXT: f"is {', '.join(data.text_columns)} the text? --set data.text_columns=NAME",
+        Reason.UNDECODABLE: f"the files are not in {data.encoding}: --set data.encoding=NAME, like cp1252 or gb18030",
+        Reason.RAGGED_ROW: "--set data.delimiter=CHARACTER, or --set data.quoting=none if a quote is only a character",
+        Reason.CELL_TOO_LONG: f"raise data.max_cell_chars above {data.max_cell_chars:,}, or --set data.quoting=none",
+        "text_too_long": "shorten the texts, or train with text.on_long=truncate or windows: this bundle refuses them",
+        "empty_text": "the tokenizer finds no word in these texts: use a bundle of their language",
+    }
+    return DataError(
+        f"none of the {rows:,} rows could be scored: {counted}",
+        expected="at least one usable text",
+        todo=f"{todo.get(most, 'correct the rows')}; {where}",
+    )
 
 
 def _source(bundle: Bundle) -> str:

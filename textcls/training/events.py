@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from textcls import storage
-from textcls.errors import InputError, StorageError, redacted
+from textcls.errors import InputError, one_line, redacted
 from textcls.recipe import Recipe
 
 # A point of the curves: too many of them to be events of events.jsonl.
@@ -106,9 +106,7 @@ class Journal:
                 except Exception as error:  # a sink's library may raise anything, and none of it is worth the run
                     if sink.name not in self._failed:
                         self._failed.add(sink.name)
-                        found = error.found if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"
-                        first = (redacted(found).splitlines() or [""])[0]
-                        self._say(f"  {sink.name} misses events, and the run goes on: {first}")
+                        self._say(f"  {sink.name} misses events, and the run goes on: {one_line(error)}")
 
 
 @contextmanager
@@ -139,11 +137,13 @@ class EventFile:
 
     def __init__(self, uri: str, run_id: str, *, resumed: bool) -> None:
         self._uri, self._run_id = storage.join(uri, self.name), run_id
-        self._lines = storage.read_bytes(self._uri) if resumed and storage.exists(self._uri) else b""
+        self._lines = None if resumed else b""  # None: not read yet
 
     def take(self, events: Sequence[Event]) -> None:
         """Appends a line for each event."""
         kept = [event for event in events if event.name != STEPS_DONE]
+        if self._lines is None:
+            self._lines = storage.read_bytes(self._uri) if storage.exists(self._uri) else b""
         for event in kept:
             line = {"time": round(event.time, 3), "run": self._run_id, "event": event.name, **event.numbers}
             self._lines += json.dumps({key: _finite(value) for key, value in line.items()}).encode() + b"\n"
@@ -301,28 +301,53 @@ class StepMeter:
         run_id: names the run among the metrics.
         rank: this process.
         real_tokens, padded_tokens, seconds: the totals of the run so far.
+        say: takes one line for the user.
     """
 
-    def __init__(self, run_id: str, rank: int, real_tokens: int, padded_tokens: int, seconds: float) -> None:
-        from ray.util.metrics import Gauge, Histogram
-
-        tags = {"run": run_id, "rank": str(rank)}
-        bounds = [0.003 * 2**n for n in range(15)]
-        self._step_seconds = Histogram("textcls_step_seconds", "An optimizer step.", bounds, tuple(tags))
-        self._tokens_per_s = Gauge("textcls_tokens_per_s", "Tokens that a run learns from.", tuple(tags))
-        self._padding_ratio = Gauge("textcls_padding_ratio", "Padded by real tokens.", tuple(tags))
-        for metric in (self._step_seconds, self._tokens_per_s, self._padding_ratio):
-            metric.set_default_tags(tags)
+    def __init__(
+        self,
+        run_id: str,
+        rank: int,
+        real_tokens: int,
+        padded_tokens: int,
+        seconds: float,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._tags = {"run": run_id, "rank": str(rank)}
         self._before = (real_tokens, padded_tokens, seconds)
         self._rank, self._latest = rank, dict[str, float]()
+        self._metrics: tuple[Any, Any, Any] | None = None
+        self._say, self._failed = say, False
 
     def step(self, seconds: float) -> None:
-        """A step of this rank is done."""
-        self._step_seconds.observe(seconds)
-        # Ray forgets a gauge once it has been exported: it has to be set again and again.
-        if self._latest and self._rank == 0:
-            self._tokens_per_s.set(self._latest["tokens_per_s"])
-            self._padding_ratio.set(self._latest["padding_ratio"])
+        """Exports a step of this rank."""
+        if self._failed:
+            return
+        try:
+            self._metrics = self._metrics or self._registered()
+            step_seconds, tokens_per_s, padding_ratio = self._metrics
+            step_seconds.observe(seconds)
+            # Ray forgets a gauge once it has been exported: it has to be set again and again.
+            if self._latest and self._rank == 0:
+                tokens_per_s.set(self._latest["tokens_per_s"])
+                padding_ratio.set(self._latest["padding_ratio"])
+        except Exception as error:  # of Ray's metrics, which are not worth the run
+            self._failed = True
+            self._say(f"Ray's metrics miss this run, which goes on: {one_line(error)}")
+
+    def _registered(self) -> tuple[Any, Any, Any]:
+        from ray.util.metrics import Gauge, Histogram
+
+        keys = tuple(self._tags)
+        metrics = (
+            Histogram("textcls_step_seconds", "An optimizer step.", [0.003 * 2**n for n in range(15)], keys),
+            Gauge("textcls_tokens_per_s", "Tokens that a run learns from.", keys),
+            Gauge("textcls_padding_ratio", "Padded by real tokens.", keys),
+        )
+        for metric in metrics:
+            metric.set_default_tags(self._tags)
+        return metrics
 
     def stretch(self, real_tokens: int, padded_tokens: int, seconds: float) -> dict[str, float]:
         """Speed and padding of all ranks since the last call, given the totals of the run."""

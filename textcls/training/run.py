@@ -5,7 +5,8 @@ any of it is done; this is the order of things, and what the user is told on the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -18,20 +19,24 @@ from textcls.data.account import Account
 from textcls.data.input_files import expand
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.data.rejects import write_rejects
-from textcls.errors import InputError
+from textcls.errors import InputError, StorageError, one_line
 from textcls.metrics import summarise
+from textcls.output.lock import alone_in
+from textcls.output.side_product import side_product
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.events import Journal, journal_of, mlflow_asked
 from textcls.training.run_dir import RunDir
-from textcls.training.run_lock import alone_in
 from textcls.training.trainer import fit, publish_bundle
 from textcls.training.worker import TrainOutcome
 from textcls.training.workers import plan_workers
 
 Say = Callable[[str], None]
+
+# The least that a baseline may take; a longer run grants it as much as its training took.
+_BASELINE_S = 600.0
 
 
 def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> dict[str, Any]:
@@ -52,12 +57,17 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
     mlflow_asked()  # that it is missing is told before a directory is claimed
     with alone_in(storage.absolute(out)):
         run = RunDir.claim(out, recipe, resume=resume)
+        if run.replaces:
+            say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
             with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
                 return _trained(recipe, run, journal, say, verbose=verbose)
         except InputError:
             run.abandon()
             raise
+        except StorageError as error:
+            todo = f"{error.todo}; then the same command with --resume continues the run"
+            raise StorageError(error.found, expected=error.expected, todo=todo) from error
 
 
 def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
@@ -76,27 +86,30 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
         journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
         say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers}")
         outcome = fit(recipe, prepared, tokenizer, run, workers, say, journal)
-        say("scoring a TF-IDF + logistic regression baseline on the same rows")
-        report = _report(recipe, prepared, outcome)
-        run.write_json("report.json", report)
-        storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
-        journal.note("tested", step=outcome.progress.best_step, **_headline(report))
-        # Last: a run that has a bundle is finished.
+        report = _report(recipe, prepared, outcome, _baseline(recipe, prepared, outcome, say))
+        # From here on only the bundle can fail the run.
+        with side_product("report.json", say):
+            run.write_json("report.json", report)
+        with side_product("report.png", say):
+            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+        # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
         manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
+        journal.note("tested", step=outcome.progress.best_step, **_headline(report))
         journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
-    run.drop_checkpoints()
+    with side_product("removing the checkpoints", say):
+        run.drop_checkpoints()
     return report
 
 
 def _headline(report: dict[str, Any]) -> dict[str, float]:
-    test = report["test"]
-    return {
+    test, baseline = report["test"], report["baseline"]
+    headline = {
         "macro_f1": test["macro_f1"],
         "accuracy": test["accuracy"]["value"],
         "loss": test["log_loss"],
         "ece": test["ece"],
-        "baseline_accuracy": report["baseline"]["accuracy"]["value"],
     }
+    return headline if "error" in baseline else headline | {"baseline_accuracy": baseline["accuracy"]["value"]}
 
 
 def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
@@ -133,7 +146,9 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
     read = ReadData(recipe, tokenizer)
     found, labels = read.summary, read.label_names()
     if run is not None:
-        _write_account(run, read.account(), read.rejects())
+        with _account_of(run, say):
+            run.write_json("rows.json", _account_json(read.account()))
+            write_rejects(run.uri, read.rejects())
     for line in read.told():
         say(line)
     read.refuse_unfit()
@@ -141,7 +156,8 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
     account = prepared.account
     assert account.balances(), account
     if run is not None:
-        run.write_json("rows.json", _account_json(account, prepared))
+        with _account_of(run, say):
+            run.write_json("rows.json", _account_json(account, prepared))
     say(
         f"  {account.read:,} = train {account.train:,} + val {account.val:,} + test {account.test:,} "
         f"+ rejects {account.rejects:,} + duplicates {account.duplicates:,}"
@@ -167,16 +183,13 @@ def _account_json(account: Account, prepared: PreparedData | None = None) -> dic
     return content
 
 
-def _write_account(run: RunDir, account: Account, rejects: Iterator[pa.Table]) -> None:
-    """Writes rows.json and rejects.parquet, block by block; the latter also if there is no reject."""
-    run.write_json("rows.json", _account_json(account))
-    write_rejects(run.uri, rejects)
+def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:
+    """For writing rows.json and rejects.parquet. A new run needs them; a resumed one has them, and hours to lose."""
+    return side_product("writing the account again", say) if run.resumed else nullcontext()
 
 
-def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> dict[str, Any]:
+def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, baseline: dict[str, Any]) -> dict[str, Any]:
     progress = outcome.progress
-    rows = {"train": prepared.account.train, "test": prepared.account.test}
-    baseline = ray.get(_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks))
     return {
         "test": summarise(outcome.test, prepared.labels),
         "calibration": outcome.calibration.model_dump(),
@@ -201,8 +214,28 @@ def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome) -> di
     }
 
 
-@ray.remote
-def _baseline(
+def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
+    """The baseline's numbers, or {"error": why there are none}: a comparison is not worth a finished run."""
+    say("scoring a TF-IDF + logistic regression baseline on the same rows")
+    rows = {"train": prepared.account.train, "test": prepared.account.test}
+    # Waiting for a CPU included; it takes a minute where training takes many.
+    at_most_s = max(_BASELINE_S, outcome.progress.seconds)
+    task = _train_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks)
+    try:
+        found: dict[str, Any] = ray.get(task, timeout=at_most_s)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(task, force=True)
+        found = {"error": f"no baseline: it took more than {at_most_s:,.0f} s"}
+    except Exception as error:  # killed, out of memory, its rows lost with a node, a bug in a library
+        found = {"error": f"no baseline: {one_line(error)}"}
+    if "error" in found:
+        say(f"  {found['error']}; the run goes on without it")
+    return found
+
+
+# Not again if its process dies: one that is killed for its memory would be tried without end.
+@ray.remote(max_retries=0)
+def _train_baseline(
     recipe: Recipe,
     labels: tuple[str, ...],
     rows: dict[str, int],

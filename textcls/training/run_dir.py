@@ -11,6 +11,9 @@ In: a URI. Out: a claim on it, and the checkpoint to continue from. Not here: wh
     OUT/report.json .png    results
     OUT/bundle/             written last: a run with a complete bundle is finished
 
+A run owns its directory from its first checkpoint on: only --resume with its recipe goes on, and nothing is written
+over. Before that there is nothing to lose: any recipe may begin anew in its place, whatever ended it.
+
 Each attempt has a directory of its own, so Ray Train never sees the state that a killed attempt left half-written.
 """
 
@@ -23,13 +26,16 @@ from typing import Any
 from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
+from textcls.output.lock import NOTE as LOCK_NOTE
 from textcls.recipe import Recipe
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
-from textcls.training.run_lock import NOTE as LOCK_NOTE
 
 _FORMAT = 1
 # What a run that was refused for its data leaves: the account of why. The next try may write over it.
 _ACCOUNT = {"rows.json", "rejects.parquet", "events.jsonl"}
+# What else a run leaves that ended before its first checkpoint.
+_BEGUN = {"run.json", "training", "tensorboard"}
+_ATTEMPT = re.compile(r"attempt-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -40,19 +46,21 @@ class RunDir:
         uri: where it is.
         resumed: whether the run was begun earlier.
         run_id: what events call it, however often it is resumed.
+        replaces: whether it begins in the place of a run that kept no checkpoint.
     """
 
     uri: str
     resumed: bool
     run_id: str = ""
+    replaces: bool = False
 
     @classmethod
     def claim(cls, out: str, recipe: Recipe, *, resume: bool) -> "RunDir":
-        """Takes an empty directory for a new run, or an interrupted run's with `resume`.
+        """Takes an empty directory, or that of a run without a checkpoint, for a new run; or, with `resume`, its own.
 
         Raises:
-            RunDirError: it holds a finished run, an interrupted one (without `resume`), another recipe's run, or
-                something that is no run.
+            RunDirError: it holds a finished run, an interrupted one with a checkpoint (without `resume`), another
+                recipe's run (with `resume`), or something that is no run.
             StorageError: it cannot be written.
         """
         uri = storage.absolute(out)
@@ -65,10 +73,7 @@ class RunDir:
                 )
             if resume:
                 raise RunDirError(f"{uri} holds no run to resume", todo="check --out, or leave --resume out")
-            run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
-            identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
-            run.write_json("run.json", identity)
-            return run
+            return cls._begun(uri, recipe)
         if storage.exists(storage.join(uri, "bundle", BUNDLE_MANIFEST)):
             raise RunDirError(
                 f"{uri} holds a finished run; its bundle is {storage.join(uri, 'bundle')}",
@@ -77,6 +82,13 @@ class RunDir:
         run = cls(uri, resumed=True)
         begun = Recipe.model_validate(run._identity()["recipe"])
         if not resume:
+            if (
+                not run._checkpoints()
+                and not names - _ACCOUNT - _BEGUN
+                and all(map(_ATTEMPT.fullmatch, run._attempts()))
+            ):
+                run._delete_unfinished()
+                return replace(cls._begun(uri, recipe), replaces=True)
             raise RunDirError(
                 f"{uri} holds a run that was interrupted", todo="--resume continues it exactly; or name a new --out"
             )
@@ -86,6 +98,13 @@ class RunDir:
                 todo="resume with the same recipe and --set, or name a new --out",
             )
         return replace(run, run_id=run._identity().get("id", ""))
+
+    @classmethod
+    def _begun(cls, uri: str, recipe: Recipe) -> "RunDir":
+        run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
+        identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
+        run.write_json("run.json", identity)
+        return run
 
     def _identity(self) -> dict[str, Any]:
         path = storage.join(self.uri, "run.json")
@@ -118,13 +137,19 @@ class RunDir:
             )
 
     def abandon(self) -> None:
-        """Gives up a run before it trained: only the account of its rows stays, and the directory is free again."""
-        if not self.resumed and not self._attempts():
+        """Gives up a run before its first checkpoint: only the account of its rows stays."""
+        if not self.resumed and not self._checkpoints():
+            self._delete_unfinished()
             storage.delete_file(storage.join(self.uri, "run.json"))
+
+    def _delete_unfinished(self) -> None:
+        for name in ("training", "tensorboard"):
+            if storage.exists(place := storage.join(self.uri, name)):
+                storage.delete_directory(place)
 
     def next_attempt(self) -> str:
         """URI of a directory for a new attempt's checkpoints; its parent and name are what Ray Train asks for."""
-        taken = [int(m[1]) for name in self._attempts() if (m := re.fullmatch(r"attempt-(\d+)", name))]
+        taken = [int(m[1]) for name in self._attempts() if (m := _ATTEMPT.fullmatch(name))]
         return storage.join(self.uri, "training", f"attempt-{max(taken, default=0) + 1:04d}")
 
     def attempts_so_far(self) -> int:
@@ -134,24 +159,30 @@ class RunDir:
     def latest_checkpoint(self, run_id: str) -> str:
         """URI of the checkpoint that is furthest on, hashes checked; "" if there is none.
 
-        A directory without a manifest is what a kill in the middle of writing leaves, and is passed over: from the
-        checkpoint before it the run ends with the same weights.
-
         Raises:
             RunDirError: that checkpoint is damaged or another run's.
         """
-        found = []
-        for attempt in self._attempts():
-            place = storage.join(self.uri, "training", attempt)
-            for name in storage.names_in(place):
-                uri = storage.join(place, name)
-                if name.startswith("step-") and storage.exists(storage.join(uri, MANIFEST)):
-                    found.append((name, attempt, uri))
+        found = self._checkpoints()
         if not found:
             return ""
         _, _, uri = max(found)
         check_checkpoint(uri, run_id=run_id)
         return uri
+
+    def _checkpoints(self) -> list[tuple[str, str, str]]:
+        """(step, attempt, URI) of each complete checkpoint.
+
+        A directory without a manifest is what a kill in the middle of writing leaves, and is passed over: from the
+        checkpoint before it the run ends with the same weights.
+        """
+        found = []
+        for attempt in filter(_ATTEMPT.fullmatch, self._attempts()):
+            place = storage.join(self.uri, "training", attempt)
+            for name in storage.names_in(place):
+                uri = storage.join(place, name)
+                if name.startswith("step-") and storage.exists(storage.join(uri, MANIFEST)):
+                    found.append((name, attempt, uri))
+        return found
 
     def _attempts(self) -> list[str]:
         place = storage.join(self.uri, "training")

@@ -219,7 +219,7 @@ class _Worker:
         self.first_step_at: float | None = None
         self.pace = Pace(task.board if self.rank == 0 else None, self.progress.step, self.total_steps)
         self.look_at_step, self.looked = self.progress.step + 1, (self.progress.step, time.perf_counter())
-        self.meter = StepMeter(task.metrics_name, self.rank, *self._spent())
+        self.meter = StepMeter(task.metrics_name, self.rank, *self._spent(), say=self.pace.line)
         if self.progress.step:
             self.pace.note("resumed", step=self.progress.step, epoch=self.progress.epoch)
 

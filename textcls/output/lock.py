@@ -1,6 +1,7 @@
 """One job at a time in an --out.
 
-In: a run's URI. Out: the right to write there while a block lasts. Not here: whose run lies there (run_dir.py).
+In: the URI of an --out. Out: the right to write there while a block lasts. Not here: whose files lie there
+(training/run_dir.py, inference/predictions_dir.py).
 
 Locally the operating system keeps the lock, and lets it go with the process, however that ends. Object storage has no
 locks: there a job keeps a note and renews it, and a note that nobody renews is a dead job's. Whether it is renewed is
@@ -29,7 +30,7 @@ _SETTLE_S = 1.0
 
 @contextmanager
 def alone_in(uri: str) -> Iterator[None]:
-    """Keeps other jobs out of a run's directory while the block lasts.
+    """Keeps other jobs out of a directory while the block lasts; an empty one goes with it.
 
     Raises:
         RunDirError: another job writes there. Remotely it takes up to 20 seconds to know.
@@ -92,7 +93,7 @@ def _noted(uri: str) -> Iterator[None]:
             with suppress(StorageError):  # the next one may succeed
                 renew()
 
-    thread = threading.Thread(target=keep_renewing, name="run lock", daemon=True)
+    thread = threading.Thread(target=keep_renewing, name="lock of --out", daemon=True)
     thread.start()
     try:
         yield

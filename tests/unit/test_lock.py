@@ -1,4 +1,4 @@
-"""One job at a time in an --out. `pytest tests/unit/test_run_lock.py`"""
+"""One job at a time in an --out. `pytest tests/unit/test_lock.py`"""
 
 import os
 import signal
@@ -10,12 +10,12 @@ import pytest
 
 from textcls import storage
 from textcls.errors import RunDirError
-from textcls.training import run_lock
-from textcls.training.run_lock import NOTE, alone_in
+from textcls.output import lock
+from textcls.output.lock import NOTE, alone_in
 
 HOLD = (
-    "import sys; from textcls.training import run_lock; run_lock._RENEW_S = run_lock._SETTLE_S = 0.1\n"
-    "with run_lock.alone_in(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    "import sys; from textcls.output import lock; lock._RENEW_S = lock._SETTLE_S = 0.1\n"
+    "with lock.alone_in(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
 
 
@@ -23,7 +23,7 @@ HOLD = (
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run's directory, local and on object storage, and a lock with little patience."""
     for name, value in {"_RENEW_S": 0.5, "_SETTLE_S": 0.1, "_DEAD_AFTER_S": 2.0}.items():
-        monkeypatch.setattr(run_lock, name, value)
+        monkeypatch.setattr(lock, name, value)
     return str(tmp_path / "out") if request.param == "local" else f"{request.getfixturevalue('s3')}/out"
 
 
@@ -63,7 +63,7 @@ def test_of_two_jobs_that_begin_at_once_on_object_storage_one_goes_on(s3: str, m
     def another_comes(_: float) -> None:
         storage.write_bytes(storage.join(place, NOTE), b'{"host": "far", "pid": 7}')
 
-    monkeypatch.setattr(run_lock.time, "sleep", another_comes)
+    monkeypatch.setattr(lock.time, "sleep", another_comes)
     with pytest.raises(RunDirError, match="process 7 on far is writing there"), alone_in(place):
         pytest.fail("two jobs in one place")
     assert storage.names_in(place) == [NOTE]

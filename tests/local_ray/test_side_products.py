@@ -1,0 +1,117 @@
+"""A finished run is never lost to a side product (law 11). `pytest tests/local_ray/test_side_products.py`"""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.bundle import load_bundle
+from textcls.errors import StorageError
+from textcls.training import events, run, trainer
+from textcls.training.run_dir import RunDir
+from textcls.training.worker import train_worker
+
+
+def _failing(*_: Any, **__: Any) -> None:
+    raise MemoryError
+
+
+def _without_metrics(config: dict[str, Any]) -> Any:
+    """The real training function in a process whose Ray metrics fail."""
+    import ray.util.metrics
+
+    ray.util.metrics.Histogram.observe = _failing
+    return train_worker(config)
+
+
+def _killed_baseline() -> Any:
+    """A baseline whose process the operating system kills, started as the real one is."""
+
+    def dies(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return ray.remote(dies).options(**run._train_baseline._default_options)
+
+
+def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_each(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 120), "train.epochs=1")
+    out, said = str(tmp_path / "out"), list[str]()
+
+    def full(*_: Any) -> None:
+        raise StorageError("the disk: no room to write", todo="free some space")
+
+    # Broken off at the very end, so that the account is written again.
+    with monkeypatch.context() as broken:
+        broken.setattr(run, "publish_bundle", full)
+        with pytest.raises(StorageError) as refused:
+            run.train(recipe, out, resume=False, say=said.append)
+    assert refused.value.todo == "free some space; then the same command with --resume continues the run"
+    assert not any("failed" in line for line in said)
+
+    write_json = RunDir.write_json
+
+    def only_identity(self: RunDir, name: str, content: dict[str, Any]) -> None:
+        return write_json(self, name, content) if name == "run.json" else _failing()
+
+    monkeypatch.setattr(RunDir, "write_json", only_identity)
+    monkeypatch.setattr(RunDir, "drop_checkpoints", _failing)
+    monkeypatch.setattr(run, "write_rejects", _failing)
+    monkeypatch.setattr(run, "draw_report", _failing)
+    monkeypatch.setattr(run, "_train_baseline", _killed_baseline())
+    monkeypatch.setattr(trainer, "train_worker", _without_metrics)
+    for sink in (events.EventFile, events.TensorBoard):
+        monkeypatch.setattr(sink, "take", _failing)
+    said.clear()
+    report = run.train(recipe, out, resume=True, say=said.append)
+
+    bundle = load_bundle(f"{out}/bundle")
+    assert bundle.manifest.metrics["accuracy"] == report["test"]["accuracy"]
+    assert "error" in report["baseline"]
+    for failed in (
+        "  no baseline: WorkerCrashedError",
+        "  report.json failed",
+        "  report.png failed",
+        "  removing the checkpoints failed",
+        "  events.jsonl misses events",
+        "  TensorBoard misses events",
+    ):
+        assert sum(line.startswith(failed) for line in said) == 1, (failed, said)
+    assert "  writing the account again failed, and the job goes on without it: MemoryError" in said
+
+
+def test_ray_s_metrics_that_fail_are_reported_once_and_no_step_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.util.metrics
+
+    monkeypatch.setattr(ray.util.metrics.Histogram, "observe", _failing)
+    said: list[str] = []
+    meter = events.StepMeter("a-run", 0, 0, 0, 0.0, say=said.append)
+    for _ in range(3):
+        meter.step(0.1)
+    assert said == ["Ray's metrics miss this run, which goes on: MemoryError"]
+    assert meter.stretch(100, 110, 2.0) == {"tokens_per_s": 50.0, "padding_ratio": 1.1}
+
+
+@pytest.mark.parametrize("seconds", [1.0, 0.0])
+def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace as Some
+
+    prepared = Some(account=Some(train=1, test=1), labels=("a", "b"), texts={}, blocks={})
+    outcome = Some(progress=Some(seconds=seconds))
+    monkeypatch.setattr(run, "_BASELINE_S", 0.1)
+    monkeypatch.setattr(run, "_train_baseline", ray.remote(max_retries=0)(_waits))
+    said: list[str] = []
+    found = run._baseline(None, prepared, outcome, said.append)
+    assert found == {"error": f"no baseline: it took more than {max(seconds, 0.1):,.0f} s"}
+    assert said[-1] == f"  {found['error']}; the run goes on without it"
+
+
+def _waits(*_: Any) -> None:
+    import threading
+
+    threading.Event().wait()
