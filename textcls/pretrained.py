@@ -1,12 +1,17 @@
-"""The pretrained model as a local directory.
+"""The pretrained model as a local directory, found once by its name and from then on known by its content.
 
-In: a `ModelSpec`. Out: a directory with `config.json`, `model.safetensors` and the tokenizer's files, hash checked.
-Not here: building a module from it (training/model.py), the tokenizer (text.py).
+In: a `ModelSpec`. Out: a directory with `config.json`, `model.safetensors` and the tokenizer's files, and their hashes.
+Not here: the same files on another machine (training/model_files.py), building a module from them (training/model.py),
+the tokenizer (text.py).
 """
 
 import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 from textcls import storage
@@ -18,16 +23,47 @@ _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _WEIGHTS = "model.safetensors"
 
 
-def local_directory(spec: ModelSpec) -> str:
-    """A directory on this machine that holds the pretrained model.
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model that was found; picklable.
+
+    Attributes:
+        name: what the recipe calls it.
+        directory: where it lies on the machine that looked.
+        files: name -> sha256 of every file that may be read of it.
+        commit: of the hub; "" if it is not from there.
+    """
+
+    name: str
+    directory: str
+    files: Mapping[str, str]
+    commit: str = ""
+
+    @property
+    def digest(self) -> str:
+        """sha256 that names these files and no others."""
+        return hashlib.sha256(json.dumps(dict(sorted(self.files.items()))).encode()).hexdigest()
+
+    def pinned(self, spec: ModelSpec) -> ModelSpec:
+        """The settings that find this very model again, whatever becomes of a branch or a file."""
+        pins = {"revision": self.commit or spec.revision, "sha256": self.files.get(_WEIGHTS)}
+        return spec.model_copy(update=pins)
+
+
+def find_model(spec: ModelSpec, *, commit: str = "") -> Pretrained:
+    """The pretrained model that a recipe names, as a directory on this machine.
 
     A local path, a `package://` path and a hub snapshot are used where they lie; object storage is copied once into
     the cache of this machine.
 
+    Args:
+        spec: names it.
+        commit: of the hub, in place of the revision; of a run that is resumed.
+
     Raises:
         ModelError: nothing is there, the hub cannot be reached, there are no safetensors, or the hash is another one.
     """
-    directory = _find(spec)
+    directory = os.path.realpath(_find(spec, commit or spec.revision))
 
     def is_there(name: str) -> bool:
         return os.path.isfile(os.path.join(directory, name))
@@ -39,23 +75,36 @@ def local_directory(spec: ModelSpec) -> str:
             f"{spec.pretrained}: no {' and no '.join(missing)} in {directory}",
             expected="a Hugging Face model directory with safetensors weights (.bin files are never unpickled)",
         )
-    if spec.sha256 is not None:
-        if in_parts:
-            raise ModelError(
-                f"{spec.pretrained}: model.sha256 is of one file, and these weights lie in several",
-                todo=f"leave model.sha256 out, or save the weights as one {_WEIGHTS}",
-            )
-        weights = os.path.join(directory, _WEIGHTS)
-        if (found := _sha256(weights)) != spec.sha256:
-            raise ModelError(
-                f"{weights}: sha256 is {found}",
-                expected=spec.sha256,
-                todo="install the file again, or correct model.sha256 if the new file is the one you want",
-            )
-    return directory
+    if spec.sha256 is not None and in_parts:
+        raise ModelError(
+            f"{spec.pretrained}: model.sha256 is of one file, and these weights lie in several",
+            todo=f"leave model.sha256 out, or save the weights as one {_WEIGHTS}",
+        )
+    files = hashes(directory)
+    if spec.sha256 is not None and (found := files[_WEIGHTS]) != spec.sha256:
+        raise ModelError(
+            f"{os.path.join(directory, _WEIGHTS)}: sha256 is {found}",
+            expected=spec.sha256,
+            todo="install the file again, or correct model.sha256 if the new file is the one you want",
+        )
+    # The hub's client names the directory of a snapshot by its commit.
+    snapshot = re.fullmatch(r".*/snapshots/([0-9a-f]{40})", directory)
+    return Pretrained(spec.pretrained, directory, files, snapshot[1] if snapshot else "")
 
 
-def _find(spec: ModelSpec) -> str:
+def hashes(directory: str) -> dict[str, str]:
+    """Name -> sha256 of the files in a directory that a model is read from; of none if there is no such directory."""
+    if not os.path.isdir(directory):
+        return {}
+    paths = {name: os.path.join(directory, name) for name in sorted(os.listdir(directory))}
+    return {
+        name: _sha256(path)
+        for name, path in paths.items()
+        if os.path.isfile(path) and any(fnmatch(name, pattern) for pattern in _FILES)
+    }
+
+
+def _find(spec: ModelSpec, revision: str) -> str:
     name = spec.pretrained
     if storage.is_remote(name):
         return storage.download_directory(storage.absolute(name), _cache(name))
@@ -69,22 +118,27 @@ def _find(spec: ModelSpec) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return str(snapshot_download(name, revision=spec.revision, allow_patterns=list(_FILES)))
+        return str(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
     except Exception as error:  # the hub client has a dozen unrelated classes for "not there" and "no network"
         raise ModelError(
-            f"the model {name!r} (revision {spec.revision}) is neither a directory here nor to be had from the hub: "
+            f"the model {name!r} (revision {revision}) is neither a directory here nor to be had from the hub: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             todo="check the name and the network, or download it elsewhere and --set model.pretrained=DIRECTORY",
         ) from error
 
 
 def _cache(name: str) -> str:
+    return os.path.join(cache_root(), hashlib.sha256(name.encode()).hexdigest()[:24])
+
+
+def cache_root() -> str:
+    """Where this machine keeps copies of models."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(root, "textcls", "models", hashlib.sha256(name.encode()).hexdigest()[:24])
+    return os.path.join(root, "textcls", "models")
 
 
 def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
+    with storage.explained(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

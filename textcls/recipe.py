@@ -206,9 +206,9 @@ class ModelSpec(Spec):
     """The pretrained encoder."""
 
     pretrained: str = "google-bert/bert-base-uncased"
-    """Hub name, local directory, `s3://`/`gs://` URI or `package://NAME/path`."""
+    """Hub name, directory, `s3://`, `gs://` or `package://NAME/path`. Found once; a node without it gets a copy."""
     revision: str = "main"
-    """Hub revision; pin a commit for a run that can be repeated."""
+    """Hub revision. The run keeps its commit, for `--resume` and in the bundle's recipe."""
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Expected sha256 of `model.safetensors`; another file is refused."""
     dropout: float | None = Field(None, ge=0, lt=1)

@@ -58,7 +58,7 @@ def main() -> None:
             f"train.max_tokens_per_micro_batch={arguments.micro_batch}",
         ],
     )
-    directory = pretrained.local_directory(recipe.model)
+    directory = pretrained.find_model(recipe.model).directory
     tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=512)
     data = _rows(recipe, tokenizer)
     mean = data.lengths.mean()

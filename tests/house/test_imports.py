@@ -37,7 +37,7 @@ ORDER = """
     textcls.training.plan textcls.training.collate textcls.training.checkpoint
     textcls.training.baseline textcls.training.events
     textcls.training.progress_display
-    textcls.training.model textcls.training.run_dir textcls.training.workers
+    textcls.training.model textcls.training.model_files textcls.training.run_dir textcls.training.workers
     textcls.training.cpu_speed textcls.training.step textcls.training.scoring
     textcls.training.worker
     textcls.training.trainer
@@ -73,7 +73,7 @@ IMPORTERS = {
     "ray": """
         textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
-        textcls.training.run textcls.training.events
+        textcls.training.run textcls.training.events textcls.training.model_files
         textcls.inference.workers
         textcls.serving.app textcls.serving.private_sockets textcls.serving.local_service
     """,

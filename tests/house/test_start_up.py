@@ -28,6 +28,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.serving.scorer",
     "textcls.training.cpu_speed",
     "textcls.training.model",
+    "textcls.training.model_files",
     "textcls.training.progress_display",
     "textcls.training.run",
     "textcls.training.scoring",

@@ -1,5 +1,6 @@
 """A finished run is never lost to a side product (law 11). `pytest tests/local_ray/test_side_products.py`"""
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -40,7 +41,9 @@ def _killed_baseline() -> Any:
 def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_each(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 120), "train.epochs=1")
+    monkeypatch.chdir(tiny_model_dir.parent)  # a relative name: the workers are elsewhere
+    model = Path(f"./{tiny_model_dir.name}")
+    recipe = small_recipe(model, write_reviews(tmp_path / "r.csv", 120), "train.epochs=1")
     out, said = str(tmp_path / "out"), list[str]()
 
     def full(*_: Any) -> None:
@@ -72,6 +75,8 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
 
     bundle = load_bundle(f"{out}/bundle")
     assert bundle.manifest.metrics["accuracy"] == report["test"]["accuracy"]
+    weights = hashlib.sha256((tiny_model_dir / "model.safetensors").read_bytes()).hexdigest()
+    assert bundle.manifest.recipe["model"]["sha256"] == weights
     assert "error" in report["baseline"]
     for failed in (
         "  no baseline: WorkerCrashedError",

@@ -20,6 +20,7 @@ from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.errors import ModelError, RecipeError
 from textcls.metrics import Counts
+from textcls.pretrained import find_model
 from textcls.recipe import ScaleSpec
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training import trainer
@@ -45,7 +46,9 @@ def fitted(
     recipe = small_recipe(model, path, *overrides)
     run = RunDir.claim(str(out), recipe, resume=False)
     said = [] if said is None else said
-    return trainer.fit(recipe, prepared, tokenizer, run, Workers(workers, False, 1), said.append)
+    return trainer.fit(
+        recipe, find_model(recipe.model), prepared, tokenizer, run, Workers(workers, False, 1), said.append
+    )
 
 
 def weights(progress: Progress) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from textcls.errors import InputError, ModelError
-from textcls.pretrained import local_directory, read_config
+from textcls.pretrained import find_model, read_config
 from textcls.recipe import ModelSpec
 
 
@@ -29,23 +29,61 @@ def spec(pretrained: object, **more: str) -> ModelSpec:
 
 def refusal(spec: ModelSpec) -> str:
     with pytest.raises(InputError) as caught:
-        local_directory(spec)
+        find_model(spec)
     return str(caught.value)
 
 
 def test_a_local_directory_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(model_dir.parent)
     monkeypatch.setenv("HOME", str(model_dir.parent))
-    for name in (model_dir, "model", "./model", "~/model", f"file://{model_dir}"):
-        assert local_directory(spec(name)) == str(model_dir)
+    (model_dir.parent / "link").symlink_to(model_dir)
+    (model_dir.parent / "org").mkdir()
+    (model_dir.parent / "org" / "name").symlink_to(model_dir)
+    names = (model_dir, "model", "./model", "model/", "./model/../model", "~/model", "~/model/", "link", "org/name")
+    for name in (*names, f"file://{model_dir}"):
+        assert find_model(spec(name)).directory == str(model_dir)
     assert read_config(str(model_dir)) == {"model_type": "bert"}
+
+
+def test_a_model_is_known_by_its_content(model_dir: Path) -> None:
+    (model_dir / "pytorch_model.bin").write_bytes(b"never read")
+    (model_dir / "checkpoints").mkdir()
+    found = find_model(spec(model_dir))
+    assert sorted(found.files) == ["config.json", "model.safetensors"]
+    pinned = found.pinned(spec(model_dir, revision="main"))
+    assert (pinned.revision, pinned.sha256) == ("main", hashlib.sha256(b"weights").hexdigest())
+    assert find_model(pinned).digest == found.digest
+    (model_dir / "config.json").write_text('{"model_type": "roberta"}')
+    assert find_model(spec(model_dir)).digest != found.digest
+
+
+def test_a_hub_s_revision_is_resolved_to_a_commit_once(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    commits, asked = {"main": "a" * 40}, []
+
+    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append(revision)
+        snapshot = model_dir.parent / "snapshots" / commits.get(revision, revision)
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for path in model_dir.iterdir():
+            (snapshot / path.name).write_bytes(path.read_bytes())
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    found = find_model(spec("org/name"))
+    commits["main"] = "b" * 40  # the branch moves on
+    assert found.commit == found.pinned(spec("org/name")).revision == "a" * 40
+    assert find_model(spec("org/name"), commit=found.commit).commit == "a" * 40
+    assert find_model(found.pinned(spec("org/name"))).digest == found.digest
+    assert asked == ["main", "a" * 40, "a" * 40]
 
 
 def test_a_package_s_model_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_dir.rename(model_dir.parent / "textcls_test_model")
     monkeypatch.syspath_prepend(model_dir.parent)
     (model_dir.parent / "textcls_test_model" / "__init__.py").write_text("raise RuntimeError('imported')")
-    assert local_directory(spec("package://textcls_test_model")) == str(model_dir.parent / "textcls_test_model")
+    assert find_model(spec("package://textcls_test_model")).directory == str(model_dir.parent / "textcls_test_model")
     assert "textcls_test_model" not in sys.modules
 
 
@@ -57,23 +95,23 @@ def test_a_remote_model_is_copied_whole_and_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for path in model_dir.iterdir():
         storage.write_bytes(f"{s3}/m/{path.name}", path.read_bytes())
-    copy = local_directory(spec(f"{s3}/m"))
+    copy = find_model(spec(f"{s3}/m")).directory
     assert copy.startswith(str(tmp_path / "cache"))
     assert {name: Path(copy, name).read_bytes() for name in os.listdir(copy)} == {
         path.name: path.read_bytes() for path in model_dir.iterdir()
     }
-    assert local_directory(spec(f"{s3}/m")) == copy
+    assert find_model(spec(f"{s3}/m")).directory == copy
 
 
 def test_weights_in_several_files_are_a_model(model_dir: Path) -> None:
     (model_dir / "model.safetensors").rename(model_dir / "model-00001-of-00001.safetensors")
     (model_dir / "model.safetensors.index.json").write_text("{}")
-    assert local_directory(spec(model_dir)) == str(model_dir)
+    assert find_model(spec(model_dir)).directory == str(model_dir)
 
 
 def test_weights_with_another_hash_are_refused_with_both(model_dir: Path) -> None:
     right = hashlib.sha256(b"weights").hexdigest()
-    assert local_directory(spec(model_dir, sha256=right)) == str(model_dir)
+    assert find_model(spec(model_dir, sha256=right)).directory == str(model_dir)
     (model_dir / "model.safetensors").write_bytes(b"others!")
     text = refusal(spec(model_dir, sha256=right))
     for part in (str(model_dir / "model.safetensors"), right, hashlib.sha256(b"others!").hexdigest(), "model.sha256"):
@@ -129,11 +167,11 @@ def test_a_hub_name_without_a_network_is_refused_with_a_way_out(name: str, tmp_p
     code = (
         "import sys, time\n"
         "from textcls.errors import ModelError\n"
-        "from textcls.pretrained import local_directory\n"
+        "from textcls.pretrained import find_model\n"
         "from textcls.recipe import ModelSpec\n"
         "started = time.process_time()\n"
         "try:\n"
-        "    local_directory(ModelSpec(pretrained=sys.argv[1]))\n"
+        "    find_model(ModelSpec(pretrained=sys.argv[1]))\n"
         "except ModelError as error:\n"
         "    print(error)\n"
         "    print(time.process_time() - started)\n"

@@ -8,6 +8,7 @@ import pytest
 
 from textcls import storage
 from textcls.errors import RunDirError
+from textcls.pretrained import Pretrained
 from textcls.recipe import ModelSpec, Recipe
 from textcls.training.checkpoint import MANIFEST
 from textcls.training.run_dir import RunDir
@@ -104,6 +105,18 @@ def test_before_its_first_checkpoint_any_recipe_may_take_a_run_s_place_and_after
             assert json.loads(storage.read_bytes(f"{place}/run.json"))["recipe"] == recipe.model_dump(mode="json")
             assert not any(name.startswith(("training", "tensorboard")) for name in content_of(place))
             run.bind_data("e" * 64)  # of other rows
+
+
+def test_a_run_is_resumed_with_the_very_model_it_began_with(tmp_path: Path) -> None:
+    model = Pretrained("org/name", "/models/m", {"model.safetensors": "1" * 64}, commit="c" * 40)
+    run = RunDir.claim(str(tmp_path), RECIPE, resume=False)
+    assert run.model_commit() == ""
+    run.bind_model(model)
+    resumed = RunDir.claim(str(tmp_path), RECIPE, resume=True)
+    assert resumed.model_commit() == "c" * 40
+    resumed.bind_model(model)
+    with pytest.raises(RunDirError, match="/models/m is not the model this run began with"):
+        resumed.bind_model(Pretrained("org/name", "/models/m", {"model.safetensors": "2" * 64}))
 
 
 @pytest.mark.parametrize(("state", "left"), [("an attempt", []), ("a checkpoint", ["run.json", "training"])])

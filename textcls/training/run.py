@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 from rich.filesize import decimal
 
-from textcls import pretrained, storage
+from textcls import storage
 from textcls.data import checks
 from textcls.data.account import Account
 from textcls.data.input_files import expand
@@ -23,6 +23,7 @@ from textcls.errors import InputError, StorageError, one_line
 from textcls.metrics import summarise
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
+from textcls.pretrained import Pretrained, find_model, read_config
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
@@ -71,7 +72,9 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
 
 
 def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
-    tokenizer = _found(recipe, say)
+    model, tokenizer = _found(recipe, say, commit=run.model_commit())
+    run.bind_model(model)
+    recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
         journal.note(
@@ -85,7 +88,7 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
         prepared = _prepare(recipe, tokenizer, run, say)
         journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
         say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers}")
-        outcome = fit(recipe, prepared, tokenizer, run, workers, say, journal)
+        outcome = fit(recipe, model, prepared, tokenizer, run, workers, say, journal)
         report = _report(recipe, prepared, outcome, _baseline(recipe, prepared, outcome, say))
         # From here on only the bundle can fail the run.
         with side_product("report.json", say):
@@ -118,7 +121,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    tokenizer = _found(recipe, say)
+    _, tokenizer = _found(recipe, say)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
         prepared = _prepare(recipe, tokenizer, None, say)
@@ -131,14 +134,14 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
-def _found(recipe: Recipe, say: Say) -> TokenizerFiles:
-    """The tokenizer. Files and model are looked for before Ray's slow start: a misspelt name is told at once."""
+def _found(recipe: Recipe, say: Say, *, commit: str = "") -> tuple[Pretrained, TokenizerFiles]:
+    """Model and tokenizer. They and the files are looked for before Ray's slow start: a misspelt name fails at once."""
     files = expand(recipe.data.csv)
-    directory = pretrained.local_directory(recipe.model)
-    limit = pretrained.read_config(directory).get("max_position_embeddings")
-    tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=limit)
+    model = find_model(recipe.model, commit=commit)
+    limit = read_config(model.directory).get("max_position_embeddings")
+    tokenizer = prepare_tokenizer(model.directory, recipe.text, model_limit=limit)
     say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
-    return tokenizer
+    return model, tokenizer
 
 
 def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:

@@ -27,6 +27,7 @@ from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
 from textcls.output.lock import NOTE as LOCK_NOTE
+from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
 
@@ -119,6 +120,28 @@ class RunDir:
                 f"{path} is damaged: {str(error).splitlines()[0]}", todo="name a new --out and start again"
             ) from error
         return content
+
+    def model_commit(self) -> str:
+        """The hub's commit of the pretrained model that the run began with; "" if it has none."""
+        commit: str = self._identity().get("model", {}).get("commit", "")
+        return commit
+
+    def bind_model(self, model: Pretrained) -> None:
+        """Notes which pretrained model the run fine-tunes; a resumed run must find the same.
+
+        Raises:
+            RunDirError: its files have changed since the run began.
+        """
+        identity = self._identity()
+        begun = identity.get("model")
+        if begun is None:
+            self.write_json("run.json", identity | {"model": {"commit": model.commit, "digest": model.digest}})
+        elif begun["digest"] != model.digest:
+            raise RunDirError(
+                f"{model.directory} is not the model this run began with (sha256 of its files {model.digest[:12]}, "
+                f"then {begun['digest'][:12]})",
+                todo="put its files back to resume, or name a new --out",
+            )
 
     def bind_data(self, fingerprint: str) -> None:
         """Notes which rows the run learns from; a resumed run must find the same.

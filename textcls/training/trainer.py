@@ -26,6 +26,7 @@ from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
+from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
@@ -41,6 +42,7 @@ _ELASTIC_START_S = 60.0
 
 def fit(
     recipe: Recipe,
+    model: Pretrained,
     prepared: PreparedData,
     tokenizer: TokenizerFiles,
     run: RunDir,
@@ -52,6 +54,7 @@ def fit(
 
     Args:
         recipe: the resolved recipe.
+        model: the pretrained model.
         prepared: tokenized splits in the object store.
         tokenizer: the prepared tokenizer.
         run: the claimed directory.
@@ -63,7 +66,7 @@ def fit(
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
-    return _Fit(recipe, prepared, tokenizer, run, workers, say, journal).outcome()
+    return _Fit(recipe, model, prepared, tokenizer, run, workers, say, journal).outcome()
 
 
 class _Fit:
@@ -76,6 +79,7 @@ class _Fit:
     def __init__(
         self,
         recipe: Recipe,
+        model: Pretrained,
         prepared: PreparedData,
         tokenizer: TokenizerFiles,
         run: RunDir,
@@ -83,13 +87,15 @@ class _Fit:
         say: Callable[[str], None],
         journal: Journal | None,
     ) -> None:
-        self._recipe, self._prepared, self._tokenizer, self._run = recipe, prepared, tokenizer, run
+        self._recipe, self._model = recipe, model
+        self._prepared, self._tokenizer, self._run = prepared, tokenizer, run
         self._asked, self._say, self._journal = asked, say, journal
         self._elastic = asked.least is not None
         self._failures_left = recipe.scale.max_failures
         self._remakes_left = recipe.scale.max_failures + 1
         # Where the driver is: a board that dies with another node would take the run with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         self._reason = ""
 
@@ -160,6 +166,8 @@ class _Fit:
         task = WorkerTask(
             recipe=recipe,
             labels=prepared.labels,
+            model=self._model,
+            driver_node=self._node,
             tokenizer=self._tokenizer,
             blocks=prepared.blocks,
             class_counts=prepared.class_counts["train"],

@@ -29,7 +29,7 @@ from textcls import storage
 from textcls.bundle import Calibration
 from textcls.errors import InputError, TrainingError
 from textcls.metrics import Counts, summarise
-from textcls.pretrained import local_directory
+from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint, plan
@@ -44,6 +44,7 @@ from textcls.training.model import (
     tokens_at_once,
     uses_bf16,
 )
+from textcls.training.model_files import model_here
 from textcls.training.progress_display import Pace
 from textcls.training.scoring import Scoring
 from textcls.training.step import Stepper
@@ -67,6 +68,8 @@ class WorkerTask:
     Attributes:
         recipe: the resolved recipe.
         labels: label names in id order.
+        model: the pretrained model as the driver found it.
+        driver_node: Ray's id of the driver's node, where its files lie.
         tokenizer: its padding id fills batches.
         blocks: split name -> object references of token tables.
         class_counts: training rows of each class, in id order.
@@ -80,6 +83,8 @@ class WorkerTask:
 
     recipe: Recipe
     labels: tuple[str, ...]
+    model: Pretrained
+    driver_node: str
     tokenizer: TokenizerFiles
     blocks: dict[str, list[Any]]
     class_counts: list[int]
@@ -239,7 +244,7 @@ class _Worker:
         """The bare module. One that could not be calibrated is refused now, not after hours."""
         task = self.task
         model = build_model(
-            local_directory(task.recipe.model),
+            model_here(task.model, task.driver_node),
             task.labels,
             task.recipe.model,
             pad_id=task.tokenizer.pad_id,

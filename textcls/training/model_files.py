@@ -1,0 +1,85 @@
+"""The pretrained model on the node of a worker.
+
+In: the model as the driver found it. Out: a directory on this node with the same files, byte for byte. Not here:
+finding it by name (pretrained.py). A worker never does: a name may mean another model, or nothing, on another node.
+
+Where the driver's path does not hold these files, they come from the driver's node through Ray, once per node, into
+the cache under the hash of their content.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from textcls import storage
+from textcls.errors import ModelError
+from textcls.pretrained import Pretrained, cache_root, hashes
+
+# What the object store holds of a file at once.
+_PIECE_BYTES = 64 * 2**20
+
+
+def model_here(model: Pretrained, driver_node: str) -> str:
+    """A directory on this node that holds the model's files; every byte of them has been checked.
+
+    Args:
+        model: as the driver found it.
+        driver_node: Ray's id of the driver's node.
+
+    Raises:
+        ModelError: the files have changed since the driver found them.
+        StorageError: the cache cannot be written.
+    """
+    if _holds(model.directory, model):
+        return model.directory
+    copy = os.path.join(cache_root(), model.digest[:32])
+    with _alone(copy):
+        if _holds(copy, model):
+            return copy
+        pieces = ray.remote(_piece).options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(driver_node, soft=False)
+        )
+        for name in model.files:
+            path = os.path.join(model.directory, name)
+            with storage.written_whole(os.path.join(copy, name)) as out:
+                start = 0
+                while piece := ray.get(pieces.remote(path, start, _PIECE_BYTES)):
+                    out.write(piece)
+                    start += len(piece)
+        if not _holds(copy, model):
+            raise ModelError(
+                f"{model.name}: the files in {model.directory} have changed since the run looked at them",
+                expected="a model that stays as it is while workers start",
+                todo="let what writes there end, and start the run again",
+            )
+    return copy
+
+
+def _holds(directory: str, model: Pretrained) -> bool:
+    return hashes(directory) == model.files
+
+
+def _piece(path: str, start: int, size: int) -> Any:
+    """Bytes of a file from there on, at most so many; on the driver's node."""
+    with storage.explained(path), open(path, "rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+@contextmanager
+def _alone(copy: str) -> Iterator[None]:
+    """One worker of a node at a time."""
+    with storage.explained(copy):
+        os.makedirs(copy, exist_ok=True)
+        lock = os.open(f"{copy}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        with suppress(OSError):  # a file system without locks: the copies are equal
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
