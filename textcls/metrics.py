@@ -15,6 +15,9 @@ import numpy as np
 CONFIDENCE_BINS = 15
 """Equal-width bins of the calibration error, as many as Guo et al. (2017) use."""
 
+MOST_PAIRS = 10_000
+"""Pairs of different labels that a summary holds, at most."""
+
 _SMALLEST_PROBABILITY = 1e-12
 _Z_95 = 1.959963984540054  # the normal distribution's 0.975 quantile
 
@@ -28,7 +31,10 @@ class Counts:
     confidence. Bin m of M holds confidences in (m/M, (m+1)/M].
 
     Attributes:
-        confusion: int64 [C, C], rows by true label id (first axis) and predicted label id (second).
+        classes: number of labels C.
+        pairs: int64 [K], true label id x C + predicted label id of each pair that has rows, ascending. At most one a
+            row: C x C numbers would be 50 MB for 2,500 labels.
+        pair_rows: int64 [K], rows of each pair.
         loss: sum over rows of -ln p(true label).
         bin_rows: int64 [15], rows by confidence.
         bin_correct: int64 [15], those of them whose prediction is right.
@@ -37,7 +43,9 @@ class Counts:
         answered_correct: those of them whose prediction is right.
     """
 
-    confusion: np.ndarray
+    classes: int
+    pairs: np.ndarray
+    pair_rows: np.ndarray
     loss: float
     bin_rows: np.ndarray
     bin_correct: np.ndarray
@@ -48,7 +56,7 @@ class Counts:
     @classmethod
     def zero(cls, classes: int) -> Self:
         """The counts of no rows."""
-        return cls.from_vector(np.zeros(classes * classes + 3 + 3 * CONFIDENCE_BINS), classes)
+        return cls.of(np.empty((0, classes)), np.empty(0, np.int64))
 
     @classmethod
     def of(cls, probabilities: np.ndarray, labels: np.ndarray, *, threshold: float = 0.0) -> Self:
@@ -71,9 +79,11 @@ class Counts:
         confidence = p[np.arange(rows), predicted]
         of_truth = np.clip(p[np.arange(rows), labels], _SMALLEST_PROBABILITY, 1.0)
         bins = np.clip(np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1, 0, CONFIDENCE_BINS - 1)
-        pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
+        pairs, pair_rows = np.unique(labels * classes + predicted, return_counts=True)
         return cls(
-            confusion=pairs.astype(np.int64).reshape(classes, classes),
+            classes=classes,
+            pairs=pairs,
+            pair_rows=pair_rows,
             loss=float(-np.log(of_truth).sum()),
             bin_rows=np.bincount(bins, minlength=CONFIDENCE_BINS).astype(np.int64),
             bin_correct=np.bincount(bins[predicted == labels], minlength=CONFIDENCE_BINS).astype(np.int64),
@@ -83,8 +93,14 @@ class Counts:
         )
 
     def __add__(self, other: Self) -> Self:
+        assert self.classes == other.classes, f"counts of {self.classes} and of {other.classes} labels"
+        pairs, place = np.unique(np.concatenate([self.pairs, other.pairs]), return_inverse=True)
+        pair_rows = np.zeros(len(pairs), np.int64)
+        np.add.at(pair_rows, place, np.concatenate([self.pair_rows, other.pair_rows]))
         return type(self)(
-            self.confusion + other.confusion,
+            self.classes,
+            pairs,
+            pair_rows,
             self.loss + other.loss,
             self.bin_rows + other.bin_rows,
             self.bin_correct + other.bin_correct,
@@ -94,40 +110,16 @@ class Counts:
         )
 
     @property
-    def classes(self) -> int:
-        """Number of labels."""
-        return len(self.confusion)
-
-    @property
     def rows(self) -> int:
         """Number of rows counted."""
-        return int(self.confusion.sum())
+        return int(self.pair_rows.sum())
 
-    def to_vector(self) -> np.ndarray:
-        """float64 [C * C + 48]: workers may sum these vectors instead of their counts.
-
-        Exact as long as no count reaches 2**53.
-        """
-        answered = [self.answered, self.answered_correct]
-        parts = (self.confusion.ravel(), [self.loss], self.bin_rows, self.bin_correct, self.bin_confidence, answered)
-        return np.concatenate([np.asarray(part, np.float64) for part in parts])
-
-    @classmethod
-    def from_vector(cls, vector: np.ndarray, classes: int) -> Self:
-        """The counts behind a vector or a sum of vectors."""
-        ends = np.cumsum([classes * classes, 1, CONFIDENCE_BINS, CONFIDENCE_BINS, CONFIDENCE_BINS, 2])
-        assert vector.shape == (ends[-1],), f"a vector of {vector.shape} does not hold counts of {classes} classes"
-        confusion, loss, bin_rows, bin_correct, bin_confidence, answered = np.split(
-            np.asarray(vector, np.float64), ends[:-1]
-        )
-        return cls(
-            np.rint(confusion).astype(np.int64).reshape(classes, classes),
-            float(loss[0]),
-            np.rint(bin_rows).astype(np.int64),
-            np.rint(bin_correct).astype(np.int64),
-            bin_confidence.copy(),
-            *np.rint(answered).astype(int).tolist(),
-        )
+    @property
+    def confusion(self) -> np.ndarray:
+        """int64 [C, C]: rows by true label id (first axis) and predicted label id; for few labels."""
+        dense = np.zeros(self.classes**2, np.int64)
+        dense[self.pairs] = self.pair_rows
+        return dense.reshape(self.classes, self.classes)
 
 
 def _check(p: np.ndarray, labels: np.ndarray) -> None:
@@ -159,13 +151,17 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
     Returns:
         `rows`; `accuracy` {value, low, high}, a 95 % Wilson score interval; `macro_f1`; `weighted_f1`; `log_loss` in
         nats; `ece`, the expected calibration error; `per_class` {label: {precision, recall, f1, support}}; `confusion`
-        {labels, matrix}, true by predicted; `reliability`, the confidence bins that hold rows, each {low, high, rows,
-        confidence, accuracy}; `coverage`, what would be answered from a confidence on, [{confidence, coverage,
-        accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
+        {labels, support, pairs, other_rows}, see `_confusion`; `reliability`, the confidence bins that hold rows, each
+        {low, high, rows, confidence, accuracy}; `coverage`, what would be answered from a confidence on, [{confidence,
+        coverage, accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
     """
     assert len(labels) == counts.classes, f"{len(labels)} labels for counts of {counts.classes} classes"
-    hits = np.diagonal(counts.confusion)
-    support, predicted = counts.confusion.sum(axis=1), counts.confusion.sum(axis=0)
+    true_K, predicted_K = np.divmod(counts.pairs, counts.classes)
+    hits, support, predicted = (np.zeros(counts.classes, np.int64) for _ in range(3))
+    np.add.at(support, true_K, counts.pair_rows)
+    np.add.at(predicted, predicted_K, counts.pair_rows)
+    is_right_K = true_K == predicted_K
+    hits[true_K[is_right_K]] = counts.pair_rows[is_right_K]
     precision, recall = _ratio(hits, predicted), _ratio(hits, support)
     f1 = _ratio(2 * hits, support + predicted)
     rows, right = counts.rows, int(hits.sum())
@@ -179,7 +175,7 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         "log_loss": counts.loss / rows if rows else None,
         "ece": _calibration_error(counts) if rows else None,
         "per_class": {label: {"precision": p, "recall": r, "f1": f, "support": s} for label, p, r, f, s in per_class},
-        "confusion": {"labels": list(labels), "matrix": counts.confusion.tolist()},
+        "confusion": _confusion(counts, labels, support),
         "reliability": _reliability(counts),
         "coverage": _coverage(counts),
         "answered": {
@@ -187,6 +183,27 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
             "coverage": counts.answered / rows if rows else None,
             "accuracy": counts.answered_correct / counts.answered if counts.answered else None,
         },
+    }
+
+
+def _confusion(counts: Counts, labels: Sequence[str], support: np.ndarray) -> dict[str, Any]:
+    """Which labels are taken for which, in a size that grows with the labels and not with their square.
+
+    Returns:
+        `labels`; `support`, the rows of each; `pairs` [[true label id, predicted label id, rows], ...] by falling rows,
+        without those of no rows: every label with itself, and of the others the 10,000 with most rows, which is all of
+        up to 100 labels; `other_rows`, the rows of those left out.
+    """
+    true_K, predicted_K = np.divmod(counts.pairs, counts.classes)
+    by_rows = np.argsort(-counts.pair_rows, kind="stable")
+    is_wrong = (true_K != predicted_K)[by_rows]
+    kept = by_rows[~is_wrong | (is_wrong.cumsum() <= MOST_PAIRS)]
+    pairs = np.stack([true_K[kept], predicted_K[kept], counts.pair_rows[kept]], axis=1)
+    return {
+        "labels": list(labels),
+        "support": support.tolist(),
+        "pairs": pairs.tolist(),
+        "other_rows": counts.rows - int(counts.pair_rows[kept].sum()),
     }
 
 

@@ -69,15 +69,34 @@ def result_table(report: Report) -> "Group":
 
 def confused_pairs(confusion: Report, most: int) -> list[tuple[str, str, int, float]]:
     """(true label, predicted label, rows, share of the true label's rows) of the pairs with most rows, in order."""
-    names, matrix = confusion["labels"], np.array(confusion["matrix"], np.int64)
-    support = matrix.sum(axis=1)
-    wrong = matrix - np.diag(np.diagonal(matrix))
-    found = []
-    for place in np.argsort(-wrong.ravel(), kind="stable")[:most]:
-        true, predicted = divmod(int(place), len(names))
-        if rows := int(wrong[true, predicted]):
-            found.append((names[true], names[predicted], rows, rows / int(support[true])))
-    return found
+    names, (pairs, support) = confusion["labels"], _pairs_and_support(confusion)
+    wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+    worst = wrong[np.argsort(-wrong[:, 2], kind="stable")[:most]].tolist()
+    return [(names[true], names[predicted], rows, rows / int(support[true])) for true, predicted, rows in worst]
+
+
+def confusion_matrix(confusion: Report, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 [n, n] rows by true and predicted label id, int64 [n] rows by true label id).
+
+    Of more than `most` labels, neighbours share one of the n = `most` places.
+    """
+    pairs, support = _pairs_and_support(confusion)
+    labels = len(support)
+    places = min(labels, most)
+    place = np.arange(labels) * places // max(labels, 1)
+    matrix, rows = np.zeros((places, places), np.int64), np.zeros(places, np.int64)
+    np.add.at(matrix, (place[pairs[:, 0]], place[pairs[:, 1]]), pairs[:, 2])
+    np.add.at(rows, place, support)
+    return matrix, rows
+
+
+def _pairs_and_support(confusion: Report) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 [K, 3] of true label id, predicted label id, rows; int64 [C] rows of each label)."""
+    if "pairs" in confusion:
+        return np.array(confusion["pairs"], np.int64).reshape(-1, 3), np.array(confusion["support"], np.int64)
+    matrix = np.array(confusion["matrix"], np.int64)  # as reports once held it
+    true, predicted = matrix.nonzero()
+    return np.stack([true, predicted, matrix[true, predicted]], axis=1), matrix.sum(axis=1)
 
 
 def baseline_of(report: Report) -> Report | None:

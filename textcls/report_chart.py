@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from textcls.report import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, number, visible
+from textcls.report import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PNG_SIZE = (1800, 1440)
 """Pixels of the picture, width by height."""
 
+# Labels by labels that are drawn: about as many as there are pixels.
+_MOST_CELLS = 600
 _INK, _QUIET, _FAINT = "#222222", "#767676", "#dddddd"
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by colour-blind readers and in print
 
@@ -103,12 +105,13 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
 def _draw_confusion(axes: "Axes", confusion: Report) -> None:
     from matplotlib.colors import PowerNorm
 
-    matrix = np.array(confusion["matrix"], np.float64)
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    classes = len(matrix)
+    matrix, support = confusion_matrix(confusion, _MOST_CELLS)
+    share = matrix / np.maximum(support[:, None], 1)
+    classes = len(confusion["labels"])
     many = classes > MOST_CLASSES
     # Among many labels each confusion is rare: the square root makes 1 % visible.
-    axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1.0, vmin=0, vmax=1))
+    ids = (-0.5, classes - 0.5, classes - 0.5, -0.5)
+    axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1.0, vmin=0, vmax=1), extent=ids)
     axes.set_xlabel("predicted label")
     axes.set_ylabel("true label")
     axes.tick_params(length=0, labelsize=9, colors=_INK)

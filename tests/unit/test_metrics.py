@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from textcls.metrics import CONFIDENCE_BINS, Counts, summarise, wilson_interval
+from textcls.metrics import CONFIDENCE_BINS, MOST_PAIRS, Counts, summarise, wilson_interval
+from textcls.report import confusion_matrix
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -56,26 +57,45 @@ def test_zero_changes_nothing(seed, rows, classes):
     assert_same(counts + Counts.zero(classes), counts)
 
 
-@given(seeds, st.integers(0, 40), st.integers(2, 6), st.integers(1, 5))
+def test_counts_of_different_labels_do_not_add():
+    with pytest.raises(AssertionError, match="counts of 2 and of 3 labels"):
+        Counts.zero(2) + Counts.zero(3)
+
+
+@given(seeds, st.integers(0, 80), st.integers(2, 8))
 @settings(deadline=None)
-def test_summed_vectors_are_summed_counts(seed, rows, classes, workers):
-    p, labels = scored(seed, rows, classes)
-    vectors = [Counts.of(p[rank::workers], labels[rank::workers]).to_vector() for rank in range(workers)]
-
-    assert vectors[0].dtype == np.float64
-    assert_same(Counts.from_vector(np.sum(vectors, axis=0), classes), Counts.of(p, labels))
-
-
-def test_a_vector_keeps_counts_beyond_float32():
-    counts = Counts.zero(2)
-    counts.confusion[1, 0] = 2**24 + 1
-
-    assert Counts.from_vector(counts.to_vector(), 2).confusion[1, 0] == 2**24 + 1
+def test_every_confusion_of_few_labels_is_in_the_summary(seed, rows, classes):
+    counts = Counts.of(*scored(seed, rows, classes))
+    confusion = summarise(counts, names(classes))["confusion"]
+    matrix, support = confusion_matrix(confusion, most=100)
+    np.testing.assert_array_equal(matrix, counts.confusion)
+    np.testing.assert_array_equal(support, counts.confusion.sum(axis=1))
+    assert all(rows > 0 for _, _, rows in confusion["pairs"])
+    assert confusion["other_rows"] == 0
 
 
-def test_a_vector_of_another_number_of_classes_is_refused():
-    with pytest.raises(AssertionError, match="does not hold counts of 3 classes"):
-        Counts.from_vector(Counts.zero(2).to_vector(), 3)
+def test_a_summary_of_many_labels_grows_with_them_and_not_with_their_square(monkeypatch):
+    classes, draw = 2500, np.random.default_rng(0)
+    truth, predicted = np.repeat(np.arange(classes), 40), draw.integers(0, classes, 40 * classes)
+    predicted[::2] = truth[::2]
+    counts = functools.reduce(
+        operator.add, (Counts.of(np.eye(classes)[predicted[i::100]], truth[i::100]) for i in range(100))
+    )
+    assert counts.rows == 100_000
+    assert len(counts.pairs) < 60_000
+    summary = summarise(counts, names(classes))
+    confusion = summary["confusion"]
+    assert len(json.dumps(summary, indent=1)) < 2_000_000  # 101 MB with all pairs
+    kept = [(true, found, rows) for true, found, rows in confusion["pairs"] if true != found]
+    assert len(kept) == MOST_PAIRS
+    assert len(confusion["pairs"]) == MOST_PAIRS + classes
+    assert sum(rows for _, _, rows in confusion["pairs"]) + confusion["other_rows"] == 100_000
+    wrong = np.sort(counts.pair_rows[counts.pairs // classes != counts.pairs % classes])[::-1]
+    assert [rows for _, _, rows in kept] == wrong[:MOST_PAIRS].tolist()
+    matrix, support = confusion_matrix(confusion, most=600)
+    assert matrix.shape == (600, 600)
+    assert matrix.sum() == 100_000 - confusion["other_rows"]
+    assert support.sum() == 100_000
 
 
 @given(seeds, st.integers(1, 80), st.integers(2, 8))
@@ -93,7 +113,8 @@ def test_the_numbers_are_those_of_scikit_learn(seed, rows, classes):
     assert summary["macro_f1"] == pytest.approx(f1("macro"))
     assert summary["weighted_f1"] == pytest.approx(f1("weighted"))
     assert summary["log_loss"] == pytest.approx(sklearn_metrics.log_loss(labels, p, labels=ids))
-    assert summary["confusion"]["matrix"] == sklearn_metrics.confusion_matrix(labels, predicted, labels=ids).tolist()
+    matrix, _ = confusion_matrix(summary["confusion"], most=8)
+    np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(labels, predicted, labels=ids))
     by_class = np.array([list(summary["per_class"][name].values()) for name in names(classes)])
     expected = sklearn_metrics.precision_recall_fscore_support(labels, predicted, labels=ids, zero_division=0)
     np.testing.assert_allclose(by_class.T, expected)

@@ -8,7 +8,7 @@ import pytest
 
 from textcls.bundle import Calibration
 from textcls.metrics import Counts, summarise
-from textcls.report import PLAIN_WIDTH, confused_pairs, print_report
+from textcls.report import PLAIN_WIDTH, confused_pairs, confusion_matrix, print_report
 from textcls.report_chart import PNG_SIZE, draw_report
 
 NASTY = [
@@ -134,10 +134,20 @@ def test_calibration_is_told_and_abstaining_where_it_is_wanted():
 
 
 def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():
-    confusion = {"labels": ["a", "b", "c"], "matrix": [[50, 3, 0], [9, 31, 0], [0, 3, 0]]}
+    confusion = {"labels": ["a", "b", "c"], "support": [53, 40, 3], "other_rows": 0}
+    confusion["pairs"] = [[0, 0, 50], [1, 1, 31], [1, 0, 9], [0, 1, 3], [2, 1, 3]]
 
     assert confused_pairs(confusion, 2) == [("b", "a", 9, 9 / 40), ("a", "b", 3, 3 / 53)]
     assert confused_pairs(confusion, 9)[2:] == [("c", "b", 3, 1.0)]
+
+
+def test_a_report_with_a_full_matrix_is_shown_as_one_with_pairs():
+    report = report_of(FIVE)
+    matrix, _ = confusion_matrix(report["test"]["confusion"], 5)
+    before = {**report, "test": report["test"] | {"confusion": {"labels": FIVE, "matrix": matrix.tolist()}}}
+
+    assert printed(before) == printed(report)
+    assert draw_report(before) == draw_report(report)
 
 
 def test_a_log_is_plain_text_of_bounded_width(report, monkeypatch):

@@ -231,7 +231,8 @@ class Api:
                 "uri": bundle.uri,
                 "precision": classifier.precision,
                 "device": classifier.device,
-                "metrics": bundle.manifest.metrics,
+                # Bundles once held the full confusion matrix: 19 MB for 2,500 labels.
+                "metrics": {name: value for name, value in bundle.manifest.metrics.items() if name != "confusion"},
                 "calibration": bundle.manifest.calibration.model_dump(),
                 "versions": bundle.manifest.versions,
             },

@@ -96,12 +96,17 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
         with side_product("report.png", say):
             storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
         # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
-        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, report["test"])
+        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, _metrics(report))
         journal.note("tested", step=outcome.progress.best_step, **_headline(report))
         journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
     return report
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """What the bundle says of its test: all but who is taken for whom, which is the report's."""
+    return {name: value for name, value in report["test"].items() if name != "confusion"}
 
 
 def _headline(report: dict[str, Any]) -> dict[str, float]:

@@ -3,7 +3,9 @@
 In: a module, token rows, this rank. Out: sums that are the same on every rank. Not here: when to score (worker.py).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,6 @@ import torch.distributed
 
 from textcls.bundle import Calibration
 from textcls.calibration import (
-    CONFIDENCE_STEPS,
     best_temperature,
     confidence_counts,
     lowest_threshold,
@@ -24,8 +25,8 @@ from textcls.training import plan
 from textcls.training.collate import TokenRows
 from textcls.training.model import divide_logits, logits_of
 
-# (float [B, C] logits, int64 [B] label ids) -> an array that adds up over rows.
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# (float [B, C] logits, int64 [B] label ids) -> arrays or counts that add up over rows.
+Measure = Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
 
 
 class Scoring:
@@ -61,48 +62,53 @@ class Scoring:
     def counts(self, split: str, threshold: float = 0.0) -> Counts:
         """Counts over all rows of a split; below the threshold the model abstains."""
 
-        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-            return Counts.of(softmax(logits_BC), labels_B, threshold=threshold).to_vector()
+        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> tuple[Counts]:
+            return (Counts.of(softmax(logits_BC), labels_B, threshold=threshold),)
 
-        return Counts.from_vector(self._sum_over(split, measure), len(self._labels))
+        (counts,) = self._sum_over(split, measure)
+        return counts  # type: ignore[no-any-return]
 
     def calibrate(self, spec: CalibrationSpec, *, head: str, ece_before: float) -> Calibration:
         """Fits temperature and threshold on the validation split; the module's logits are calibrated from here on."""
         temperature = 1.0
         if spec.temperature:
-            temperature = best_temperature(self._sum_over("val", temperature_losses))
+            (losses,) = self._sum_over("val", lambda logits_BC, labels_B: (temperature_losses(logits_BC, labels_B),))
+            temperature = best_temperature(losses)
             divide_logits(self._model, head, temperature)
 
-        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> np.ndarray:
-            counts = Counts.of(softmax(logits_BC), labels_B).to_vector()
-            return np.concatenate([confidence_counts(logits_BC, labels_B).ravel(), counts])
+        def measure(logits_BC: np.ndarray, labels_B: np.ndarray) -> tuple[np.ndarray, Counts]:
+            return confidence_counts(logits_BC, labels_B), Counts.of(softmax(logits_BC), labels_B)
 
-        confidences, counts = np.split(self._sum_over("val", measure), [2 * CONFIDENCE_STEPS])
+        confidences, counts = self._sum_over("val", measure)
         threshold = 0.0
         if spec.min_precision is not None:
-            threshold = lowest_threshold(confidences.reshape(2, CONFIDENCE_STEPS), spec.min_precision)
+            threshold = lowest_threshold(confidences, spec.min_precision)
         return Calibration(
             temperature=temperature,
             ece_before=ece_before,
-            ece_after=summarise(Counts.from_vector(counts, len(self._labels)), self._labels)["ece"],
+            ece_after=summarise(counts, self._labels)["ece"],
             threshold=threshold,
             min_precision=spec.min_precision,
         )
 
-    def _sum_over(self, split: str, measure: Measure) -> np.ndarray:
-        """The sum of a measure over all rows of a split."""
+    def _sum_over(self, split: str, measure: Measure) -> tuple[Any, ...]:
+        """The sum of a measure over all rows of a split, the same on every rank."""
         data, classes = self._data[split], len(self._labels)
         device = next(self._model.parameters()).device
-        total = measure(np.empty((0, classes)), np.empty(0, np.int64)).astype(np.float64)
+        total = measure(np.empty((0, classes)), np.empty(0, np.int64))
         batches = plan.micro_batches(np.arange(len(data)), data.lengths, self._max_tokens)
         self._model.eval()
         with torch.inference_mode():
             for rows in batches[self._rank :: self._world_size]:
                 batch = data.batch(rows, self._pad_id).to(device)
                 logits_BC = logits_of(self._model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self._bf16)
-                total += measure(logits_BC.cpu().numpy(), data.labels[rows])
+                total = _added(total, measure(logits_BC.cpu().numpy(), data.labels[rows]))
         if self._world_size > 1:
-            merged = torch.from_numpy(total).to(device)
-            torch.distributed.all_reduce(merged)
-            total = merged.cpu().numpy()
+            totals: list[Any] = [None] * self._world_size
+            torch.distributed.all_gather_object(totals, total)
+            total = functools.reduce(_added, totals)
         return total
+
+
+def _added(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
