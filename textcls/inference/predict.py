@@ -100,7 +100,7 @@ def predict(
             raise
         if manifest["rows"] and not manifest["labels"]:
             target.refuse(manifest)
-            raise nothing_scored(manifest["errors"], data, where=f"{target.uri}/parts lists them")
+            raise nothing_scored(manifest["errors"], data, files[0].uri, where=f"{target.uri}/parts lists them")
         target.finish(manifest)
     return manifest
 

@@ -1,7 +1,7 @@
 """The pretrained model on the node of a worker.
 
-In: the model as the driver found it. Out: a directory on this node with the same files, byte for byte. Not here:
-finding it by name (pretrained.py). A worker never does: a name may mean another model, or nothing, on another node.
+In: the model as the driver found it. Out: a directory on this node with the same files, byte for byte.
+Not here: finding it by name (pretrained.py). A worker never does: on its node the name may mean another model.
 
 Where the driver's path does not hold these files, they come from the driver's node through Ray, once per node, into
 the cache under the hash of their content.
