@@ -31,6 +31,7 @@ ORDER = """
     textcls.data.csv_head
     textcls.data.csv_shards
     textcls.data.rows textcls.data.division
+    textcls.data.remedies
     textcls.data.pipeline
 
     textcls.training

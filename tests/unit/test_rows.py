@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong
-from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, shown
+from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
+from textcls.inference.settings import UnlabelledSpec
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 
@@ -133,6 +134,73 @@ def test_a_ragged_row_says_how_many_fields_it_has(fields: list[str]) -> None:
     row = outcome(fields)
     assert isinstance(row, Reject)
     assert (row.reason, row.value) == (Reason.RAGGED_ROW, f"{len(fields)} fields, expected 2")
+
+
+HEADED = Layout(",", 3, (1, 2), 1, header=("id", "text", "label"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["id", "text", "label"],
+        ["\ufeffid", "Text", " label"],
+        ['\ufeff"id"', "text", "label"],
+        ["number", "text", "label"],
+    ],
+)
+def test_the_header_once_more_is_a_reject_of_its_own(fields: list[str]) -> None:
+    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields)
+    assert isinstance(row, Reject)
+    assert (row.reason, row.column) == (Reason.REPEATED_HEADER, "")
+
+
+@pytest.mark.parametrize("fields", [["id", "text", "pos"], ["1", "a text", "label"], ["id", "the text", "label"]])
+def test_a_name_of_the_header_here_and_there_is_a_text_or_a_label(fields: list[str]) -> None:
+    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields), CleanRow)
+
+
+def test_a_header_of_numbers_or_of_one_column_is_not_looked_for() -> None:
+    data = DataSpec(text_columns="0", label_column="1")
+    numbers = RowCleaner(Layout(",", 2, (0, 1), 1, header=("0", "1")), data, TextSpec())
+    assert isinstance(numbers(7, ["0", "1"]), CleanRow)
+    assert TextReader(Layout(",", 1, (0,), 1, header=("text",)), UnlabelledSpec()).no_row(7, ["text"]) is None
+
+
+def test_unlabelled_rows_tell_the_header_by_all_its_names() -> None:
+    reader = TextReader(Layout(",", 3, (1,), 1, header=("id", "text", "label")), UnlabelledSpec())
+    again = reader.no_row(7, ["id", "text", "label"])
+    assert again is not None
+    assert again.reason == Reason.REPEATED_HEADER
+    assert reader.no_row(7, ["1", "text", "label"]) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["Total", "", ""],
+        ["", "TOTAL:", ""],
+        ["合計", "1,234", ""],
+        ["Grand total", "", "300"],
+        ["", "Summe", ""],
+        ["Total: ", "12.5 %"],
+        ["总计"],
+    ],
+)
+def test_a_total_below_the_table_is_a_reject_of_its_own(fields: list[str]) -> None:
+    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields)
+    assert isinstance(row, Reject)
+    assert row.reason == Reason.TOTAL_LINE
+
+
+@pytest.mark.parametrize("fields", [["1", "total", "pos"], ["2", "Total recall", "neg"], ["Total", "sum", "pos"]])
+def test_a_row_with_text_and_label_is_a_row_whatever_its_words(fields: list[str]) -> None:
+    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields), CleanRow)
+
+
+def test_a_row_without_a_label_is_no_total_because_of_a_word_in_it() -> None:
+    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, ["1", "the total is wrong", ""])
+    assert isinstance(row, Reject)
+    assert row.reason == Reason.MISSING_LABEL
 
 
 def test_shown_values_are_short_printable_lines() -> None:

@@ -4,8 +4,9 @@ In: counts. Out: a `DataError`, or warnings as sentences. Pure; not here: readin
 """
 
 import json
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from textcls.errors import DataError
@@ -24,6 +25,7 @@ def refuse_unfit(
     reasons: Mapping[str, int],
     examples: Sequence[str],
     labels: Sequence[str],
+    remedy: Callable[[str], str] = lambda reason: "",
 ) -> None:
     """Stops a run whose rows cannot be trained on.
 
@@ -34,6 +36,7 @@ def refuse_unfit(
         reasons: rejects by reason.
         examples: a few rejects, as one line each.
         labels: label names of the clean rows.
+        remedy: what to do about the rejects of a reason, as in remedies.py; empty if nothing but correcting them.
 
     Raises:
         DataError: no rows, every row a reject, too many rejects, one single label, a label for (almost) every row.
@@ -41,6 +44,7 @@ def refuse_unfit(
     rejects = sum(reasons.values())
     shown = "".join(f"\n    {example}" for example in examples)
     most = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1]))
+    most_common = max(reasons, key=lambda reason: reasons[reason], default="")
     if read == 0:
         if outside_where:
             raise DataError(
@@ -51,13 +55,15 @@ def refuse_unfit(
     if rejects == read:
         raise DataError(
             f"every one of the {read:,} rows is a reject ({most}):{shown}",
-            todo="check data.delimiter, data.text_columns and data.label_column against these rows",
+            todo=remedy(most_common)
+            or "check data.delimiter, data.text_columns and data.label_column against these rows",
         )
     if rejects > data.max_reject_fraction * read:
         raise DataError(
             f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
             expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
-            todo="rejects.parquet lists each; correct them, or --set data.max_reject_fraction=... if they may go",
+            todo=f"{remedy(most_common) or 'correct them; rejects.parquet lists each'}; if they may go: "
+            f"--set data.max_reject_fraction={min(1.0, math.ceil(rejects / read * 1000) / 1000)}",
         )
     if len(labels) == 1:
         raise DataError(

@@ -25,6 +25,12 @@ _RARE_DELIMITERS = ":^~ \x01\x1f"
 _MOST_TITLES = 20
 _SHOWN_NOTES = 5
 _SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[,;\t|"]*\s*', re.IGNORECASE)
+_TOTAL_WORDS = re.compile(
+    r"((grand[ -]|sub[ -]?)?totals?|sum|count|average|mean|合計|合计|總計|总计|小計|小计|итого|всего|summe|gesamt|"
+    r"gesamtsumme|total g[eé]n[eé]ral|totale|totaal|suma|razem|합계|총계|toplam)[ :.]*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[\d.,%+\- €$£¥]*")
 
 
 class Dialect(NamedTuple):
@@ -132,6 +138,44 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
             )
     positions = tuple(fields.index(column) for column in data.columns)
     return Layout(dialect.delimiter, len(fields), positions, line, dialect.skip_blanks, tuple(fields), notes)
+
+
+def header_again(fields: Sequence[str], layout: Layout) -> bool:
+    """Whether a record is the header once more: files that were joined, or written in parts, hold it again.
+
+    Certain if all names are there, or at least those of two columns that are asked for. A mark of UTF-8 before the
+    first, blanks, quotes and case do not matter.
+    """
+    header = layout.header
+    if len(set(header)) < 2 or len(fields) != len(header):
+        return False
+    same = [plain_name(field) == plain_name(name) for field, name in zip(fields, header, strict=True)]
+    names = {header[position] for position in layout.positions if same[position]}
+    if not all(same) and len(names) < max(2, len(layout.positions)):
+        return False
+    return not all(name.strip().isdecimal() for name in names or header)
+
+
+def header_reordered(fields: Sequence[str], layout: Layout) -> bool:
+    """Whether a record holds the names of the header in another order: the rows below it are laid out otherwise."""
+    header = layout.header
+    if len(set(header)) < 2 or len(fields) != len(header):
+        return False
+    found, names = [plain_name(field) for field in fields], [plain_name(name) for name in header]
+    asked = {names[position] for position in layout.positions}
+    moved = len(asked) > 1 and all(found.count(name) == 1 for name in asked)
+    return found != names and (sorted(found) == sorted(names) or moved) and not header_again(fields, layout)
+
+
+def plain_name(name: str) -> str:
+    """A column's name without what a second copy of the header may have more or less of."""
+    return name.strip('\ufeff "').casefold()
+
+
+def is_total(fields: Sequence[str]) -> bool:
+    """Whether a record looks like a total below a table: a word for it, and otherwise numbers and empty cells."""
+    cells = [field.strip() for field in fields if field.strip()]
+    return bool(cells and _TOTAL_WORDS.fullmatch(cells[0])) and all(map(_NUMBER.fullmatch, cells[1:]))
 
 
 def layout_notes(layouts: Sequence[Layout]) -> list[str]:

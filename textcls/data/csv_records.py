@@ -8,6 +8,7 @@ import codecs
 import csv
 import functools
 import io
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import NamedTuple, TextIO
 
 from textcls import storage
 from textcls.data import encodings
-from textcls.data.csv_layout import Dialect, Layout
+from textcls.data.csv_layout import Dialect, Layout, header_reordered
 from textcls.data.csv_scan import INSIDE, OUTSIDE, escaped_state_after, state_after
 from textcls.data.file_formats import open_bytes
 from textcls.errors import DataError
@@ -63,18 +64,35 @@ def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[i
     surrogates (`errors="surrogateescape"`). Holds one record at a time.
 
     Raises:
-        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data.
+        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data, a
+            second header with the columns in another order.
         StorageError: the file cannot be read.
     """
     records = read_records(shard, layout.dialect, data)
     if shard.first_line <= layout.header_line:
-        return dropwhile(lambda record: record[0] <= layout.header_line, records)
-    return records
+        records = dropwhile(lambda record: record[0] <= layout.header_line, records)
+    names = {f"{mark}{name}" for name in layout.header for mark in ("", "\ufeff")}
+    probe = layout.positions[0]
+    for line, fields in records:
+        may_be_header = fields[0] in names or (len(fields) > probe and fields[probe] in names)
+        if may_be_header and not isinstance(fields, CellTooLong) and header_reordered(fields, layout):
+            raise _reordered(shard.uri, line, fields, layout)
+        yield line, fields
+
+
+def _reordered(uri: str, line: int, fields: list[str], layout: Layout) -> DataError:
+    quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
+    return DataError(
+        f"{uri}:{line}: a second header, in another order: {', '.join(fields)}",
+        expected=f"the columns in one order, {', '.join(layout.header)}, or a file for each",
+        todo=f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
+        f"tail -n +{line} {quoted} > {second}",
+    )
 
 
 def read_records(shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:
     """`read_shard` in any dialect, with the header and what stands above it."""
-    with storage.explained(shard.uri), _open_text(shard, data.encoding) as text:
+    with storage.explained(shard.uri), open_text(shard, data.encoding) as text:
         yield from parse_records(text, shard, dialect, data)
 
 
@@ -185,7 +203,7 @@ def _other_encoding(error: UnicodeError, data: DataSpec) -> str:
     return "the file is damaged or cut off there, or set data.encoding to the encoding it was written in"
 
 
-def _open_text(shard: Shard, encoding: str) -> io.TextIOWrapper:
+def open_text(shard: Shard, encoding: str) -> io.TextIOWrapper:
     """The text from a shard's first byte on, line ends as they are, without a UTF-8 byte order mark."""
     file = open_bytes(shard.uri)
     if shard.start_byte:

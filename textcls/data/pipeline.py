@@ -31,6 +31,7 @@ from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.division import clean_rows, divide
 from textcls.data.input_files import expand
+from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import CleanRow, Reject, RowCleaner
 from textcls.labels import label_order
 from textcls.recipe import DataSpec, Recipe, TextSpec
@@ -102,6 +103,7 @@ class ReadData:
         files = expand(recipe.data.csv)
         self.files = [file.uri for file in files]
         layouts, shards = plan_shards(files, recipe.data, run=run_on_ray)
+        self._sources = Sources(files, layouts, shards, recipe.data)
         self.delimiter = layouts[0].delimiter
         self._notes = layout_notes(layouts)
         context = ray.data.DataContext.get_current()
@@ -167,7 +169,11 @@ class ReadData:
             reasons=found.reasons,
             examples=examples[:5],
             labels=self.label_names(),
+            remedy=self._remedy,
         )
+
+    def _remedy(self, reason: str) -> str:
+        return remedy(reason, self._sources, [file_and_line(row["place"]) for row in self.summary.examples[reason]])
 
     def divide(self) -> PreparedData:
         """Divides the rows into splits; the blocks with texts go when this object does."""

@@ -9,12 +9,14 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
-from textcls.data.csv_layout import Layout
+from textcls.data.csv_layout import Layout, header_again, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 
 _SHOWN_CHARS = 120
+# Blanks, quotes and a byte order mark around a name in a second copy of the header.
+_NAME_PADDING = 8
 
 
 class Reason(StrEnum):
@@ -28,12 +30,17 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
     CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
+    REPEATED_HEADER = "repeated_header", "the row is the header once more"
+    TOTAL_LINE = "total_line", "the row is a total below the table: a word like Total, no label or no text"
 
     def __new__(cls, value: str, explanation: str) -> "Reason":
         reason = str.__new__(cls, value)
         reason._value_ = value
         reason.explanation = explanation
         return reason
+
+
+_MAY_BE_TOTAL = frozenset((Reason.MISSING_TEXT, Reason.MISSING_LABEL, Reason.RAGGED_ROW))
 
 
 class CleanRow(NamedTuple):
@@ -81,13 +88,21 @@ class TextReader:
         self._width = layout.width
         self._texts = [(column, position[column]) for column in data.text_columns]
         self._only_text = self._texts[0][1] if len(self._texts) == 1 else None
+        self._layout = layout
+        # A quick look at one cell keeps rows from being compared with the header.
+        self._probe = layout.positions[0]
+        self._name = plain_name(layout.header[self._probe]) if layout.header else ""
+        self._longest_name = len(self._name) + _NAME_PADDING if layout.header else -1
 
-    def misshapen(self, line: int, fields: Fields) -> Reject | None:
-        """Why the fields are not one for each column, if so."""
+    def no_row(self, line: int, fields: Fields) -> Reject | None:
+        """Why a record is no row with a field for each column, if so."""
         if isinstance(fields, CellTooLong):
             return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
         if len(fields) != self._width:
             return Reject(line, "", Reason.RAGGED_ROW, f"{len(fields)} fields, expected {self._width}")
+        probe = fields[self._probe]
+        if len(probe) <= self._longest_name and plain_name(probe) == self._name and header_again(fields, self._layout):
+            return Reject(line, "", Reason.REPEATED_HEADER, shown(", ".join(fields)))
         return None
 
     def text(self, line: int, fields: Sequence[str]) -> str | Reject:
@@ -123,7 +138,13 @@ class RowCleaner:
 
     def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
         """The outcome of one row."""
-        if (reject := self._reader.misshapen(line, fields)) or isinstance(fields, CellTooLong):
+        row = self._outcome(line, fields)
+        if isinstance(row, Reject) and row.reason in _MAY_BE_TOTAL and is_total(fields):
+            return Reject(line, "", Reason.TOTAL_LINE, shown(", ".join(fields)))
+        return row
+
+    def _outcome(self, line: int, fields: Fields) -> CleanRow | Reject | None:
+        if (reject := self._reader.no_row(line, fields)) or isinstance(fields, CellTooLong):
             return reject
         for column, position, values in self._where:
             if (cell := fields[position]) not in values:

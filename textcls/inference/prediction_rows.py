@@ -147,7 +147,7 @@ class RowBlock:
     def add(self, line: int, fields: Fields, reader: TextReader) -> None:
         """Takes one more row."""
         self.lines.append(line)
-        reject = reader.misshapen(line, fields)
+        reject = reader.no_row(line, fields)
         if reject or isinstance(fields, CellTooLong):
             self.rows.append(None)
             self.errors.append(str(reject.reason) if reject else None)

@@ -1,0 +1,269 @@
+"""Rows that cannot be used come with what helps; whoever does what the message says gets further.
+
+Each test makes a file, meets the refusal, does what its to-do says, and reads every row.
+"""
+
+import gzip
+import re
+import shlex
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from textcls.data import checks
+from textcls.data.csv_layout import layout_notes
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import plan_shards
+from textcls.data.input_files import expand
+from textcls.data.remedies import Place, Sources, remedy
+from textcls.data.rows import Reason, Reject, RowCleaner
+from textcls.errors import DataError
+from textcls.inference.settings import UnlabelledSpec
+from textcls.recipe import DataSpec, TextSpec
+from textcls.recipe_file import parse_recipe
+
+Texts = list[tuple[str, str]]
+CHINESE = ["这部电影真的很好看", "非常糟糕的体验", "服务态度很差", "物流很快，质量不错"]
+FRENCH = ["un café très bon", "une mauvaise expérience", "où êtes-vous ?", "déjà vu"]
+JAPANESE = ["この映画は本当に面白かった", "とても悪い体験でした", "サービスがひどい"]
+KOREAN = ["이 영화는 정말 재미있었어요", "매우 나쁜 경험이었습니다", "서비스가 별로예요"]
+TAIWANESE = ["這部電影真的很好看", "非常糟糕的體驗", "服務態度很差"]
+RUSSIAN = ["Этот фильм был очень хорош", "Ужасный опыт", "Обслуживание плохое"]
+
+
+def sources_of(paths: Sequence[Path], data: DataSpec) -> Sources:
+    files = expand([str(path) for path in paths])
+    return Sources(files, *plan_shards(files, data), data)
+
+
+def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None = None) -> Texts:
+    """The clean rows of files, as a run would read them; or its refusal."""
+    data = parse_recipe("", settings).data
+    sources = sources_of([paths] if isinstance(paths, Path) else paths, data)
+    clean: Texts = []
+    rejects: dict[str, list[Place]] = {}
+    for shard in sources.shards:
+        cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec())
+        for line, fields in read_shard(shard, sources.layouts[shard.file_index], data):
+            row = cleaner(line, fields)
+            if isinstance(row, Reject):
+                rejects.setdefault(row.reason, []).append((shard.file_index, line))
+            elif row is not None:
+                clean.append((row.text, row.label))
+    reasons = {reason: len(places) for reason, places in rejects.items()}
+    checks.refuse_unfit(
+        data,
+        read=len(clean) + sum(reasons.values()),
+        outside_where=0,
+        reasons=reasons,
+        examples=[],
+        labels=sorted({label for _, label in clean}),
+        remedy=lambda reason: remedy(reason, sources, rejects[reason][:3]),
+    )
+    if notes is not None:
+        notes += layout_notes(sources.layouts)
+    return clean
+
+
+def todo_of(paths: Path | Sequence[Path], *settings: str) -> str:
+    with pytest.raises(DataError) as caught:
+        read(paths, *settings)
+    return caught.value.todo
+
+
+def first_set(todo: str) -> str:
+    """The first `--set` of a to-do, as a shell hands it on."""
+    words = shlex.split(todo[todo.index("--set") :].split("; if they may go")[0])
+    return words[1].rstrip(";")
+
+
+def labelled(texts: Sequence[str], times: int = 3) -> Texts:
+    return [(text, ("pos", "neg")[i % 2]) for i, text in enumerate(list(texts) * times)]
+
+
+def as_csv(rows: Texts) -> str:
+    return "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [
+        ("cp1252", FRENCH),
+        ("latin-1", FRENCH),
+        ("gb18030", CHINESE),
+        ("gbk", CHINESE),
+        ("shift_jis", JAPANESE),
+        ("euc_kr", KOREAN),
+        ("big5", TAIWANESE),
+        ("cp1251", RUSSIAN),
+        ("utf-16", CHINESE),
+        ("utf-16-le", CHINESE),
+        ("utf-16-be", FRENCH),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["utf-8", "ascii"])
+def test_rows_in_another_encoding_come_with_the_setting_that_reads_them_all(
+    tmp_path: Path, encoding: str, texts: list[str], wrong: str
+) -> None:
+    rows = labelled(texts)
+    path = tmp_path / "rows.csv"
+    path.write_bytes(as_csv(rows).encode(encoding))
+    todo = todo_of(path, f"data.encoding={wrong}")
+    assert read(path, first_set(todo)) == rows
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_the_encoding_is_told_by_the_rows_at_fault_wherever_they_are(tmp_path: Path, suffix: str) -> None:
+    rows = [(f"plain text {i}", "pos") for i in range(9000)] + labelled(FRENCH, 40)
+    path = tmp_path / f"rows.csv{suffix}"
+    content = as_csv(rows).encode("cp1252")
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    todo = todo_of(path, "data.shard_bytes=20000")
+    assert first_set(todo) == "data.encoding=cp1252"
+    assert read(path, first_set(todo)) == rows
+
+
+def test_a_file_in_another_encoding_than_its_neighbours_comes_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.csv", tmp_path / "b.csv"
+    good.write_text(as_csv(labelled(CHINESE)))
+    bad.write_bytes(as_csv(labelled(FRENCH)).encode("cp1252"))
+    todo = todo_of([good, bad])
+    command = todo[todo.index("cat ") :].split("; if they may go")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert read([good, Path(shlex.split(command)[-1])]) == labelled(CHINESE) + labelled(FRENCH)
+
+
+def test_a_few_damaged_rows_of_a_good_file_do_not_change_its_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = labelled(CHINESE, 10)
+    path.write_bytes(as_csv(rows).encode() + "好".encode()[:2] + b"!,pos\n")
+    todo = todo_of(path)
+    assert "data.encoding" not in todo.replace("other lines beyond ASCII are in utf-8", "")
+    assert "other lines beyond ASCII are in utf-8, these are not" in todo
+    assert read(path, first_fraction(todo)) == rows
+
+
+def first_fraction(todo: str) -> str:
+    found = re.search(r"data\.max_reject_fraction=[\d.]+", todo)
+    assert found
+    return found[0]
+
+
+def test_the_share_that_lets_rejects_go_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    for bad in (1, 2, 7):
+        path.write_text("text,label\n" + "good,pos\nbad,neg\n" * 10 + "no label,\n" * bad)
+        assert len(read(path, first_fraction(todo_of(path)))) == 20
+
+
+def test_unlabelled_rows_in_another_encoding_come_with_the_setting_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(as_csv(labelled(FRENCH)).encode("cp1252"))
+    assert "--set data.encoding=cp1252" in remedy(Reason.UNDECODABLE, sources_of([path], UnlabelledSpec()))
+
+
+# --- dialects ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "setting", "rows"),
+    [
+        (
+            "text,label\n" + '"he said \\"well, yes\\" and left",pos\n"plain",neg\n' * 9,
+            'data.escape="\\\\"',
+            [('he said "well, yes" and left', "pos"), ("plain", "neg")] * 9,
+        ),
+        (
+            'text\tlabel\n"5 tall\tpos\nfine\tneg\n' * 1 + '"6 tall\tpos\nfine\tneg\n' * 8,
+            "data.quoting=none",
+            [('"5 tall', "pos"), ("fine", "neg")] + [('"6 tall', "pos"), ("fine", "neg")] * 8,
+        ),
+    ],
+)
+def test_ragged_rows_come_with_the_setting_under_which_they_fit(
+    tmp_path: Path, content: str, setting: str, rows: Texts
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(content)
+    assert first_set(todo_of(path)) == setting
+    assert read(path, setting) == rows
+
+
+def test_blanks_before_quotes_far_below_come_with_the_setting_that_skips_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = [(f"plain text {i}", "pos") for i in range(300)] + [("one, two", "neg")] * 100
+    path.write_text("label,text\n" + "".join(f"{b},{a}\n" if "," not in a else f'{b}, "{a}"\n' for a, b in rows))
+    assert first_set(todo_of(path)) == "data.skip_initial_space=true"
+    assert read(path, "data.skip_initial_space=true") == rows
+
+
+def test_a_quote_that_is_never_closed_comes_with_its_place_or_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('text,label\n"one,pos\n' + "two,neg\n" * 99)
+    todo = todo_of(path, "data.max_cell_chars=200")
+    assert first_set(todo) == "data.quoting=none"
+    assert len(read(path, "data.max_cell_chars=200", "data.quoting=none")) == 100
+
+
+def test_a_cell_that_is_too_long_comes_with_a_limit_that_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f'text,label\n"{"long, " * 9}",pos\ntwo,neg\n')
+    assert len(read(path, first_set(todo_of(path, "data.max_cell_chars=20")))) == 2
+
+
+def test_unquoted_commas_come_with_the_place_to_correct(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "one, two, three,pos\nfour,neg\nfive,pos\n" * 9)
+    todo = todo_of(path)
+    assert f"{path}:2 and the like have not the 2 fields of the header" in todo
+    assert len(read(path, first_fraction(todo))) == 18
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_label_column_comes_with_the_column_that_holds_labels(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text,label,class\n" + "".join(f"{i},text {i},,{'ab'[i % 2]}\n" for i in range(20)))
+    assert first_set(todo_of(path)) == "data.label_column=class"
+    assert len(read(path, "data.label_column=class")) == 20
+
+
+def test_an_empty_text_column_comes_with_the_column_that_holds_texts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text,label,body\n" + "".join(f"{i},,{'ab'[i % 2]},some words {i}\n" for i in range(20)))
+    assert first_set(todo_of(path)) == "data.text_columns=body"
+    assert len(read(path, "data.text_columns=body")) == 20
+
+
+# --- records that are no rows -----------------------------------------------------------------------------------------
+
+
+def test_a_repeated_header_is_a_reject_of_its_own_kind(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    part = "text,label\n" + "good,pos\nbad,neg\n" * 100
+    path.write_bytes(part.encode() + b"\xef\xbb\xbf" + part.encode() + part.upper().replace("\n", "\r\n", 1).encode())
+    rows = read(path)
+    assert len(rows) == 600
+    assert Counter(label for _, label in rows).keys() == {"pos", "neg", "POS", "NEG"}
+
+
+def test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "my rows.csv"
+    path.write_text('text,label\n"good\nlines",pos\nbad,neg\nlabel,text\npos,fine\nneg,awful\n')
+    with pytest.raises(DataError, match=rf"{path.name}:5: a second header, in another order: label, text") as caught:
+        read(path)
+    command = caught.value.todo[caught.value.todo.index("head") :]
+    subprocess.run(command, shell=True, check=True)
+    parts = sorted(tmp_path.glob("my rows.csv.*"))
+    assert read(parts) == [("good\nlines", "pos"), ("bad", "neg"), ("fine", "pos"), ("awful", "neg")]
+    # However the file is cut.
+    for size in range(1, path.stat().st_size):
+        with pytest.raises(DataError, match=r"csv:5: a second header"):
+            read(path, f"data.shard_bytes={size}")

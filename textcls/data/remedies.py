@@ -1,0 +1,251 @@
+"""What to do about rows that could not be used, from what stands at their places in the files.
+
+In: the reason of most rejects, the places of a few. Out: a sentence with the setting or the command that helps. Each
+setting is tried on the rows before it is named. Not here: what makes a row a reject (rows.py), whether there are too
+many (checks.py).
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from textcls import storage
+from textcls.data import encodings
+from textcls.data.csv_head import read_layout
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import CellTooLong, Fields, Shard, open_text, parse_records
+from textcls.data.file_formats import open_bytes
+from textcls.data.input_files import InputFile
+from textcls.data.rows import Reason
+from textcls.errors import TextclsError
+from textcls.recipe import DataSpec
+from textcls.yaml_text import set_option
+
+# What is looked at: enough to tell an encoding or a dialect, little enough for a second.
+_SAMPLE_BYTES = 2**16
+_MOST_BYTES = 2**26
+_SAMPLE_RECORDS = 300
+_LONGEST_LINE = 2**20
+# Another dialect is named if it leaves at most this share of the records misshapen.
+_FEW = 0.01
+# Of lines beyond ASCII: if more than this share can be read, the encoding is not what is wrong with the others.
+_MIXED = 0.2
+# The values of a column of labels come back.
+_ROWS_PER_LABEL = 3
+
+Place = tuple[int, int]
+"""(index of a file, 1-based line in it)."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a run and how they are read, as `plan_shards` has them."""
+
+    files: Sequence[InputFile]
+    layouts: Sequence[Layout]
+    shards: Sequence[Shard]
+    data: DataSpec
+
+
+def remedy(reason: str, sources: Sources, places: Sequence[Place] = ()) -> str:
+    """What to do about the rejects of one reason; empty if there is nothing better than correcting the rows.
+
+    Args:
+        reason: a `Reason`.
+        sources: where the rows come from.
+        places: of a few rejects; without one, the files are looked at from their beginning.
+    """
+    try:
+        match reason:
+            case Reason.UNDECODABLE:
+                return _other_encoding(sources, places)
+            case Reason.RAGGED_ROW | Reason.CELL_TOO_LONG:
+                return _other_dialect(sources, places) or _corrected_rows(reason, sources, places)
+            case Reason.MISSING_LABEL | Reason.MISSING_TEXT:
+                return _other_column(reason, sources, places)
+            case Reason.REPEATED_HEADER:
+                return "delete the lines that repeat the header"
+            case Reason.TOTAL_LINE:
+                return "delete the total lines"
+    except (TextclsError, UnicodeError):
+        pass  # the files changed, or are beyond help: the counts and examples stand
+    return ""
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+
+def _other_encoding(sources: Sources, places: Sequence[Place]) -> str:
+    data = sources.data
+    if encodings.is_wide(data.encoding):
+        return ""
+    shard, bad, good = _lines_beyond_ascii(sources, places)
+    if not bad:
+        return ""
+    if len(good) > _MIXED * (len(bad) + len(good)):
+        likely = encodings.likely_encoding(b"".join(bad))
+        kind = f"they look like {likely}" if likely else "they are damaged, or of several encodings"
+        return f"other lines beyond ASCII are in {data.encoding}, these are not: {kind}. Convert where they come from"
+    likely = encodings.likely_encoding(b"".join((*bad, *good)))
+    if not likely:
+        return "no usual encoding reads these lines: export the files again, as UTF-8"
+    if any(_is_read_rightly(file, data) for file in sources.files if file.uri != shard.uri):
+        target = f"{shard.uri}.utf8.csv"
+        return (
+            f"other files are in {data.encoding}; convert this one and name the result: "
+            f"{'gzip -dc' if shard.uri.endswith('.gz') else 'cat'} {shlex.quote(shard.uri)} | "
+            f"iconv -f {encodings.iconv_name(likely)} -t {encodings.iconv_name(data.encoding)} > {shlex.quote(target)}"
+        )
+    return f"the bytes look like {likely}: {set_option('data.encoding', likely)}"
+
+
+def _lines_beyond_ascii(sources: Sources, places: Sequence[Place]) -> tuple[Shard, list[bytes], list[bytes]]:
+    """(shard, lines that the encoding cannot read, lines that it can) of the first shard with any of the former."""
+    encoding, read = sources.data.encoding, 0
+    bad: list[bytes] = []
+    good: list[bytes] = []
+    shards = _shards_from(sources, places)
+    for shard in shards:
+        good, sampled = [], 0
+        with storage.explained(shard.uri), open_bytes(shard.uri) as file:
+            if shard.start_byte:
+                file.seek(shard.start_byte)
+            while sampled < _SAMPLE_BYTES and read < _MOST_BYTES and (line := file.readline(_LONGEST_LINE)):
+                read += len(line)
+                if not line.isascii():
+                    (good if encodings.reads(line, encoding) else bad).append(line)
+                    sampled += len(line)
+        if bad or read >= _MOST_BYTES:
+            break
+    return shard, bad, good
+
+
+def _is_read_rightly(file: InputFile, data: DataSpec) -> bool:
+    """Whether a file's beginning holds characters beyond ASCII and is in the encoding that was asked for."""
+    with storage.explained(file.uri), open_bytes(file.uri) as content:
+        head = content.read(_SAMPLE_BYTES)
+    return not head.isascii() and encodings.likely_encoding(head) == data.encoding.lower()
+
+
+# --- dialects ---------------------------------------------------------------------------------------------------------
+
+
+def _other_dialect(sources: Sources, places: Sequence[Place]) -> str:
+    """The setting under which the records around a reject, and the file's first ones, have the right shape."""
+    data = sources.data
+    trials: list[tuple[str, Any]] = []
+    if data.escape == "none":
+        trials.append(("escape", "\\"))
+    if data.quoting == "minimal":
+        trials.append(("quoting", "none"))
+    if data.skip_initial_space is not True and data.delimiter != " ":
+        trials.append(("skip_initial_space", True))
+    if data.quoting == "none":
+        trials.append(("quoting", "minimal"))
+    trials += [("delimiter", delimiter) for delimiter in ",;\t|" if delimiter != data.delimiter]
+    now = _misshapen(sources, places, data)
+    found = []
+    for key, value in trials:
+        try:
+            share = _misshapen(sources, places, data.model_copy(update={key: value}))
+        except TextclsError:
+            continue  # the header does not fit
+        if share <= _FEW and share < now:
+            found.append((share, key, value))
+    if not found:
+        return ""
+    _, key, value = min(found, key=lambda one: one[0])
+    text = {"\t": "tab", True: "true"}.get(value, value)
+    return f"the rows fit with {set_option(f'data.{key}', str(text))}"
+
+
+def _misshapen(sources: Sources, places: Sequence[Place], data: DataSpec) -> float:
+    """Share of records of the wrong shape: the worse of that of a file's first ones and that at a reject."""
+    (index, line), *_ = [*places, (0, 1)]
+    layout = read_layout(sources.files[index], data)
+    start = Shard(sources.files[index].uri, index)
+    shares = []
+    for shard, first in ((start, layout.header_line + 1), (_shard_of(sources, index, line), line)):
+        records = [fields for _, fields in islice(_records_from(shard, first, layout, data), _SAMPLE_RECORDS)]
+        wrong = sum(isinstance(fields, CellTooLong) or len(fields) != layout.width for fields in records)
+        shares.append(wrong / max(1, len(records)))
+    return max(shares)
+
+
+def _records_from(shard: Shard, line: int, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
+    """The records from a physical line on that starts one."""
+    with storage.explained(shard.uri), open_text(shard, data.encoding) as text:
+        for _ in range(line - shard.first_line):
+            text.readline()
+        yield from parse_records(text, Shard(shard.uri, shard.file_index, 0, line), layout.dialect, data)
+
+
+def _corrected_rows(reason: str, sources: Sources, places: Sequence[Place]) -> str:
+    if not places:
+        return ""
+    index, line = places[0]
+    layout, uri = sources.layouts[index], sources.files[index].uri
+    if reason == Reason.CELL_TOO_LONG:
+        more = set_option("data.max_cell_chars", str(4 * sources.data.max_cell_chars))
+        return f"close the quote that {uri}:{line} opens; if such cells are meant: {more}"
+    where = "first row" if not layout.header else "header"
+    return (
+        f"{uri}:{line} and the like have not the {layout.width} fields of the {where}: put cells that hold "
+        f"{layout.delimiter!r} or a line end in double quotes"
+    )
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def _other_column(reason: str, sources: Sources, places: Sequence[Place]) -> str:
+    """The setting that names a column with content, if the one asked for is empty in most of the rows."""
+    data = sources.data
+    (index, _), *_ = [*places, (0, 1)]
+    layout = sources.layouts[index]
+    start = Shard(sources.files[index].uri, index)
+    rows = [
+        fields
+        for _, fields in islice(_records_from(start, 1, layout, data), _SAMPLE_RECORDS)
+        if not isinstance(fields, CellTooLong) and len(fields) == layout.width
+    ][1 if layout.header else 0 :]
+    position = dict(zip(data.columns, layout.positions, strict=True))
+    asked = data.label_column if reason == Reason.MISSING_LABEL else data.text_columns[0]
+    if not rows or sum(not fields[position[asked]].strip() for fields in rows) < len(rows) / 2:
+        return f"fill in column {asked!r} in these rows"
+    best, best_value = "", 0.0
+    for at in range(layout.width):
+        cells = [fields[at].strip() for fields in rows]
+        if at in layout.positions or not all(cells):
+            continue
+        if reason == Reason.MISSING_TEXT:
+            value = sum(map(len, cells)) / len(cells)
+        else:
+            labels = len(set(cells))
+            value = len(cells) / labels if labels > 1 else 0
+            value = value if value >= _ROWS_PER_LABEL else 0
+        if value > best_value:
+            best, best_value = layout.header[at] if layout.header else str(at), value
+    key = "data.label_column" if reason == Reason.MISSING_LABEL else "data.text_columns"
+    if best:
+        return f"column {asked!r} is empty; is it column {best!r}? {set_option(key, best)}"
+    return f"column {asked!r} is empty, and no other looks like it: fill it in"
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def _shards_from(sources: Sources, places: Sequence[Place]) -> Sequence[Shard]:
+    """The shards that may hold rejects: those of known places, else all."""
+    if not places:
+        return sources.shards
+    return list(dict.fromkeys(_shard_of(sources, index, line) for index, line in places))
+
+
+def _shard_of(sources: Sources, index: int, line: int) -> Shard:
+    """The shard in which a record starts."""
+    return next(
+        shard for shard in reversed(sources.shards) if shard.file_index == index and shard.first_line <= max(1, line)
+    )
