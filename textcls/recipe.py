@@ -86,6 +86,8 @@ class DataSpec(Spec):
     """Column that holds the label. Without a header: a 0-based position."""
     where: dict[Name, Names] = {}
     """Keep only rows whose column has one of these values; the others are counted as `outside_where`, not read."""
+    where_not: dict[Name, Names] = {}
+    """Leave out rows whose column has one of these values, such as a word for a missing label; counted likewise."""
     header: bool = True
     """Whether the first record of each file names its columns."""
     delimiter: str = "auto"
@@ -168,8 +170,8 @@ class DataSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column a row must have, each once: text columns, the label, the `where` columns."""
-        return tuple(dict.fromkeys((*self.text_columns, self.label_column, *self.where)))
+        """Every column a row must have, each once: text columns, the label, the columns of `where` and `where_not`."""
+        return tuple(dict.fromkeys((*self.text_columns, self.label_column, *self.where, *self.where_not)))
 
 
 class SplitSpec(Spec):

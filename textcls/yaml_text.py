@@ -18,8 +18,10 @@ import yaml
 _TAG = "tag:yaml.org,2002:"
 _NULL, _MERGE = _TAG + "null", _TAG + "merge"
 
-# Printable for Python, and yet nothing is seen: joiners, Hangul fillers and variation selectors.
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# Nothing is seen of them, whatever their category: joiners, Hangul fillers, variation selectors, Braille's blank.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\u2800\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 # A longer key of a mapping must be announced by a question mark.
 _LONGEST_KEY = 1000
 
@@ -105,6 +107,11 @@ def _read(text: str, what: Any) -> Any:
             loader.dispose()
 
 
+def is_unseen(char: str) -> bool:
+    """Whether a character leaves neither ink nor a blank: controls, marks of direction, joiners, selectors."""
+    return unicodedata.category(char) in ("Cc", "Cf") or bool(_UNSEEN.match(char))
+
+
 def visible(text: str) -> str:
     """The text as it stands, with what cannot be seen as the escapes of YAML and Python (`\\u200b`, `\\xa0`).
 
@@ -113,7 +120,7 @@ def visible(text: str) -> str:
     composed = unicodedata.is_normalized("NFC", text)
     return "".join(
         char
-        if char.isprintable() and not _UNSEEN.match(char) and (composed or not unicodedata.combining(char))
+        if char.isprintable() and not is_unseen(char) and (composed or not unicodedata.combining(char))
         else _escape(char)
         for char in text.replace("\\", "\\\\")
     )

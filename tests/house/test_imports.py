@@ -25,8 +25,9 @@ ORDER = """
     textcls.output.lock textcls.output.side_product
 
     textcls.data
-    textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.checks
-    textcls.data.account textcls.data.rejects textcls.data.encodings textcls.data.file_formats
+    textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.spellings
+    textcls.data.checks textcls.data.account
+    textcls.data.rejects textcls.data.encodings textcls.data.file_formats
     textcls.data.csv_records
     textcls.data.csv_head
     textcls.data.csv_shards

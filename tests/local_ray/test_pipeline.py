@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import ray
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data import division
 from textcls.data.pipeline import PreparedData, ReadData
+from textcls.data.spellings import Spellings
 from textcls.errors import DataError
 from textcls.ray_session import ray_session
 from textcls.text import prepare_tokenizer
+from textcls.training.run import dry_run
 
 
 def read(recipe) -> ReadData:
@@ -135,6 +138,23 @@ def test_where_and_label_map_choose_rows_before_they_are_read(tiny_model_dir, tm
     assert prepared.labels == ("bad", "good")
     assert (prepared.account.read, prepared.account.outside_where) == (60, 30)
     assert prepared.account.balances()
+
+
+@pytest.mark.parametrize("shard_bytes", [100, 10_000])
+def test_spellings_that_settings_name_are_counted_over_all_shards_and_told(tiny_model_dir, tmp_path, shard_bytes):
+    path = tmp_path / "w.csv"
+    path.write_text("text,label,source\n" + "".join(f"review {i},{i % 2}.0,{'ab'[i % 3 == 0]}\n" for i in range(90)))
+    overrides = ["data.where.source=[A, b]", "data.label_map={'0': bad}", f"data.shard_bytes={shard_bytes}"]
+    recipe = small_recipe(tiny_model_dir, path, *overrides)
+    data = read(recipe)
+    assert data.summary.spellings == Spellings(
+        {"source": Counter(A=0, b=30, a=60)}, Counter({"0": 0, "0.0": 15, "1.0": 15})
+    )
+    assert data.summary.outside_where == 60
+    told = []
+    dry_run(recipe, say=told.append)
+    for part in ("no row has 'source' 'A'; 60 have 'a'", "no row has the label '0'; 15 have '0.0'", '{"0.0": "bad"}'):
+        assert part in "\n".join(told)
 
 
 def test_token_counts_are_those_before_the_cut(tiny_model_dir, tmp_path):

@@ -28,6 +28,7 @@ OTHER = {
     "data.text_columns": "[title, body]",
     "data.label_column": "stars",
     "data.where": "{source: [a, b]}",
+    "data.where_not": "{source: [c]}",
     "data.header": "false",
     "data.delimiter": "tab",
     "data.quoting": "none",

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from textcls.data.spellings import Spellings
+
 # Rejects shown per reason; all of them are in rejects.parquet.
 EXAMPLES = 3
 
@@ -40,6 +42,7 @@ class BlockSummary:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
+    spellings: Spellings = field(default_factory=Spellings)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     digests: list[bytes] = field(default_factory=list)
 
@@ -51,6 +54,7 @@ class BlockSummary:
         for reason, examples in other.examples.items():
             self.examples[reason] = (self.examples.get(reason, []) + examples)[:EXAMPLES]
         self.labels += other.labels
+        self.spellings.add(other.spellings)
         bins = np.zeros(max(len(self.token_histogram), len(other.token_histogram)), np.int64)
         bins[: len(self.token_histogram)] += self.token_histogram
         bins[: len(other.token_histogram)] += other.token_histogram

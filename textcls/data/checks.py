@@ -1,17 +1,19 @@
 """Is this data fit to train on? And if it is, what should the user still know?
 
-In: counts. Out: a `DataError`, or warnings as sentences. Pure; not here: reading, printing.
+In: counts. Out: a `DataError`, or warnings as sentences; a `--set` in either does what the sentence says. Pure.
+Not here: reading, printing, cells that are spelled otherwise than they are meant (spellings.py).
 """
 
-import json
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from textcls.data import spellings as spelled
+from textcls.data.spellings import Spellings
 from textcls.errors import DataError
-from textcls.labels import lookalikes
+from textcls.labels import ABSTAIN, merged_map
 from textcls.recipe import DataSpec
+from textcls.yaml_text import set_option
 
 _FEW_ROWS = 10
 _MANY_LABELS = 1000
@@ -26,6 +28,8 @@ def refuse_unfit(
     examples: Sequence[str],
     labels: Sequence[str],
     remedy: Callable[[str], str] = lambda reason: "",
+    spellings: Spellings | None = None,
+    listed: bool = True,
 ) -> None:
     """Stops a run whose rows cannot be trained on.
 
@@ -37,6 +41,8 @@ def refuse_unfit(
         examples: a few rejects, as one line each.
         labels: label names of the clean rows.
         remedy: what to do about the rejects of a reason, as in remedies.py; empty if nothing but correcting them.
+        spellings: how the cells are spelled that the settings name.
+        listed: whether there is a rejects.parquet.
 
     Raises:
         DataError: no rows, every row a reject, too many rejects, one single label, a label for (almost) every row.
@@ -48,26 +54,29 @@ def refuse_unfit(
     if read == 0:
         if outside_where:
             raise DataError(
-                f"none of the {outside_where:,} rows matches data.where {_where(data)}",
-                todo="check the column and its values; --set data.where={} takes all rows",
+                f"none of the {outside_where:,} rows matches {_where(data)}",
+                expected=spelled.cells_found(data, spellings or Spellings()),
+                todo=spelled.where_that_matches(data, spellings or Spellings()),
             )
         raise DataError("the files hold a header and no row", expected="at least a few rows of each label")
     if rejects == read:
         raise DataError(
             f"every one of the {read:,} rows is a reject ({most}):{shown}",
             todo=remedy(most_common)
+            or spelled.unknown_advice(data, reasons, spellings)
             or "check data.delimiter, data.text_columns and data.label_column against these rows",
         )
     if rejects > data.max_reject_fraction * read:
         raise DataError(
             f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
             expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
-            todo=f"{remedy(most_common) or 'correct them; rejects.parquet lists each'}; if they may go: "
-            f"--set data.max_reject_fraction={min(1.0, math.ceil(rejects / read * 1000) / 1000)}",
+            todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or "correct them")
+            + ("; rejects.parquet lists each" if listed else "")
+            + f"; if they may go: --set data.max_reject_fraction={_fraction_above(rejects / read)}",
         )
     if len(labels) == 1:
         raise DataError(
-            f"all {read - rejects:,} rows have one label, {labels[0]!r}",
+            f"all {read - rejects:,} rows have one label, {spelled.shown(labels[0])}",
             expected="two or more labels",
             todo="check data.label_column, data.label_map and data.where",
         )
@@ -80,10 +89,11 @@ def refuse_unfit(
         )
 
 
-def refuse_empty_splits(labels: Sequence[str], class_counts: Mapping[str, Sequence[int]]) -> None:
+def refuse_empty_splits(data: DataSpec, labels: Sequence[str], class_counts: Mapping[str, Sequence[int]]) -> None:
     """Stops a run in which some label has nothing to learn from, or a split has no row at all.
 
     Args:
+        data: the settings the rows were read with.
         labels: label names.
         class_counts: split name -> rows of each class, in id order.
 
@@ -92,9 +102,9 @@ def refuse_empty_splits(labels: Sequence[str], class_counts: Mapping[str, Sequen
     """
     if empty := [label for label, count in zip(labels, class_counts["train"], strict=True) if count == 0]:
         raise DataError(
-            f"no training rows for {', '.join(map(repr, empty))}",
+            f"no training rows for {spelled.named(empty)}",
             expected="at least one row of each label to train on",
-            todo="add rows, or take the label out of data.labels",
+            todo=f"add rows, or leave the label out: {spelled.without_labels(data, empty)}",
         )
     for split, counts in class_counts.items():
         if sum(counts) == 0:
@@ -104,25 +114,55 @@ def refuse_empty_splits(labels: Sequence[str], class_counts: Mapping[str, Sequen
             )
 
 
+def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float | None) -> None:
+    """Stops a run of which an answer `abstain` would mean two things.
+
+    Args:
+        data: the settings the rows were read with.
+        labels: label names.
+        min_precision: `calibration.min_precision`.
+
+    Raises:
+        DataError: there is a label `abstain`, and the classifier may abstain.
+    """
+    if min_precision is None or ABSTAIN not in labels:
+        return
+    other = ABSTAIN + "ed"
+    while other in labels:
+        other += "_"
+    renamed = [set_option("data.label_map", merged_map(data.label_map, {ABSTAIN: other}))]
+    if data.labels is not None:
+        renamed.append(set_option("data.labels", [other if name == ABSTAIN else name for name in data.labels]))
+    raise DataError(
+        f"a label is called {ABSTAIN!r}, which with calibration.min_precision is the answer to a text that is "
+        "not sure enough",
+        todo=f"rename the label: {' '.join(renamed)}; or always answer: --set calibration.min_precision=null",
+    )
+
+
 def warnings(
-    labels: Sequence[str], counts: Mapping[str, int], conflicts: tuple[int, Sequence[str]], tokens: Mapping[str, Any]
+    data: DataSpec,
+    labels: Sequence[str],
+    counts: Mapping[str, int],
+    conflicts: tuple[int, Sequence[str]],
+    tokens: Mapping[str, Any],
+    spellings: Spellings | None = None,
 ) -> list[str]:
     """What the user should know though the run goes on, one sentence each.
 
     Args:
+        data: the settings the rows were read with.
         labels: label names.
         counts: clean rows by label name.
         conflicts: (number of texts under two labels, places of the first few).
         tokens: length statistics, from `BlockSummary.tokens`.
+        spellings: how the cells are spelled that the settings name.
     """
-    found = [
-        f"labels {' and '.join(map(repr, group))} differ only by case or spaces; "
-        f"if they are one, map them: --set {_label_map(group)}"
-        for group in lookalikes(labels)
-    ]
-    if rare := [f"{label!r} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS]:
-        shown = ", ".join(rare[:10]) + (f" and {len(rare) - 10} more" if len(rare) > 10 else "")
-        found.append(f"fewer than {_FEW_ROWS} rows: {shown}; expect little of them")
+    found = spelled.spelling_warnings(data, counts, spellings or Spellings())
+    if rare := [
+        f"{spelled.shown(label)} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS
+    ]:
+        found.append(f"fewer than {_FEW_ROWS} rows: {spelled.first_few(rare)}; expect little of them")
     number, places = conflicts
     if number:
         found.append(f"{number:,} texts stand under two labels, the first at {', '.join(places)}")
@@ -135,10 +175,13 @@ def warnings(
 
 
 def _where(data: DataSpec) -> str:
-    return ", ".join(f"{column} in {list(values)}" for column, values in data.where.items())
+    """The filters as the user reads them."""
+    named = [f"data.where {column} in {list(values)}" for column, values in data.where.items()]
+    return " and ".join(
+        named + [f"data.where_not {column} in {list(values)}" for column, values in data.where_not.items()]
+    )
 
 
-def _label_map(group: Sequence[str]) -> str:
-    """A --set that maps a group of names to its last one, quoted for a shell; JSON is YAML."""
-    content = json.dumps(dict.fromkeys(group[:-1], group[-1]), ensure_ascii=False)
-    return shlex.quote(f"data.label_map={content}")
+def _fraction_above(share: float) -> float:
+    """The share, rounded up to three digits behind the point."""
+    return min(1.0, math.ceil(share * 1000) / 1000)

@@ -11,6 +11,7 @@ disk when it is full.
 """
 
 import hashlib
+import json
 import sys
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ from textcls.data.division import clean_rows, divide
 from textcls.data.input_files import expand
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import CleanRow, Reject, RowCleaner
+from textcls.data.spellings import Spellings
 from textcls.labels import label_order
 from textcls.recipe import DataSpec, Recipe, TextSpec
 from textcls.text import TokenizerFiles, encoder_of
@@ -51,7 +53,8 @@ _READ_SCHEMA = pa.schema(
         ("label", pa.string()),
         ("key_hi", pa.uint64()),
         ("key_lo", pa.uint64()),
-        # The next three are set for rejects alone. Reason `outside_where` stands for `value` rows that were not read.
+        # The next three are set for rejects alone. Reason `outside_where`, once a shard, stands for no row: its value
+        # counts the rows that were not read, and how cells are spelled that settings name.
         ("column", pa.string()),
         ("reason", pa.string()),
         ("value", pa.string()),
@@ -151,14 +154,18 @@ class ReadData:
         yield (
             f"read {found.read:,} rows from {files:,} file{'s' if files != 1 else ''} "
             f"(delimiter {self.delimiter!r}) in {self.seconds:.1f} s"
-            + (f"; {found.outside_where:,} others are outside data.where" if found.outside_where else "")
+            + (f"; {found.outside_where:,} others are {self._outside()}" if found.outside_where else "")
         )
         for note in self._notes:
             yield f"  note: {note}"
         for reason, number in found.reasons.most_common():
             yield f"  rejected {number:,}: {reason}, like {self.example_lines(reason)[0]}"
 
-    def refuse_unfit(self) -> None:
+    def _outside(self) -> str:
+        data = self._recipe.data
+        return " or ".join(["outside data.where"] * bool(data.where) + ["in data.where_not"] * bool(data.where_not))
+
+    def refuse_unfit(self, *, listed: bool = True) -> None:
         """Stops a job whose rows are of no use; see `checks.refuse_unfit`."""
         found = self.summary
         examples = [line for reason in found.reasons for line in self.example_lines(reason)]
@@ -170,6 +177,8 @@ class ReadData:
             examples=examples[:5],
             labels=self.label_names(),
             remedy=self._remedy,
+            spellings=found.spellings,
+            listed=listed,
         )
 
     def _remedy(self, reason: str) -> str:
@@ -264,8 +273,9 @@ def _read(
         if chars >= _BLOCK_CHARS or len(places) >= _BLOCK_ROWS:
             yield flush()
             chars = 0
-    if outside or not places:  # Ray Data takes the columns away from a table without a row
-        _append_reject(columns, base, Reject(0, "", _OUTSIDE_WHERE, str(outside)))
+    if cleaner.names_spellings or not places:  # Ray Data takes the columns away from a table without a row
+        counts = json.dumps({"outside": outside, **vars(cleaner.spellings)})
+        _append_reject(columns, base, Reject(0, "", _OUTSIDE_WHERE, counts))
     yield flush()
 
 
@@ -292,11 +302,12 @@ def _describe(block: pa.Table) -> tuple[BlockSummary, pa.Table]:
     rejects = _rejects(block)
     clean = clean_rows(block)
     outside = pc.equal(rejects["reason"], _OUTSIDE_WHERE)
-    found = BlockSummary(
-        rows=clean.num_rows,
-        outside_where=sum(int(value) for value in rejects.filter(outside)["value"].to_pylist()),
-        labels=_count(clean["label"]),
-    )
+    found = BlockSummary(rows=clean.num_rows, labels=_count(clean["label"]))
+    for value in rejects.filter(outside)["value"].to_pylist():
+        counts = json.loads(value)
+        found.outside_where += counts["outside"]
+        where = {column: Counter(cells) for column, cells in counts["where"].items()}
+        found.spellings.add(Spellings(where, Counter(counts["labels"])))
     if "tokens" in clean.column_names:
         found.token_histogram = np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64)
     rejects = rejects.filter(pc.invert(outside))

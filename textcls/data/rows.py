@@ -4,6 +4,7 @@ In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` o
 (csv_shards.py), duplicates and splits (split.py), label ids (labels.py).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from hashlib import blake2b
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from textcls.data.csv_layout import Layout, header_again, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
+from textcls.data.spellings import Spellings, count_into
+from textcls.labels import is_blank
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 
@@ -25,7 +28,7 @@ class Reason(StrEnum):
     explanation: str
 
     MISSING_TEXT = "missing_text", "every text column is empty or white space"
-    MISSING_LABEL = "missing_label", "the label is empty or white space"
+    MISSING_LABEL = "missing_label", "the label is empty, white space or invisible characters alone"
     UNKNOWN_LABEL = "unknown_label", "the label, after data.label_map, is not among data.labels"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
@@ -118,12 +121,16 @@ class TextReader:
 
 
 class RowCleaner:
-    """Callable: (line, fields) -> clean row, reject, or None if the row is outside `where`.
+    """Callable: (line, fields) -> clean row, reject, or None if `where` or `where_not` leaves the row out.
 
     Args:
         layout: where the columns are.
-        data: columns, `where`, labels.
+        data: columns, `where`, `where_not`, labels.
         text: what makes two texts equal.
+
+    Attributes:
+        names_spellings: whether any setting names how a cell is spelled.
+        spellings: counts of the rows so far, of cells that such settings are about.
     """
 
     def __init__(self, layout: Layout, data: DataSpec, text: TextSpec) -> None:
@@ -132,9 +139,19 @@ class RowCleaner:
         self._text_spec = text
         self._reader = TextReader(layout, data)
         self._label = position[data.label_column]
-        self._where = [(column, position[column], frozenset(values)) for column, values in data.where.items()]
+        # (column, position, values, whether a row with one of them is kept)
+        self._where = [
+            (column, position[column], frozenset(values), kept)
+            for named, kept in ((data.where, True), (data.where_not, False))
+            for column, values in named.items()
+        ]
+        self.spellings = Spellings(labels=Counter(dict.fromkeys(data.label_map, 0)))
+        for column, _, values, _ in self._where:
+            self.spellings.where.setdefault(column, Counter()).update(dict.fromkeys(values, 0))
         self._label_map = dict(data.label_map)
         self._labels = frozenset(data.labels) if data.labels is not None else None
+        self._names_labels = bool(data.label_map) or data.labels is not None
+        self.names_spellings = self._names_labels or bool(self._where)
 
     def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
         """The outcome of one row."""
@@ -146,9 +163,13 @@ class RowCleaner:
     def _outcome(self, line: int, fields: Fields) -> CleanRow | Reject | None:
         if (reject := self._reader.no_row(line, fields)) or isinstance(fields, CellTooLong):
             return reject
-        for column, position, values in self._where:
-            if (cell := fields[position]) not in values:
-                return Reject(line, column, Reason.UNDECODABLE, shown(cell)) if _is_undecodable(cell) else None
+        for column, position, values, kept in self._where:
+            cell = fields[position]
+            if kept and cell not in values and _is_undecodable(cell):
+                return Reject(line, column, Reason.UNDECODABLE, shown(cell))
+            count_into(self.spellings.where[column], cell)
+            if (cell in values) is not kept:
+                return None
 
         text = self._reader.text(line, fields)
         if isinstance(text, Reject):
@@ -156,8 +177,10 @@ class RowCleaner:
         key = blake2b(normalise(text, self._text_spec).encode(), digest_size=16).digest()
 
         written = fields[self._label]
+        if self._names_labels:
+            count_into(self.spellings.labels, written)
         label = self._label_map.get(written, written)
-        if not label or label.isspace():
+        if is_blank(label):
             return Reject(line, self._data.label_column, Reason.MISSING_LABEL, shown(written))
         if _is_undecodable(label):
             return Reject(line, self._data.label_column, Reason.UNDECODABLE, shown(written))

@@ -22,13 +22,11 @@ import torch
 from textcls.bundle import Bundle, load_bundle
 from textcls.errors import ModelError
 from textcls.inference.encoder import RaggedModel
+from textcls.labels import ABSTAIN
 from textcls.text import TextEncoder, TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded
 from textcls.training.model import logits_of, uses_bf16
-
-ABSTAIN = "abstain"
-"""What stands for the label of a text that the classifier is not sure enough of."""
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)

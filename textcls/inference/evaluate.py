@@ -25,6 +25,7 @@ from textcls.data.input_files import InputFile, expand
 from textcls.data.pipeline import ReadData, file_and_line
 from textcls.data.rejects import REJECT_SCHEMA, write_rejects
 from textcls.data.rows import shown as shown_cell
+from textcls.data.spellings import spelling_warnings
 from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.inference.settings import EvaluateSpec, nothing_scored, with_small_shards
@@ -79,6 +80,8 @@ def _evaluated(
         for line in read.told():
             say(line)
         read.refuse_unfit()
+        for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
+            say(f"  warning: {warning}")
         workers = plan_workers(spec.scale, items=len(read.blocks))
         say(f"scoring {read.summary.rows:,} rows, duplicates included: {workers}")
         found = _scored(read, bundle, workers, say)

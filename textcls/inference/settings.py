@@ -66,14 +66,14 @@ class PredictSpec(Spec):
 
     refused: ClassVar[dict[str, str]] = {
         "data.csv": _NAMED_BY_CSV,
-        "data.where": "every row is predicted; take out rows before or after",
+        **dict.fromkeys(("data.where", "data.where_not"), "every row is predicted; take out rows before or after"),
         **dict.fromkeys(
             ("data.label_column", "data.label_map", "data.labels", "data.on_duplicate", "data.max_reject_fraction"),
             "every row is predicted, whatever its label",
         ),
     }
     # `where` chose the rows that were learned from.
-    dropped: ClassVar[tuple[str, ...]] = ("label_column", "label_map", "labels", "where")
+    dropped: ClassVar[tuple[str, ...]] = ("label_column", "label_map", "labels", "where", "where_not")
 
     data: UnlabelledSpec
     """How the rows are read."""

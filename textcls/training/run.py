@@ -159,7 +159,8 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
             write_rejects(run.uri, read.rejects())
     for line in read.told():
         say(line)
-    read.refuse_unfit()
+    read.refuse_unfit(listed=run is not None)
+    checks.refuse_reserved(recipe.data, labels, recipe.calibration.min_precision)
     prepared = read.divide()
     account = prepared.account
     assert account.balances(), account
@@ -170,11 +171,11 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
         f"  {account.read:,} = train {account.train:,} + val {account.val:,} + test {account.test:,} "
         f"+ rejects {account.rejects:,} + duplicates {account.duplicates:,}"
     )
-    checks.refuse_empty_splits(labels, prepared.class_counts)
+    checks.refuse_empty_splits(recipe.data, labels, prepared.class_counts)
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
     say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} are cut to {tokens['max_tokens']}")
-    for warning in checks.warnings(labels, found.labels, prepared.conflicts, tokens):
+    for warning in checks.warnings(recipe.data, labels, found.labels, prepared.conflicts, tokens, found.spellings):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)

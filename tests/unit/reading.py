@@ -1,0 +1,79 @@
+"""CSV files read and cleaned in the test's process, as Ray's tasks do it on a cluster."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textcls.data import checks
+from textcls.data.account import BlockSummary
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import plan_shards
+from textcls.data.input_files import expand
+from textcls.data.rows import CleanRow, RowCleaner
+from textcls.data.spellings import spelling_warnings
+from textcls.recipe import DataSpec, TextSpec
+from textcls.recipe_file import parse_recipe
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read, and under which settings."""
+
+    data: DataSpec
+    found: BlockSummary
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user is warned of about spellings."""
+        return spelling_warnings(self.data, self.found.labels, self.found.spellings)
+
+    def refuse_unfit(self) -> None:
+        """Raises what the checks raise."""
+        labels = self.data.labels or tuple(sorted(self.found.labels))
+        checks.refuse_unfit(
+            self.data,
+            read=self.found.read,
+            outside_where=self.found.outside_where,
+            reasons=self.found.reasons,
+            examples=[],
+            labels=labels,
+            spellings=self.found.spellings,
+        )
+
+
+def read(csv: Sequence[Path | str], *overrides: str) -> Read:
+    """Reads files under a recipe of these overrides."""
+    recipe = parse_recipe("", [*overrides])
+    data = recipe.data.model_copy(update={"csv": tuple(map(str, csv))})
+    layouts, shards = plan_shards(expand(data.csv), data, run=lambda function, jobs: [function(*job) for job in jobs])
+    found = BlockSummary()
+    for shard in shards:
+        layout = layouts[shard.file_index]
+        cleaner = RowCleaner(layout, data, TextSpec())
+        rows = [cleaner(line, fields) for line, fields in read_shard(shard, layout, data)]
+        clean = [row for row in rows if isinstance(row, CleanRow)]
+        found.add(
+            BlockSummary(
+                rows=len(clean),
+                outside_where=rows.count(None),
+                reasons=Counter(row.reason for row in rows if row is not None and not isinstance(row, CleanRow)),
+                labels=Counter(row.label for row in clean),
+                spellings=cleaner.spellings,
+            )
+        )
+    return Read(data, found)
+
+
+def options(text: str) -> list[str]:
+    """The overrides of every `--set` in a message, as a shell would hand them on."""
+    found, rest = [], text
+    while "--set " in rest:
+        rest = rest[rest.index("--set ") :]
+        lexer = shlex.shlex(rest, posix=True, punctuation_chars=";")
+        lexer.whitespace_split = True
+        assert next(lexer) == "--set"
+        found.append(next(lexer))
+        rest = rest[len("--set ") :]
+    return found
