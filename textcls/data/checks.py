@@ -67,11 +67,11 @@ def refuse_unfit(
             or "check data.delimiter, data.text_columns and data.label_column against these rows",
         )
     if rejects > data.max_reject_fraction * read:
+        correct = "correct them; rejects.parquet lists each" if listed else "correct them"
         raise DataError(
             f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
             expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
-            todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or "correct them")
-            + ("; rejects.parquet lists each" if listed else "")
+            todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or correct)
             + f"; if they may go: --set data.max_reject_fraction={_fraction_above(rejects / read)}",
         )
     if len(labels) == 1:
