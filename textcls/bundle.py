@@ -248,7 +248,9 @@ def _version(name: str) -> str:
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
     """The one way to write this content, so that no byte of the file is free to change."""
-    return (json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _seal(content: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from textcls.errors import TextclsError
+from textcls.plain_text import visible
 
 
 def command(name: str) -> str:
@@ -62,11 +63,11 @@ def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> 
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"\ninterrupted{interrupted()}", file=sys.stderr)
+        print(f"\ninterrupted{visible(interrupted())}", file=sys.stderr)
         return 130
     return 0
 
 
 def say(line: str) -> None:
-    """Shows a line at once, also where standard output is a file."""
-    print(line, flush=True)
+    """Shows one line at once, also where standard output is a file; the names in it can do nothing to a terminal."""
+    print(visible(line), flush=True)

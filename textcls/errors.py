@@ -19,6 +19,8 @@ carries it between processes) and knows the exit status it stands for. Not here:
 import re
 from typing import ClassVar
 
+from textcls.plain_text import visible_lines
+
 _PASSWORD = re.compile(r"(://)[^/\s'\"]*@")
 
 
@@ -38,11 +40,11 @@ class TextclsError(Exception):
         super().__init__(self.found)
 
     def __str__(self) -> str:
-        lines = [self.found]
+        lines = [visible_lines(self.found)]
         if self.expected:
-            lines.append(f"  expected: {self.expected}")
+            lines.append(f"  expected: {visible_lines(self.expected)}")
         if self.todo:
-            lines.append(f"  to do:    {self.todo}")
+            lines.append(f"  to do:    {visible_lines(self.todo)}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:

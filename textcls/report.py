@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from textcls.plain_text import visible
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
@@ -106,12 +108,14 @@ def baseline_of(report: Report) -> Report | None:
 
 
 def _overall(title: str, test: Report, baseline: Report | None) -> "Table":
-    table = _table(f"{title}: {test['rows']:,} rows", ("", "left"), (MODEL, "right"), (BASELINE, "right"))
+    columns, sides = [("", "left"), (MODEL, "right")], [test]
+    if baseline:
+        columns, sides = [*columns, (BASELINE, "right")], [test, baseline]
+    table = _table(f"{title}: {test['rows']:,} rows", *columns)
 
     def row(name: str, values: Iterator[str]) -> None:
-        table.add_row(name, next(values), next(values) if baseline else "-")
+        table.add_row(name, *values)
 
-    sides = [test, baseline] if baseline else [test]
     row("accuracy", (number(side["accuracy"]["value"]) for side in sides))
     row("  95 % interval", (f"{number(s['accuracy']['low'])} to {number(s['accuracy']['high'])}" for s in sides))
     for key, name in (("macro_f1", "macro F1"), ("weighted_f1", "weighted F1"), ("log_loss", "log loss (nats)")):
@@ -177,7 +181,7 @@ def _table(title: str, *columns: tuple[str, str]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE, title_justify="left", title_style="bold")
+    table = Table(title=_text(title, "bold"), box=box.SIMPLE, title_justify="left")
     for name, justify in columns:
         # Where space is short a label gives way, a figure never does.
         if justify == "right":
@@ -192,14 +196,8 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _text(name: str) -> "Text":
+def _text(name: str, style: str = "") -> "Text":
     """A label as it is: no [markup], no :emoji: codes."""
     from rich.text import Text
 
-    return Text(visible(name), overflow="ellipsis", no_wrap=True)
-
-
-def visible(text: str) -> str:
-    """Control characters as escapes, so that a label can neither break a line nor command the terminal."""
-    joiner = "\u200d"  # holds an emoji of several together
-    return "".join(c if c.isprintable() or c == joiner else c.encode("unicode_escape").decode() for c in text)
+    return Text(visible(name), style, overflow="ellipsis", no_wrap=True)

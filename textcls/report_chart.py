@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from textcls.report import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number, visible
+from textcls.plain_text import visible
+from textcls.report import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

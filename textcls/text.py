@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from textcls.errors import ModelError
+from textcls.plain_text import json_text
 from textcls.recipe import TextSpec
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
@@ -116,7 +117,7 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, model_limit: int | None
         "clean_up_tokenization_spaces": False,
         **special,
     }
-    return TokenizerFiles(backend.to_str(), json.dumps(config, indent=2, sort_keys=True), spec.max_tokens, pad_id)
+    return TokenizerFiles(backend.to_str(), json_text(config, indent=2, sort_keys=True), spec.max_tokens, pad_id)
 
 
 def _backend(directory: str) -> Any:

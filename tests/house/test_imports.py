@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Every module, top to bottom: a line may import from the lines above it, not from its own and not from those below.
 ORDER = """
     textcls
+    textcls.plain_text
     textcls.errors textcls.yaml_text
     textcls.command_line textcls.recipe
     textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report

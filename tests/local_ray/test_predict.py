@@ -1,5 +1,6 @@
 """Every row exactly once, in order, with the classifier's scores, whatever works on it and whatever breaks."""
 
+import codecs
 import csv
 import io
 import json
@@ -146,10 +147,11 @@ def test_workers_and_formats_change_nothing(tiny_bundle: Path, tmp_path: Path) -
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
     assert [row["file"] for row in rows_of(tmp_path / "one")] == [str(path) for path in paths for _ in range(80)]
 
-    predicted(tiny_bundle, paths, tmp_path / "csv", shards, suffix="csv")
+    predicted(tiny_bundle, paths, tmp_path / "csv", shards, suffix="csv", csv_encoding="utf-8-sig")
     found = []
     for part in sorted((tmp_path / "csv" / "parts").iterdir()):
-        with part.open(newline="", encoding="utf-8") as file:
+        assert part.read_bytes().startswith(codecs.BOM_UTF8), "each part is a file of its own"
+        with part.open(newline="", encoding="utf-8-sig") as file:
             found += list(csv.DictReader(file))
     parquet = rows_of(tmp_path / "one")
     assert [row["text"] for row in found] == [row["text"] for row in parquet]

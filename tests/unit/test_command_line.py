@@ -12,6 +12,7 @@ import pytest
 from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, say
 from textcls.errors import InputError
+from textcls.recipe import DataSpec
 from textcls.recipe_file import included_recipes, recipe_text
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,7 @@ def test_an_unknown_recipe_lists_those_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = "\N{LESS-THAN OR EQUAL TO} 3 · \N{CJK UNIFIED IDEOGRAPH-597D}\udcff"
+    line = "\N{LESS-THAN OR EQUAL TO} 3 · \N{CJK UNIFIED IDEOGRAPH-597D}"
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
     escape_unencodable()
@@ -129,3 +130,31 @@ def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.Monke
     escape_unencodable()
     say("a line")
     sys.stdout.close()
+
+
+def test_an_encoding_of_parquet_is_refused_in_words_and_is_part_of_a_csv_job_s_identity(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def predict(*arguments: str) -> int:
+        return run(
+            "predict", "--bundle", str(tiny_bundle), "--csv", "x.csv", "--out", str(tmp_path / "out"), *arguments
+        )
+
+    assert predict("--csv-encoding", "utf-8-sig") == 2
+    told = capsys.readouterr().err
+    assert "--csv-encoding utf-8-sig with --format parquet" in told
+    assert "add --format csv" in told
+    assert predict("--csv-encoding", "utf-16", "--format", "csv") == 2
+    assert "utf-8-sig" in capsys.readouterr().err
+
+
+def test_parts_of_two_encodings_never_stand_in_one_directory(tiny_bundle: Path, tmp_path: Path) -> None:
+    from textcls.bundle import load_bundle
+    from textcls.inference.predict import _identity
+    from textcls.inference.predictions_dir import PredictionsDir
+
+    bundle = load_bundle(str(tiny_bundle))
+    first, second = (_identity(bundle, [], DataSpec(), "csv", name, False) for name in ("utf-8", "utf-8-sig"))
+    PredictionsDir.claim(str(tmp_path / "out"), first, suffix="csv")
+    with pytest.raises(InputError, match='csv_encoding was null, now "utf-8-sig"'):
+        PredictionsDir.claim(str(tmp_path / "out"), second, suffix="csv")

@@ -1,5 +1,6 @@
 """Every record of a CSV becomes one row of predictions, in order, whatever it holds."""
 
+import codecs
 import csv
 import io
 from dataclasses import dataclass
@@ -208,10 +209,11 @@ def test_a_csv_part_says_what_a_parquet_part_says(rows: list[tuple[object, ...]]
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     table = pa.table([pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)], schema)
     files = {}
-    for suffix in ("parquet", "csv"):
+    for suffix, encoding in (("parquet", "utf-8"), ("csv", "utf-8"), ("excel", "utf-8-sig")):
         files[suffix] = io.BytesIO()
-        with table_writer(files[suffix], schema, suffix) as writer:
+        with table_writer(files[suffix], schema, suffix, encoding) as writer:
             writer.write_table(table)
+    assert files["excel"].getvalue() == codecs.BOM_UTF8 + files["csv"].getvalue()
     parquet = pq.read_table(io.BytesIO(files["parquet"].getvalue())).to_pylist()
     header, *found = csv.reader(io.StringIO(files["csv"].getvalue().decode(), newline=""))
     assert header == schema.names

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 
 import numpy as np
 import pytest
@@ -203,6 +204,8 @@ def test_a_failed_baseline_is_said_and_not_shown(report):
     report["baseline"] = {"error": "no baseline on 4 rows: empty vocabulary"}
     text = printed(report)
 
+    assert text.count("TF-IDF baseline") == 1, "where it says why there is none"
+
     assert "no baseline on 4 rows: empty vocabulary" in text
     assert "baseline F1" not in text
     assert size_of(draw_report(report)) == PNG_SIZE
@@ -212,6 +215,8 @@ def test_the_test_result_alone_is_a_report(report):
     alone = {"test": report["test"]}
 
     assert "macro F1" in printed(alone)
+    assert "baseline" not in printed(alone)
+    assert not re.search(r" -( |$)", printed(alone), re.MULTILINE), "no column of dashes"
     assert size_of(draw_report(alone)) == PNG_SIZE
 
 

@@ -14,6 +14,7 @@ from textcls.data.csv_layout import Layout, header_again, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.spellings import Spellings, count_into
 from textcls.labels import is_blank
+from textcls.plain_text import visible
 from textcls.recipe import DataSpec, TextSpec
 from textcls.text import normalise
 
@@ -202,11 +203,4 @@ def _is_undecodable(cell: str) -> bool:
 
 def shown(cell: str) -> str:
     """A cell as one printable line of at most 120 characters; a byte that could not be decoded appears as \\xNN."""
-    line = "".join(char if char.isprintable() else _escaped(char) for char in cell[: _SHOWN_CHARS + 1])
-    return line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…"
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
+    return visible(cell, _SHOWN_CHARS)

@@ -6,7 +6,6 @@ and the rejects. Not here: reading and cleaning rows (data/), the processes (wor
 Rows are read and checked as for training, but not divided: each row that can be scored is, duplicates too.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -34,6 +33,7 @@ from textcls.metrics import Counts, summarise
 from textcls.output.lock import NOTE as LOCK_NOTE
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
+from textcls.plain_text import json_text
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
@@ -255,4 +255,4 @@ def _spot(read: ReadData, found: _Found, reason: str) -> str:
 
 
 def _write_json(uri: str, name: str, content: dict[str, Any]) -> None:
-    storage.write_bytes(storage.join(uri, name), json.dumps(content, indent=1, default=list).encode())
+    storage.write_bytes(storage.join(uri, name), json_text(content, indent=1, default=list).encode())

@@ -67,6 +67,7 @@ def predict(
     out: str,
     *,
     suffix: str,
+    csv_encoding: str = "utf-8",
     all_scores: bool,
     say: Say,
     verbose: bool = False,
@@ -78,6 +79,7 @@ def predict(
         spec: from `predict_settings`.
         out: URI of a new directory, or of one that this very job began: it then goes on.
         suffix: `parquet` or `csv`.
+        csv_encoding: of CSV parts; `utf-8-sig` begins each with the byte order mark by which Excel knows UTF-8.
         all_scores: write every label's score, not just the best one's.
         say: takes one line for the user at a time.
         verbose: show Ray's own log lines as well.
@@ -89,12 +91,12 @@ def predict(
     """
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
-    identity = _identity(bundle, files, data, suffix, all_scores)
+    identity = _identity(bundle, files, data, suffix, csv_encoding, all_scores)
     with alone_in(storage.absolute(out)):
         target = PredictionsDir.claim(out, identity, suffix=suffix)
         try:
             with ray_session(verbose=verbose):
-                manifest = _predicted(bundle, spec, files, data, target, all_scores, say)
+                manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, say)
         except InputError:
             target.abandon()
             raise
@@ -111,6 +113,7 @@ def _predicted(
     files: Sequence[InputFile],
     data: DataSpec,
     target: PredictionsDir,
+    csv_encoding: str,
     all_scores: bool,
     say: Say,
 ) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _predicted(
     if pending:
         workers = plan_workers(spec.scale, items=len(pending))
         say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {workers}")
-        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target)
+        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
         progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
         with shown(progress.board.take, say, verb="predicting"):
             for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
@@ -147,6 +150,7 @@ class _PredictShard:
     data: DataSpec
     columns: Columns
     target: PredictionsDir
+    csv_encoding: str
 
     def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
         """Yields the rows done, block by block; returns the record."""
@@ -156,7 +160,7 @@ class _PredictShard:
         errors: Counter[str] = Counter()
         with (
             storage.written_whole(self.target.part_uri(index)) as file,
-            table_writer(file, self.columns.schema, self.target.suffix) as writer,
+            table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
         ):
             for block, encoded in ahead(self._encoded_blocks(classifier, shard)):
                 scores = classifier.score_encoded(encoded)
@@ -228,7 +232,7 @@ def _bytes_of(index: int, shards: Sequence[Shard], files: Sequence[InputFile]) -
 
 
 def _identity(
-    bundle: Bundle, files: Sequence[InputFile], data: DataSpec, suffix: str, all_scores: bool
+    bundle: Bundle, files: Sequence[InputFile], data: DataSpec, suffix: str, csv_encoding: str, all_scores: bool
 ) -> dict[str, Any]:
     """All that a part's bytes depend on."""
     return {
@@ -237,6 +241,8 @@ def _identity(
         "data": data.model_dump(mode="json", include=_READING),
         "format": suffix,
         "all_scores": all_scores,
+        # A job that was begun before there was a choice wrote UTF-8 and did not say so.
+        **({"csv_encoding": csv_encoding} if csv_encoding != "utf-8" else {}),
     }
 
 

@@ -252,19 +252,19 @@ class TableWriter(Protocol):
 
 
 @contextmanager
-def table_writer(file: BinaryIO, schema: pa.Schema, suffix: str) -> Iterator[TableWriter]:
+def table_writer(file: BinaryIO, schema: pa.Schema, suffix: str, csv_encoding: str = "utf-8") -> Iterator[TableWriter]:
     """A writer of tables into a file of one of `FORMATS`; the file is complete when the block ends."""
     if suffix == "parquet":
         with pq.ParquetWriter(file, schema) as writer:
             yield writer
         return
-    text = io.TextIOWrapper(file, "utf-8", newline="")
+    text = io.TextIOWrapper(file, csv_encoding, newline="")
     yield _CsvWriter(text, schema)
     text.detach()  # flushes; the file is its opener's to close
 
 
 class _CsvWriter:
-    """CSV as Python's csv module writes it: UTF-8, commas, a header; null is an empty cell."""
+    """CSV as Python's csv module writes it: commas, a header; null is an empty cell."""
 
     def __init__(self, text: io.TextIOWrapper, schema: pa.Schema) -> None:
         self._rows = csv.writer(text)

@@ -19,6 +19,7 @@ from typing import Any
 from textcls import storage
 from textcls.errors import RunDirError
 from textcls.output.lock import NOTE as LOCK_NOTE
+from textcls.plain_text import json_text
 
 MANIFEST = "predictions.json"
 _REFUSED = "refused.json"
@@ -133,7 +134,7 @@ class PredictionsDir:
 
 
 def _as_json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json_text(content, indent=1) + "\n").encode()
 
 
 def _read(uri: str) -> dict[str, Any]:
@@ -153,5 +154,5 @@ def _difference(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         if isinstance(one, dict) and isinstance(other, dict) and one != other:
             return f"{key}: {_difference(one, other)}"
         if one != other:
-            return f"{key} was {json.dumps(one)}, now {json.dumps(other)}"
+            return f"{key} was {json_text(one)}, now {json_text(other)}"
     return "nothing"

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from textcls.inference.classifier import ItemError
+from textcls.plain_text import json_text
 from textcls.recipe import ServeSpec
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull
@@ -239,7 +240,7 @@ class Api:
             "last_load_failed": self._scorer.problem or None,
             "version": self._version,
         }
-        return Response(json.dumps(content).encode(), media_type=_JSON)
+        return Response(json_text(content).encode(), media_type=_JSON)
 
     async def _health(self, request: Request) -> Response:
         return Response(to_json({"status": "ok"}), media_type=_JSON)

@@ -17,6 +17,7 @@ from typing import Any
 
 from textcls import storage
 from textcls.errors import RunDirError
+from textcls.plain_text import json_text
 
 MANIFEST = "checkpoint.json"
 _FORMAT = 1
@@ -87,7 +88,7 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, progress: Progr
         "files": {name: _sha256(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
     }
     with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+        file.write(json_text(content, indent=1))
 
 
 def read_checkpoint(directory: str, model: Any, optimizer: Any, *, run_id: str) -> Progress:

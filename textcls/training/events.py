@@ -9,7 +9,6 @@ No event is worth a run: what a sink cannot take is told once, and the run goes 
 
 import glob
 import importlib.util
-import json
 import math
 import os
 import secrets
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 
 from textcls import storage
 from textcls.errors import InputError, one_line, redacted
+from textcls.plain_text import json_text, visible
 from textcls.recipe import Recipe
 
 # A point of the curves: too many of them to be events of events.jsonl.
@@ -146,7 +146,7 @@ class EventFile:
             self._lines = storage.read_bytes(self._uri) if storage.exists(self._uri) else b""
         for event in kept:
             line = {"time": round(event.time, 3), "run": self._run_id, "event": event.name, **event.numbers}
-            self._lines += json.dumps({key: _finite(value) for key, value in line.items()}).encode() + b"\n"
+            self._lines += json_text({key: _finite(value) for key, value in line.items()}).encode() + b"\n"
         if kept:
             storage.write_bytes(self._uri, self._lines)
 
@@ -253,9 +253,9 @@ class MlflowRun:
                 client.update_run(self._run, status="RUNNING")
                 return
             tags = {"textcls_run": run_id, "out": uri}
-            self._run = client.create_run(experiment, run_name=uri.rpartition("/")[2], tags=tags).info.run_id
+            self._run = client.create_run(experiment, run_name=visible(uri.rpartition("/")[2]), tags=tags).info.run_id
             parameters = [
-                Param(f"{section}.{key}", json.dumps(value)[:500])
+                Param(f"{section}.{key}", json_text(value)[:500])
                 for section, values in recipe.model_dump(mode="json").items()
                 for key, value in values.items()
             ]

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import ray
 
+from textcls.plain_text import visible
 from textcls.training.events import Event
 
 _POLL_S = 0.5
@@ -241,7 +242,7 @@ def _show_bar(verb: str, take: Callable[[], Any], say: Callable[[str], None], st
             last = stop.wait(_POLL_S)
             standing, lines = take()
             for line in lines:
-                bar.console.print(f"  {line}", markup=False, highlight=False)
+                bar.console.print(visible(f"  {line}"), markup=False, highlight=False)
             if standing is not None:
                 bar.update(task, completed=standing.done, total=standing.total, description=str(standing))
             if last:

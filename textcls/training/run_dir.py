@@ -27,6 +27,7 @@ from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
 from textcls.output.lock import NOTE as LOCK_NOTE
+from textcls.plain_text import json_text
 from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
@@ -213,7 +214,7 @@ class RunDir:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a small file, whole or not at all."""
-        storage.write_bytes(storage.join(self.uri, name), json.dumps(content, indent=1, default=list).encode())
+        storage.write_bytes(storage.join(self.uri, name), json_text(content, indent=1, default=list).encode())
 
     def drop_checkpoints(self) -> None:
         """Frees what only an unfinished run needs."""

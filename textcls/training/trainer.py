@@ -4,9 +4,9 @@ In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published 
 (workers.py), the loop (worker.py).
 """
 
+import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +26,7 @@ from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
+from textcls.plain_text import json_text
 from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.text import TokenizerFiles
@@ -312,7 +313,7 @@ def publish_bundle(
         tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
         checkpoint.local_copy(outcome.progress.best_uri) as best,
     ):
-        shutil.copyfile(os.path.join(best, "config.json"), os.path.join(directory, "config.json"))
+        _copy_config(best, directory)
         _save_calibrated(best, directory, outcome.head, outcome.calibration.temperature)
         tokenizer.save(directory)
         return write_bundle(
@@ -325,6 +326,14 @@ def publish_bundle(
             data_fingerprint=prepared.fingerprint,
             calibration=outcome.calibration,
         )
+
+
+def _copy_config(source: str, target: str) -> None:
+    """Copies the model's settings; their label names, which transformers writes as escapes, become readable."""
+    with open(os.path.join(source, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    with open(os.path.join(target, "config.json"), "w", encoding="utf-8") as file:
+        file.write(json_text(config, indent=2) + "\n")
 
 
 def _save_calibrated(source: str, target: str, head: str, temperature: float) -> None:

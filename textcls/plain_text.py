@@ -1,0 +1,69 @@
+"""Text that others wrote (labels, columns, cells, names of files) in a form that is safe to print.
+
+In: any string, or content for JSON. Out: one printable line, or JSON that people can read; neither can break a line,
+command a terminal or turn the direction of what follows. Not here: the files of predictions, which hold the true
+values.
+"""
+
+import json
+import unicodedata
+from typing import Any
+
+_JOINER = "\u200d"  # holds an emoji of several together
+
+
+def visible(text: str, most: int | None = None) -> str:
+    """The text as one printable line: what is no printable character appears as its escape, such as `\\n` or `\\u202e`.
+
+    A byte that could not be decoded appears as `\\xNN`. What is visible already is returned as it is.
+
+    Args:
+        text: any string.
+        most: cut to this many characters, the last of them an ellipsis.
+    """
+    text = text if most is None else text[: most + 1]
+    if not text.isprintable():
+        text = "".join(char if _is_visible(text, i) else _escape(char) for i, char in enumerate(text))
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def visible_lines(text: str) -> str:
+    """A message of several lines, each of them visible, and all but the first indented.
+
+    So a line break within a name that the message holds cannot begin a line that looks like one of ours.
+    """
+    first, *others = text.split("\n")
+    return "\n".join([visible(first), *(visible(line if line.startswith("  ") else f"    {line}") for line in others)])
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """JSON in which letters of every script stand as they are, and what is no printable character is escaped.
+
+    Args:
+        content: as of `json.dumps`.
+        **options: more arguments of `json.dumps`.
+    """
+    text = json.dumps(content, ensure_ascii=False, **options)
+    if text.isascii():
+        return text
+    # Outside its strings JSON is ASCII, so every such character is inside one.
+    return "".join(
+        char if char == "\n" or _is_visible(text, i) else json.dumps(char)[1:-1] for i, char in enumerate(text)
+    )
+
+
+def _is_visible(text: str, i: int) -> bool:
+    char = text[i]
+    if char != _JOINER:
+        return char.isprintable()
+    return 0 < i < len(text) - 1 and _is_emoji(text[i - 1]) and _is_emoji(text[i + 1])
+
+
+def _is_emoji(char: str) -> bool:
+    return unicodedata.category(char) in ("So", "Sk") or char == "\ufe0f"
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how Python keeps a byte that it could not decode
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
