@@ -109,9 +109,26 @@ class Bundle:
     digest: str
 
 
-def write_bundle(
+def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
+    """The manifest of a bundle published at a URI.
+
+    Args:
+        model_dir: see `seal_bundle`.
+        uri: where the bundle goes; nothing may be there yet.
+        contents: see `seal_bundle`.
+
+    Raises:
+        BundleError: see `seal_bundle`.
+        RunDirError: the URI is taken.
+        StorageError: no space, no permission, the network fails; nothing that loads is left behind.
+    """
+    manifest = seal_bundle(model_dir, **contents)
+    storage.put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
+    return manifest
+
+
+def seal_bundle(
     model_dir: str,
-    uri: str,
     *,
     labels: Sequence[str],
     text: TextSpec,
@@ -120,11 +137,10 @@ def write_bundle(
     data_fingerprint: str,
     calibration: Calibration | None = None,
 ) -> Manifest:
-    """The manifest of a bundle published at a URI.
+    """Makes a bundle of a local directory, where it lies; returns its manifest.
 
     Args:
         model_dir: local directory of `save_pretrained` files, the tokenizer's included; gets a `bundle.json`.
-        uri: where the bundle goes; nothing may be there yet.
         labels: label names in the order of their ids, as in `config.json`.
         text: the text settings in use, as in the tokenizer's files.
         metrics: the result on the test split, finite numbers.
@@ -134,8 +150,7 @@ def write_bundle(
 
     Raises:
         BundleError: a file is missing or of an unsafe kind, or `config.json` says other labels.
-        RunDirError: the URI is taken.
-        StorageError: no space, no permission, the network fails; nothing that loads is left behind.
+        StorageError: the manifest cannot be written.
     """
     names = sorted(set(os.listdir(model_dir)) - {MANIFEST})
     _check_names(model_dir, names)
@@ -154,7 +169,6 @@ def write_bundle(
         files={name: _record(model_dir, name) for name in names},
     )
     storage.write_bytes(os.path.join(os.path.abspath(model_dir), MANIFEST), _seal(manifest.model_dump(mode="json")))
-    storage.put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
     return manifest
 
 

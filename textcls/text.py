@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from textcls.plain_text import json_text
 from textcls.recipe import TextSpec
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
+# A prime, so that the ordinary tokens of a made-up text come from all over the vocabulary.
+_STRIDE = 7919
 
 
 def normalise(text: str, spec: TextSpec) -> str:
@@ -53,14 +56,20 @@ class TokenizerFiles:
 
     @classmethod
     def load(cls, directory: str) -> "TokenizerFiles":
-        """The tokenizer that `save` left in a model directory; the directory is a verified bundle's."""
+        """The tokenizer that `save` left in a model directory; the directory is a verified bundle's.
+
+        Raises:
+            ModelError: the vocabulary has no padding token.
+        """
         with open(os.path.join(directory, "tokenizer.json"), encoding="utf-8") as file:
             tokenizer_json = file.read()
         with open(os.path.join(directory, "tokenizer_config.json"), encoding="utf-8") as file:
             config_json = file.read()
+        from tokenizers import Tokenizer
+
         config = json.loads(config_json)
-        added = {token["content"]: token["id"] for token in json.loads(tokenizer_json)["added_tokens"]}
-        return cls(tokenizer_json, config_json, config["model_max_length"], added[config["pad_token"]])
+        pad_id = _pad_id(Tokenizer.from_str(tokenizer_json), config, directory)
+        return cls(tokenizer_json, config_json, config["model_max_length"], pad_id)
 
     def save(self, directory: str) -> None:
         """Writes both files into a model directory."""
@@ -69,27 +78,20 @@ class TokenizerFiles:
                 file.write(content)
 
 
-def prepare_tokenizer(directory: str, spec: TextSpec, *, model_limit: int | None) -> TokenizerFiles:
+def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
     """The pretrained tokenizer with the text settings made its own.
 
     Args:
         directory: local model directory.
-        spec: text settings.
-        model_limit: positions the model has, if it says so.
+        spec: text settings. Whether the model takes so many tokens is found by training/rehearsal.py.
 
     Raises:
-        ModelError: no tokenizer, no padding token, or `max_tokens` above the model's limit.
+        ModelError: no tokenizer, or no padding token.
     """
     from tokenizers import normalizers
 
-    source = _read_json(os.path.join(directory, "tokenizer_config.json"))
+    source = read_tokenizer_config(directory)
     backend = _backend(directory)
-    limits = [n for n in (source.get("model_max_length"), model_limit) if isinstance(n, int) and n < 10**6]
-    if limits and spec.max_tokens > min(limits):
-        raise ModelError(
-            f"text.max_tokens {spec.max_tokens} is more than this model's limit of {min(limits)} tokens",
-            todo=f"--set text.max_tokens={min(limits)}",
-        )
     steps: list[Any] = []
     if spec.unicode_form != "none":
         steps.append(normalizers.NFC() if spec.unicode_form == "NFC" else normalizers.NFKC())
@@ -102,10 +104,16 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, model_limit: int | None
     backend.no_padding()
     backend.enable_truncation(spec.max_tokens)
 
-    special = _special_tokens(directory, source)
-    pad_id = backend.token_to_id(special.get("pad_token", ""))
-    if pad_id is None:
-        raise ModelError(f"{directory}: the tokenizer has no padding token", expected="a BERT-family tokenizer")
+    # transformers would give a name that the vocabulary lacks an id beyond the model's embeddings.
+    special = {
+        key: token
+        for key, token in _special_tokens(directory, source).items()
+        if backend.token_to_id(token) is not None
+    }
+    pad_id = _pad_id(backend, special, directory)
+    # transformers makes special tokens of the names in tokenizer_config.json; the tokenizer alone must do the same.
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in known])
     config = {
         # The generic class takes tokenizer.json as it is. Model-specific ones such as BertTokenizer rebuild the
         # normalizer from their own arguments and would silently drop ours (transformers 5.23).
@@ -120,11 +128,28 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, model_limit: int | None
     return TokenizerFiles(backend.to_str(), json_text(config, indent=2, sort_keys=True), spec.max_tokens, pad_id)
 
 
+def _pad_id(backend: Any, special: dict[str, str], directory: str) -> int:
+    """The padding token's id, whether or not it is among the added tokens."""
+    pad_id = backend.token_to_id(special.get("pad_token", ""))
+    if pad_id is None:
+        other = special.get("eos_token") or special.get("sep_token") or special.get("unk_token")
+        path = os.path.join(directory, "tokenizer_config.json")
+        raise ModelError(
+            f"{directory}: the tokenizer has no padding token",
+            expected="the name of a token of the vocabulary as pad_token in tokenizer_config.json",
+            todo=f'add "pad_token": {json.dumps(other)} to {path}' if other else "use a tokenizer that has one",
+        )
+    return int(pad_id)
+
+
 def _backend(directory: str) -> Any:
     """The Rust tokenizer of a model directory, without transformers if `tokenizer.json` is there (3 s sooner)."""
     path = os.path.join(directory, "tokenizer.json")
     if not os.path.isfile(path):
-        return _through_transformers(directory).backend_tokenizer
+        backend = getattr(_through_transformers(directory), "backend_tokenizer", None)
+        if backend is None:
+            raise _unloadable(directory, "its class is written in Python, and cannot be saved as tokenizer.json")
+        return backend
     from tokenizers import Tokenizer
 
     try:
@@ -148,9 +173,16 @@ def _through_transformers(directory: str) -> Any:
 
 
 def _unloadable(directory: str, reason: object) -> ModelError:
+    pieces = [name for name in sorted(os.listdir(directory)) if name.endswith(".model")]
+    if pieces and find_spec("sentencepiece") is None:
+        # transformers tries other libraries next, and ends by asking for one of those.
+        reason, todo = f"{pieces[0]} needs the package sentencepiece to be converted", "pip install sentencepiece"
+    else:
+        todo = "choose a model.pretrained that has a tokenizer.json"
     return ModelError(
         f"{directory}: its tokenizer cannot be loaded: {reason}",
         expected="a tokenizer.json, or files that transformers can convert to one",
+        todo=todo,
     )
 
 
@@ -162,6 +194,11 @@ def _special_tokens(directory: str, config: dict[str, Any]) -> dict[str, str]:
         known = {**known, **_through_transformers(directory).special_tokens_map}
     named = {key: known[key] for key in _SPECIAL if known.get(key)}
     return {key: value["content"] if isinstance(value, dict) else str(value) for key, value in named.items()}
+
+
+def read_tokenizer_config(directory: str) -> dict[str, Any]:
+    """The pretrained tokenizer's own settings, without ours; empty if it has none."""
+    return _read_json(os.path.join(directory, "tokenizer_config.json"))
 
 
 def _read_json(path: str) -> dict[str, Any]:
@@ -190,6 +227,7 @@ class TextEncoder:
         self.special_tokens = int(self._tokenizer.num_special_tokens_to_add(False))
         self._repeated = self.special_tokens + overlap
         self.max_tokens = files.max_tokens
+        self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
         """(token ids, token counts) of texts, in order.
@@ -204,6 +242,30 @@ class TextEncoder:
         """(token ids of each window, token counts) of texts, in order; a text within the limit is one window."""
         encoded = self._tokenizer.encode_batch_fast(list(texts))
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
+
+    def sample(self, length: int) -> list[int]:
+        """Token ids of a made-up text of so many tokens: what frames every text, and ordinary tokens within.
+
+        No word is looked up, for a tokenizer need not know any.
+
+        Args:
+            length: more than `special_tokens`.
+        """
+        frame = self._tokenizer.encode("").ids
+        ordinary = self._ordinary_ids
+        within = [ordinary[i * _STRIDE % len(ordinary)] for i in range(length - len(frame))]
+        return [*frame[:1], *within, *frame[1:]]
+
+    @functools.cached_property
+    def _ordinary_ids(self) -> list[int]:
+        """Ids of the vocabulary that are no special tokens, in ascending order."""
+        known = set(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        return sorted(known - self._special_ids) or sorted(known)
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id that a text can have."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _counts(self, encoded: Sequence[Any]) -> np.ndarray:
         return np.fromiter(

@@ -59,7 +59,7 @@ def main() -> None:
         ],
     )
     directory = pretrained.find_model(recipe.model).directory
-    tokenizer = prepare_tokenizer(directory, recipe.text, model_limit=512)
+    tokenizer = prepare_tokenizer(directory, recipe.text)
     data = _rows(recipe, tokenizer)
     mean = data.lengths.mean()
     print(f"{len(data):,} rows of {arguments.source}, {mean:.1f} tokens each, {arguments.threads} threads")

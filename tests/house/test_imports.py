@@ -38,17 +38,20 @@ ORDER = """
 
     textcls.training
     textcls.training.plan textcls.training.collate textcls.training.checkpoint
-    textcls.training.baseline textcls.training.events
+    textcls.training.baseline textcls.training.events textcls.training.export
     textcls.training.progress_display
     textcls.training.model textcls.training.model_files textcls.training.run_dir textcls.training.workers
     textcls.training.cpu_speed textcls.training.step textcls.training.scoring
     textcls.training.worker
     textcls.training.trainer
-    textcls.training.run
 
     textcls.inference
     textcls.inference.encoder
     textcls.inference.classifier textcls.inference.settings
+
+    textcls.training.rehearsal
+    textcls.training.run
+
     textcls.inference.prediction_rows textcls.inference.predictions_dir
     textcls.inference.workers
     textcls.inference.evaluate textcls.inference.predict
@@ -82,10 +85,13 @@ IMPORTERS = {
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring
-        textcls.training.cpu_speed
+        textcls.training.cpu_speed textcls.training.rehearsal
         textcls.training.checkpoint textcls.training.worker textcls.inference.encoder textcls.inference.classifier
     """,
-    "transformers": "textcls.text textcls.training.model textcls.training.cpu_speed textcls.inference.classifier",
+    "transformers": """
+        textcls.text textcls.training.model textcls.training.cpu_speed textcls.training.rehearsal
+        textcls.inference.classifier
+    """,
     "tokenizers": "textcls.text",
     "sklearn": "textcls.training.baseline",
     "matplotlib": "textcls.report_chart",

@@ -30,6 +30,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.training.model",
     "textcls.training.model_files",
     "textcls.training.progress_display",
+    "textcls.training.rehearsal",
     "textcls.training.run",
     "textcls.training.scoring",
     "textcls.training.step",

@@ -61,7 +61,7 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_mode
     recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), "calibration.min_precision=0.99")
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None)
 
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
     prepared = ReadData(recipe, tokenizer).divide()
     texts = [text for table in ray.get(prepared.texts["test"]) for text in table["text"].to_pylist()]
     ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["label"].to_pylist()]

@@ -21,7 +21,7 @@ from textcls.training.run import dry_run
 
 
 def read(recipe) -> ReadData:
-    return ReadData(recipe, prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64))
+    return ReadData(recipe, prepare_tokenizer(recipe.model.pretrained, recipe.text))
 
 
 def rows_of(prepared: PreparedData) -> dict[str, list[tuple[tuple[int, ...], int]]]:
@@ -161,7 +161,7 @@ def test_token_counts_are_those_before_the_cut(tiny_model_dir, tmp_path):
     path = tmp_path / "long.csv"
     path.write_text("text,label\n" + "".join(f"{'film ' * n}{n},{n % 2}\n" for n in range(1, 61)))
     recipe = small_recipe(tiny_model_dir, path)
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
     prepared = ReadData(recipe, tokenizer).divide()
     lengths = [len(ids) for rows in rows_of(prepared).values() for ids, _ in rows]
     assert max(lengths) == 32

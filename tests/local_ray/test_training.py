@@ -35,7 +35,7 @@ def reviews(tiny_model_dir, tmp_path_factory) -> tuple[Path, PreparedData, Token
     """243 rows: 170 to train on, so that every epoch ends with a short batch."""
     path = write_reviews(tmp_path_factory.mktemp("data") / "r.csv", 243)
     recipe = small_recipe(tiny_model_dir, path)
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, model_limit=64)
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
     return path, ReadData(recipe, tokenizer).divide(), tokenizer
 
 

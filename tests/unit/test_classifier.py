@@ -181,3 +181,12 @@ def test_warming_up_finds_a_model_that_gives_no_numbers(tiny_bundle: Path) -> No
         broken._model._head.bias.fill_(float("nan"))
     with pytest.raises(classifier_module.ModelError, match="scores"):
         broken.warm_up()
+
+
+@pytest.mark.parametrize("on_long", ["error", "windows"])
+def test_warming_up_needs_neither_words_nor_a_text_that_would_be_cut(
+    on_long: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load(str(save_tiny_bundle(tiny_model_dir, tmp_path / "b", on_long=on_long)))
+    monkeypatch.setattr(classifier, "encode", None)
+    classifier.warm_up()

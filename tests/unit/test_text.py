@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from textcls import text as text_module
 from textcls.errors import ModelError
 from textcls.recipe import TextSpec
 from textcls.text import TextEncoder, TokenizerFiles, encoder_of, normalise, prepare_tokenizer
@@ -79,7 +80,7 @@ def saved(files: TokenizerFiles, model_dir: Path, target: Path) -> Any:
 def test_the_saved_files_give_the_same_ids_through_transformers(
     spec: TextSpec, directory: Path, tmp_path: Path
 ) -> None:
-    files = prepare_tokenizer(str(directory), spec, model_limit=64)
+    files = prepare_tokenizer(str(directory), spec)
     ours, theirs = TextEncoder(files), saved(files, directory, tmp_path / "saved")
 
     @settings(max_examples=60, deadline=None)
@@ -97,7 +98,7 @@ def test_the_saved_files_give_the_same_ids_through_transformers(
 
 
 def test_padding_by_transformers_is_the_padding_id_on_the_right(tiny_model_dir: Path, tmp_path: Path) -> None:
-    files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=16), model_limit=None)
+    files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=16))
     theirs = saved(files, tiny_model_dir, tmp_path / "saved")
     short, long = theirs(["film", "the film was great"], padding=True)["input_ids"]
     assert short[3:] == [files.pad_id] * (len(long) - 3)
@@ -107,7 +108,7 @@ def test_padding_by_transformers_is_the_padding_id_on_the_right(tiny_model_dir: 
 
 def test_a_cased_tokenizer_becomes_lower_casing_and_only_if_asked(directory: Path) -> None:
     def ids(text: str, *, lowercase: bool) -> list[int]:
-        files = prepare_tokenizer(str(directory), TextSpec(max_tokens=16, lowercase=lowercase), model_limit=None)
+        files = prepare_tokenizer(str(directory), TextSpec(max_tokens=16, lowercase=lowercase))
         return TextEncoder(files)([text])[0][0]
 
     small, large = "the film was great", "THE Film was GREAT"
@@ -121,7 +122,7 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 
     def same(one: str, other: str, form: str) -> bool:
         spec = TextSpec.model_validate({"max_tokens": 16, "unicode_form": form})
-        ids, _ = TextEncoder(prepare_tokenizer(str(cased), spec, model_limit=None))([one, other])
+        ids, _ = TextEncoder(prepare_tokenizer(str(cased), spec))([one, other])
         return bool(ids[0] == ids[1])
 
     # A Greek question mark is a semicolon; full-width letters are letters only by compatibility.
@@ -132,7 +133,7 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 
 @pytest.mark.parametrize("count", [10, 11, 12, 13, 23, 200])
 def test_the_count_is_of_the_whole_text_special_tokens_included(count: int, tiny_model_dir: Path) -> None:
-    encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12), model_limit=None))
+    encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))
     ids, counts = encode([" ".join(["film"] * (count - 2))])
     assert counts.tolist() == [count]
     assert counts.dtype == "int32"
@@ -142,12 +143,12 @@ def test_the_count_is_of_the_whole_text_special_tokens_included(count: int, tiny
 
 
 def test_no_text_is_no_row(tiny_model_dir: Path) -> None:
-    ids, counts = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12), model_limit=None))([])
+    ids, counts = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))([])
     assert (ids, counts.tolist()) == ([], [])
 
 
 def test_tokenizer_files_travel_between_processes_and_are_parsed_once_in_each(tiny_model_dir: Path) -> None:
-    files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12), model_limit=None)
+    files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12))
     again = pickle.loads(pickle.dumps(files))  # as Ray carries it
     assert again == files
     assert encoder_of(again) is encoder_of(files)
@@ -156,29 +157,11 @@ def test_tokenizer_files_travel_between_processes_and_are_parsed_once_in_each(ti
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model_limit", "limit"), [(None, 64), (512, 64), (32, 32)])
-def test_more_tokens_than_the_model_has_positions_are_refused(
-    model_limit: int | None, limit: int, tiny_model_dir: Path
-) -> None:
-    with pytest.raises(ModelError, match=rf"max_tokens 65 .* limit of {limit} tokens") as caught:
-        prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=65), model_limit=model_limit)
-    assert caught.value.todo == f"--set text.max_tokens={limit}"
-    assert prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=limit), model_limit=model_limit)
-
-
-def test_a_placeholder_for_no_limit_is_no_limit(tiny_model_dir: Path, tmp_path: Path) -> None:
-    def unlimited(config: dict[str, Any]) -> None:
-        config["model_max_length"] = 10**30
-
-    directory = changed(tiny_model_dir, tmp_path / "model", unlimited, "tokenizer_config.json")
-    assert prepare_tokenizer(str(directory), TextSpec(max_tokens=5000), model_limit=None).max_tokens == 5000
-
-
 @pytest.mark.parametrize("content", ["", "{", '{"model": 3}'], ids=["empty", "cut", "foreign"])
 def test_a_damaged_tokenizer_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match="tokenizer cannot be loaded") as caught:
-        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12), model_limit=None)
+        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12))
     assert str(tmp_path) in caught.value.found
 
 
@@ -191,7 +174,7 @@ def test_a_directory_without_a_vocabulary_is_refused(
         config = {"tokenizer_class": tokenizer_class, "pad_token": "[PAD]", "unk_token": "[UNK]"}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="tokenizer cannot be loaded") as caught:
-        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12), model_limit=None)
+        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12))
     assert str(tmp_path) in caught.value.found
     assert "tokenizer.json" in caught.value.expected
 
@@ -210,7 +193,7 @@ def test_a_directory_laid_out_like_bert_base_uncased_is_taken(
         lines = sorted(vocabulary, key=vocabulary.__getitem__)
         (tmp_path / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
     spec, text = TextSpec(max_tokens=32), ["The Film was GREAT, 10/10"]
-    old, new = (prepare_tokenizer(str(place), spec, model_limit=64) for place in (tmp_path, tiny_model_dir))
+    old, new = (prepare_tokenizer(str(place), spec) for place in (tmp_path, tiny_model_dir))
     assert TextEncoder(old)(text)[0] == TextEncoder(new)(text)[0]
     assert old.pad_id == new.pad_id
     assert json.loads(old.config_json) == json.loads(new.config_json)
@@ -220,11 +203,72 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tiny_model_dir: Path, tm
     directory = changed(
         tiny_model_dir, tmp_path / "model", lambda config: config.pop("pad_token"), "tokenizer_config.json"
     )
-    with pytest.raises(ModelError, match="no padding token"):
-        prepare_tokenizer(str(directory), TextSpec(max_tokens=12), model_limit=None)
+    with pytest.raises(ModelError, match="no padding token") as caught:
+        prepare_tokenizer(str(directory), TextSpec(max_tokens=12))
+    assert caught.value.todo == f'add "pad_token": "[SEP]" to {directory}/tokenizer_config.json'
     # Older directories keep the names in a file of their own, some as objects.
     (directory / "special_tokens_map.json").write_text('{"pad_token": {"content": "[PAD]", "lstrip": false}}')
-    assert prepare_tokenizer(str(directory), TextSpec(max_tokens=12), model_limit=None).pad_id == 0
+    assert prepare_tokenizer(str(directory), TextSpec(max_tokens=12)).pad_id == 0
+
+
+def test_a_tokenizer_that_exists_in_python_only_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "canine"}')
+    with pytest.raises(ModelError, match="written in Python"):
+        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12))
+
+
+def test_sentence_pieces_are_refused_with_what_converts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "find_spec", lambda name: None)
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"no such library")
+    with pytest.raises(ModelError, match=r"sentencepiece\.bpe\.model needs the package sentencepiece") as caught:
+        prepare_tokenizer(str(tmp_path), TextSpec(max_tokens=12))
+    assert caught.value.todo == "pip install sentencepiece"
+
+
+# --- special tokens that are no added tokens -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_specials(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """Special tokens that stand in the vocabulary, and are named in tokenizer_config.json alone."""
+    return changed(tiny_model_dir, tmp_path / "plain", lambda tokenizer: tokenizer.update(added_tokens=[]))
+
+
+def test_the_padding_token_need_not_be_among_the_added_tokens(plain_specials: Path, tmp_path: Path) -> None:
+    files = prepare_tokenizer(str(plain_specials), TextSpec(max_tokens=12))
+    files.save(str(plain_specials))
+    assert TokenizerFiles.load(str(plain_specials)) == files
+    # As earlier versions wrote them.
+    earlier = changed(plain_specials, tmp_path / "earlier", lambda tokenizer: tokenizer.update(added_tokens=[]))
+    assert TokenizerFiles.load(str(earlier)).pad_id == files.pad_id
+
+
+def test_named_special_tokens_are_special_to_the_tokenizer_alone_as_to_transformers(
+    plain_specials: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    def stray(config: dict[str, Any]) -> None:
+        config["bos_token"] = "[NOWHERE]"  # no token of the vocabulary: transformers would give it a new id
+
+    directory = changed(plain_specials, tmp_path / "stray", stray, "tokenizer_config.json")
+    files = prepare_tokenizer(str(directory), TextSpec(max_tokens=32))
+    texts = ["the film [SEP] was [PAD] great [MASK] [NOWHERE]", "[CLS]"]
+    ours = TextEncoder(files)(texts)[0]
+    assert ours == saved(files, plain_specials, tmp_path / "saved")(texts)["input_ids"]
+    usual = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=32))
+    assert ours == TextEncoder(usual)(texts)[0]
+
+
+def test_a_made_up_text_needs_no_word(plain_specials: Path) -> None:
+    files = prepare_tokenizer(str(plain_specials), TextSpec(max_tokens=32))
+    encode = TextEncoder(files)
+    first, last = encode([""])[0][0]
+    special = set(range(5))
+    for length in range(3, 33):
+        ids = encode.sample(length)
+        assert (len(ids), ids[0], ids[-1]) == (length, first, last)
+        assert not special & set(ids[1:-1])
+    assert len(set(encode.sample(32))) == 32
 
 
 # --- how rows are compared -------------------------------------------------------------------------------------------

@@ -237,7 +237,7 @@ class Classifier:
         """
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
-            ids = self.encode(["the " * length])[0].windows[0][:length]
+            ids = self._encoder.sample(length)
             alone = self._probabilities([ids])
             count = max(1, batch_tokens // length)
             together = self._probabilities([ids] * count)

@@ -74,7 +74,7 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, progress: Progr
     """
     from safetensors.torch import save_file
 
-    model.save_pretrained(directory)
+    write_weights(directory, model)
     moments = {}
     for name, parameter in model.named_parameters():
         if state := optimizer.state.get(parameter):
@@ -111,6 +111,11 @@ def read_checkpoint(directory: str, model: Any, optimizer: Any, *, run_id: str) 
                 "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
             }
     return progress
+
+
+def write_weights(directory: str, model: Any) -> None:
+    """Writes a module's configuration and weights, under the names that its parameters have in memory."""
+    model.save_pretrained(directory, save_original_format=False)
 
 
 def read_weights(directory: str, model: Any) -> None:

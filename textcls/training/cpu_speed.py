@@ -73,9 +73,20 @@ def _attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **_: object,
+    is_causal: bool | None = None,
+    position_bias: torch.Tensor | None = None,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over [rows, heads, tokens, width] tensors, as transformers asks an implementation for it."""
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if causal or position_bias is not None or query.shape[1] != key.shape[1]:
+        # Of decoders: text that comes later is not seen, heads share keys. Not faster here, only not otherwise.
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        more |= {"dropout": dropout if module.training else 0.0, "scaling": scaling}
+        more |= {"is_causal": is_causal, "position_bias": position_bias}
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+        return found
     if not torch.is_grad_enabled():
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return mixed.transpose(1, 2).contiguous(), None

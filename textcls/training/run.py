@@ -6,6 +6,7 @@ any of it is done; this is the order of things, and what the user is told on the
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,6 +30,7 @@ from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
 from textcls.text import TokenizerFiles, prepare_tokenizer
 from textcls.training.events import Journal, journal_of, mlflow_asked
+from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
 from textcls.training.trainer import fit, publish_bundle
 from textcls.training.worker import TrainOutcome
@@ -72,11 +74,13 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
 
 
 def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
-    model, tokenizer = _found(recipe, say, commit=run.model_commit())
+    model, tokenizer, rehearsal = _found(recipe, say, commit=run.model_commit())
     run.bind_model(model)
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
+        for line in rehearsal.result():  # what cannot be used is refused before a row is read
+            say(f"  note: {line}")
         journal.note(
             "run_started",
             attempt=run.attempts_so_far() + 1,
@@ -126,9 +130,11 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    _, tokenizer = _found(recipe, say)
+    _, tokenizer, rehearsal = _found(recipe, say)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
+        for line in rehearsal.result():  # what cannot be used is refused before a row is read
+            say(f"  note: {line}")
         prepared = _prepare(recipe, tokenizer, None, say)
     for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
         say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
@@ -139,14 +145,17 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
-def _found(recipe: Recipe, say: Say, *, commit: str = "") -> tuple[Pretrained, TokenizerFiles]:
-    """Model and tokenizer. They and the files are looked for before Ray's slow start: a misspelt name fails at once."""
+def _found(recipe: Recipe, say: Say, *, commit: str = "") -> "tuple[Pretrained, TokenizerFiles, Future[list[str]]]":
+    """Model, tokenizer, and the rehearsal of both, which goes on while Ray starts.
+
+    They and the files are looked for before Ray's slow start: a misspelt name fails at once.
+    """
     files = expand(recipe.data.csv)
     model = find_model(recipe.model, commit=commit)
-    limit = read_config(model.directory).get("max_position_embeddings")
-    tokenizer = prepare_tokenizer(model.directory, recipe.text, model_limit=limit)
+    read_config(model.directory)  # a damaged one is refused here, in words
+    tokenizer = prepare_tokenizer(model.directory, recipe.text)
     say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
-    return model, tokenizer
+    return model, tokenizer, begin_rehearsal(recipe, tokenizer, model.directory)
 
 
 def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:

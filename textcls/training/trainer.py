@@ -4,7 +4,6 @@ In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published 
 (workers.py), the loop (worker.py).
 """
 
-import json
 import math
 import os
 import tempfile
@@ -13,25 +12,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from safetensors.numpy import load_file, save_file
 
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
-from textcls.plain_text import json_text
 from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
 from textcls.training.events import Event, Journal
+from textcls.training.export import export_files
 from textcls.training.progress_display import Board, Progress, shown
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import BlocksLost, MadeWay, TrainOutcome, WorkerTask, train_worker
@@ -313,9 +310,8 @@ def publish_bundle(
         tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
         checkpoint.local_copy(outcome.progress.best_uri) as best,
     ):
-        _copy_config(best, directory)
-        _save_calibrated(best, directory, outcome.head, outcome.calibration.temperature)
-        tokenizer.save(directory)
+        temperature = outcome.calibration.temperature
+        export_files(best, directory, tokenizer=tokenizer, head=outcome.head, temperature=temperature)
         return write_bundle(
             directory,
             storage.join(run.uri, "bundle"),
@@ -326,20 +322,3 @@ def publish_bundle(
             data_fingerprint=prepared.fingerprint,
             calibration=outcome.calibration,
         )
-
-
-def _copy_config(source: str, target: str) -> None:
-    """Copies the model's settings; their label names, which transformers writes as escapes, become readable."""
-    with open(os.path.join(source, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    with open(os.path.join(target, "config.json"), "w", encoding="utf-8") as file:
-        file.write(json_text(config, indent=2) + "\n")
-
-
-def _save_calibrated(source: str, target: str, head: str, temperature: float) -> None:
-    """Copies the weights, those of the head divided by the temperature, as the worker did before the test."""
-    weights = load_file(os.path.join(source, "model.safetensors"))
-    for name in weights:
-        if name.rpartition(".")[0] == head:
-            weights[name] = weights[name] / np.float32(temperature)
-    save_file(weights, os.path.join(target, "model.safetensors"), metadata={"format": "pt"})

@@ -1,0 +1,344 @@
+"""Whether what is about to be trained can be used afterwards: a rehearsal with the untrained model.
+
+In: a recipe, its pretrained model and prepared tokenizer. Out: nothing, or the reason why a bundle of this model would
+be refused, or would score a text differently in different company; found in seconds, before any row is read.
+Not here: training on more than a few made-up rows, anything about the data.
+
+The model is built as for training, scored, trained on one made-up batch, exported, and loaded by the `Classifier` that
+evaluates, predicts and serves. Where two of them disagree, the difference would have shown only after training.
+
+It runs on a thread of the driver while Ray starts: a Ray task would wait for Ray first, and import torch once more.
+The driver writes the bundle at the end, so it has the memory and the disk that this takes.
+
+Shapes: N texts, L tokens of the longest, C labels.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from textcls import storage
+from textcls.bundle import Calibration, seal_bundle
+from textcls.errors import ModelError, StorageError
+from textcls.inference.classifier import Classifier, Encoded
+from textcls.recipe import Recipe
+from textcls.text import TextEncoder, TokenizerFiles, read_tokenizer_config
+from textcls.training.checkpoint import read_weights, write_weights
+from textcls.training.collate import padded
+from textcls.training.cpu_speed import adapt_to_cpu
+from textcls.training.export import export_files
+from textcls.training.model import build_model, head_of, logits_of, row_losses
+
+# Law 8: how far the probabilities of a text may lie apart, alone and in company, in fp32.
+_TOLERANCE = 1e-5
+# Folded into the head to see whether that divides the logits; a power of two, which rounds nothing.
+_TEMPERATURE = 0.5
+# A model is small if its weights times the tokens of a text are at most so many: 0.1 s on one core.
+_SMALL = 4e9
+# Up to this limit a small model is tried with every length, otherwise with those of `_LADDER`.
+_EVERY = 64
+# Texts up to this length are tried together and with gradients; longer ones alone, once.
+_LONG = 1024
+# Texts up to this length are trained on.
+_SHORT = 40
+_LADDER = (4, 8, 17, 32, 64, 256, 512, 1024)
+# What the two tokenizers, ours and that of transformers, must agree on: scripts, case, accents, white space.
+_TEXTS = ("The film was GREAT, 10/10!", "café cafe\u0301 幸せ 🙂", "Фильм\tfilm\n\n  film", "x" * 50, "a b " * 400)
+# What a model raises that cannot take its input; transformers and torch use all of these.
+_FAILURES = (IndexError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError)
+
+
+def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str) -> "Future[list[str]]":
+    """`rehearse` on a thread of its own; `result` waits for it and raises what it raises."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="rehearsal")
+    future = pool.submit(rehearse, recipe, tokenizer, directory)
+    pool.shutdown(wait=False)
+    return future
+
+
+def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str) -> list[str]:
+    """Exports, loads and scores the untrained model; returns what the user should know, a line each.
+
+    Args:
+        recipe: the resolved recipe.
+        tokenizer: the prepared tokenizer.
+        directory: the pretrained model's local directory.
+
+    Raises:
+        ModelError: what a run would train could not be used, or not within law 8; says what to change.
+        StorageError: there is no room for a copy of the model among the temporary files.
+    """
+    model = build_model(
+        directory, _labels(recipe), recipe.model, pad_id=tokenizer.pad_id, seed=recipe.train.seed
+    ).eval()
+    encoder = TextEncoder(tokenizer)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile; threads that share a step wait for the slowest
+    try:
+        _rehearse(recipe, tokenizer, model, encoder)
+    finally:
+        torch.set_num_threads(threads)
+    return _notes(recipe, directory)
+
+
+def _labels(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's, or as good as any: those of the data are not known yet."""
+    return recipe.data.labels or ("a", "b", "c")
+
+
+def _rehearse(recipe: Recipe, tokenizer: TokenizerFiles, model: Any, encoder: TextEncoder) -> None:
+    """As `rehearse`, with the model in memory; gives up its memory before the bundle is loaded."""
+    name = recipe.model.pretrained
+    head = head_of(model, len(_labels(recipe))) if recipe.calibration.temperature else ""
+    _check_vocabulary(name, model, encoder)
+    longest = _check_limit(name, model, encoder)
+    samples = [encoder.sample(length) for length in _lengths(model, encoder)]
+    expected = _Expected.of(name, model, samples, longest, tokenizer.pad_id)
+    _check_training(name, model, expected, tokenizer.pad_id)
+    with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as place:
+        bundle = os.path.join(place, "bundle")
+        _export(model, head, bundle, recipe, tokenizer)
+        model.to("meta")
+        _check_tokenizer(name, bundle, encoder)
+        _check_classifier(name, bundle, expected, temperature=_TEMPERATURE if head else 1.0)
+
+
+def _notes(recipe: Recipe, directory: str) -> list[str]:
+    """A smaller limit in the tokenizer's settings is not the model's, which has just taken more; but worth a word."""
+    named = read_tokenizer_config(directory).get("model_max_length")
+    if not isinstance(named, int) or recipe.text.max_tokens <= named:
+        return []
+    asked = recipe.text.max_tokens
+    note = f"text.max_tokens {asked} is more than model_max_length {named} in the model's tokenizer_config.json"
+    return [f"{note}: the model takes so many, but may have learned from shorter texts only"]
+
+
+def _weights(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _lengths(model: Any, encoder: TextEncoder) -> list[int]:
+    """The lengths that are tried, ascending: all that a text can have if that is cheap, else those at which models
+    and kernels change their ways."""
+    shortest, longest = encoder.special_tokens + 1, encoder.max_tokens
+    if longest <= _EVERY and _weights(model) * longest <= _SMALL:
+        return list(range(shortest, longest + 1))
+    chosen = {shortest, shortest + 1, longest, *_LADDER}
+    return sorted(length for length in chosen if shortest <= length <= longest)
+
+
+def _check_vocabulary(name: str, model: Any, encoder: TextEncoder) -> None:
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # a model that embeds characters by their hash
+        rows = None
+    if rows is not None and encoder.highest_id >= rows:
+        raise ModelError(
+            f"{name}: the tokenizer has token ids up to {encoder.highest_id}, the model's embeddings end at {rows - 1}",
+            expected="a tokenizer that belongs to the model",
+            todo="copy the model's own tokenizer files beside it, or enlarge its embeddings "
+            f"(model.resize_token_embeddings({encoder.highest_id + 1})) and save it again",
+        )
+
+
+def _check_limit(name: str, model: Any, encoder: TextEncoder) -> torch.Tensor:
+    """float32 [C], logits of the longest text. Refuses more tokens than the model takes, which it finds by trying.
+
+    Its configuration does not tell: RoBERTa's positions begin after that of the padding, DeBERTa's have no end.
+    """
+    try:
+        return _alone(model, encoder.sample(encoder.max_tokens))
+    except _FAILURES as error:
+        failure = error
+    works, fails = 0, encoder.max_tokens
+    while fails - works > 1:
+        length = (works + fails) // 2
+        try:
+            _alone(model, encoder.sample(max(length, encoder.special_tokens + 1)))
+            works = length
+        except _FAILURES as error:
+            fails, failure = length, error
+    if works <= max(8, encoder.special_tokens + 1):
+        raise _unusable(name, "it cannot be run on token ids alone", failure) from failure
+    raise ModelError(
+        f"{name}: text.max_tokens is {encoder.max_tokens}, and the model has positions for {works} tokens",
+        expected=f"at most {works}, special tokens included",
+        todo=f"--set text.max_tokens={works}",
+    ) from failure
+
+
+def _unusable(name: str, what: str, error: Exception) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ModelError(
+        f"{name}: {what}: {type(error).__name__}: {lines[0] if lines else ''}",
+        expected="an encoder of text whose classification head transformers knows",
+        todo="choose another model.pretrained; BERT, RoBERTa, ELECTRA, DistilBERT, MPNet, DeBERTa and their kin work",
+    )
+
+
+def _alone(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """float32 [C], as `transformers.pipeline` computes it."""
+    ids_1L = torch.tensor([ids])
+    with torch.inference_mode():
+        return logits_of(model, ids_1L, torch.ones_like(ids_1L), bf16=False)[0]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the model in memory says of made-up texts, each alone.
+
+    Attributes:
+        samples: token ids of N texts, ascending by length.
+        logits_NC: float32.
+    """
+
+    samples: Sequence[Sequence[int]]
+    logits_NC: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, name: str, model: Any, samples: Sequence[Sequence[int]], longest_C: torch.Tensor, pad_id: int
+    ) -> "_Expected":
+        """Scores each text alone, and compares with scores in company.
+
+        The longest has been scored before any other: some models change their ways with the first text that they see.
+        """
+        logits = []
+        for ids in samples[:-1]:
+            try:
+                logits.append(_alone(model, ids))
+            except _FAILURES as error:
+                raise _unusable(name, f"it cannot be run on a text of {len(ids)} tokens", error) from error
+        expected = cls(samples, torch.stack([*logits, longest_C]))
+        if not expected.logits_NC.isfinite().all():
+            raise _unusable(name, "it gives no finite scores", ValueError("nan or inf"))
+        for places in expected.companies():
+            ids_BL, mask_BL = padded([samples[place] for place in places], pad_id)
+            with torch.inference_mode():
+                logits_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
+            expected.compare(name, logits_BC, places, "padded in company")
+        return expected
+
+    @property
+    def usable(self) -> list[int]:
+        """Places of the texts that are not too long to be scored more than once."""
+        return [place for place, ids in enumerate(self.samples) if len(ids) <= _LONG]
+
+    def companies(self) -> list[list[int]]:
+        """Places of texts that run together: each with the longest if there are many, which then are short."""
+        *others, longest = self.usable
+        together = others if len(others) > len(_LADDER) + 2 else others[:1]
+        return [*([place, longest] for place in together), others[-2:]]
+
+    def compare(self, name: str, logits_BC: torch.Tensor, places: Sequence[int], how: str) -> None:
+        """Refuses logits of the texts at these places that are not those of the texts alone."""
+        alone_BC = self.logits_NC[list(places)].double().softmax(-1)
+        apart_B = (logits_BC.double().softmax(-1) - alone_BC).abs().amax(1).nan_to_num(nan=1.0)
+        worst = int(apart_B.argmax())
+        if apart_B[worst] > _TOLERANCE:
+            raise ModelError(
+                f"{name}: a text of {len(self.samples[places[worst]])} tokens scores differently {how}: its "
+                f"probabilities lie {float(apart_B[worst]):.2g} from those that it has alone",
+                expected=f"the same score alone and in company, within {_TOLERANCE:g}",
+                todo="choose another model.pretrained: the scores of this one would depend on the other texts of a "
+                "batch; BERT, RoBERTa, ELECTRA, DistilBERT, MPNet, DeBERTa and their kin work",
+            )
+
+
+def _check_training(name: str, model: Any, expected: _Expected, pad_id: int) -> None:
+    """One forward and backward pass as the training loop runs it on CPUs, and the scores of that model.
+
+    What `adapt_to_cpu` replaces must not change what the model computes, with or without gradients.
+    """
+    adapt_to_cpu(model, alone=True)
+    short = [place for place, ids in enumerate(expected.samples) if len(ids) <= _SHORT] or [0]
+    places = [short[0], short[-1]]
+    ids_BL, mask_BL = padded([expected.samples[place] for place in places], pad_id)
+    try:
+        with torch.inference_mode():
+            scored_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
+        learning_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
+        alone_BC = logits_of(model, torch.tensor([expected.samples[places[-1]]]), None, bf16=False)
+        labels_B = torch.zeros(len(places), dtype=torch.int64)
+        row_losses(learning_BC, labels_B, None, 0.0).sum().backward()  # type: ignore[no-untyped-call]
+    except _FAILURES as error:
+        raise _unusable(name, "it cannot be trained", error) from error
+    expected.compare(name, scored_BC, places, "while it is validated")
+    expected.compare(name, learning_BC.detach(), places, "while it is trained")
+    expected.compare(name, alone_BC.detach(), places[-1:], "while it is trained without padding")
+    model.zero_grad(set_to_none=True)
+
+
+def _export(model: Any, head: str, bundle: str, recipe: Recipe, tokenizer: TokenizerFiles) -> None:
+    """A bundle of the model, by way of a checkpoint as training does it."""
+    temperature, place = _TEMPERATURE if head else 1.0, os.path.dirname(bundle)
+    os.mkdir(bundle)
+    try:
+        with tempfile.TemporaryDirectory(dir=place) as checkpoint, storage.explained(place):
+            write_weights(checkpoint, model)
+            read_weights(checkpoint, model)
+            export_files(checkpoint, bundle, tokenizer=tokenizer, head=head, temperature=temperature)
+    except SafetensorError as error:
+        raise StorageError(
+            f"{place}: {error}", todo="free some space, or let TMPDIR name a directory with room for the model twice"
+        ) from error
+    except _FAILURES as error:
+        raise _unusable(recipe.model.pretrained, "it cannot be saved and read again", error) from error
+    seal_bundle(
+        bundle,
+        labels=_labels(recipe),
+        text=recipe.text,
+        metrics={},
+        recipe=recipe,
+        data_fingerprint="",
+        calibration=Calibration(temperature=temperature),
+    )
+
+
+def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
+    """The bundle's tokenizer as `transformers.pipeline` loads it gives the token ids that training sees."""
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(bundle)
+    texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
+    ours, _ = encoder(texts)
+    for text, own, other in zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True):
+        if own != other:
+            raise ModelError(
+                f"{name}: transformers makes other token ids of {text[:30]!r} than the tokenizers library: "
+                f"{other[:12]}, not {own[:12]}",
+                expected="a tokenizer.json that says all that the tokenizer does",
+                todo="save the tokenizer anew: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)",
+            )
+
+
+def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperature: float) -> None:
+    """The bundle, loaded as for evaluation, prediction and service, scores as the model in memory does."""
+    classifier = Classifier.load(bundle, device="cpu", precision="fp32")
+    calibrated = _Expected(expected.samples, expected.logits_NC / temperature)
+    usable = expected.usable
+    each = usable if len(usable) > len(_LADDER) + 3 else [usable[0], usable[-1]]
+
+    def scored(places: Sequence[int]) -> np.ndarray:
+        samples = [expected.samples[place] for place in places]
+        return classifier.score_encoded([Encoded([ids], len(ids), False) for ids in samples]).probabilities
+
+    try:
+        together_NC = scored(usable)
+        alone_NC = np.concatenate([scored([place]) for place in each])
+        if len(usable) == len(expected.samples):
+            classifier.warm_up(batch_tokens=1)
+    except _FAILURES as error:
+        raise _unusable(name, "its bundle cannot be used", error) from error
+    for probabilities_NC, places, how in (
+        (alone_NC, each, "from its bundle"),
+        (together_NC, usable, "from its bundle, in company"),
+    ):
+        calibrated.compare(name, torch.from_numpy(probabilities_NC).double().log(), places, how)
