@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from textcls.plain_text import visible
+from textcls.label_names import DrawnNames
 from textcls.report import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ PNG_SIZE = (1800, 1440)
 
 # Labels by labels that are drawn: about as many as there are pixels.
 _MOST_CELLS = 600
+_NO_FONT = (
+    "Escapes such as \\u597d: no font of this machine has the character. Debian's fonts-noto-cjk has Chinese, Japanese "
+    "and Korean, fonts-noto-core most scripts, fonts-symbola emoji."
+)
 _INK, _QUIET, _FAINT = "#222222", "#767676", "#dddddd"
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by colour-blind readers and in print
 
@@ -35,12 +39,14 @@ def draw_report(report: Report) -> bytes:
     dpi = 120
     figure = Figure(figsize=(PNG_SIZE[0] / dpi, PNG_SIZE[1] / dpi), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, left=0.075, right=0.965, top=0.89, bottom=0.065, wspace=0.3, hspace=0.4)
+    names = DrawnNames.of(report["test"]["confusion"]["labels"])
+    bottom = 0.065 + _draw_key(figure, names, _labels_in_words(report["test"]))
+    grid = figure.add_gridspec(2, 2, left=0.075, right=0.965, top=0.89, bottom=bottom, wspace=0.3, hspace=0.4)
     figure.text(0.075, 0.955, _headline(report), fontsize=15, fontweight="bold", color=_INK)
     _draw_training(figure, grid[0, 0], report)
-    _draw_confusion(figure.add_subplot(grid[0, 1]), report["test"]["confusion"])
+    _draw_confusion(figure.add_subplot(grid[0, 1]), report["test"]["confusion"], names)
     _draw_reliability(figure.add_subplot(grid[1, 0]), report["test"], baseline_of(report))
-    _draw_f1(figure.add_subplot(grid[1, 1]), report["test"], baseline_of(report))
+    _draw_f1(figure.add_subplot(grid[1, 1]), report["test"], baseline_of(report), names)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     return png.getvalue()
@@ -103,7 +109,7 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
         axes.annotate(name, (x, height), xytext=(7, 0), annotation_clip=False, **style)
 
 
-def _draw_confusion(axes: "Axes", confusion: Report) -> None:
+def _draw_confusion(axes: "Axes", confusion: Report, names: DrawnNames) -> None:
     from matplotlib.colors import PowerNorm
 
     matrix, support = confusion_matrix(confusion, _MOST_CELLS)
@@ -123,11 +129,11 @@ def _draw_confusion(axes: "Axes", confusion: Report) -> None:
         axes.set(xlabel="predicted label id", ylabel="true label id")
         return
     _title(axes, "Confusion, in % of the true label")
-    names = [_drawable(name, label_id) for label_id, name in enumerate(confusion["labels"])]
-    steep = classes > 4 or max(map(len, names)) > 14
+    steep = classes > 4 or max(map(len, names.names)) > 14
     slope: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if steep else {}
-    axes.set_xticks(range(classes), names, parse_math=False, **slope)
-    axes.set_yticks(range(classes), names, parse_math=False)
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": names.families}
+    axes.set_xticks(range(classes), names.names, **style, **slope)
+    axes.set_yticks(range(classes), names.names, **style)
     size = 13 if classes <= 3 else 10 if classes <= 12 else 6.5
     for true, predicted in itertools.product(range(classes), repeat=2):
         value = share[true, predicted]
@@ -159,34 +165,62 @@ def _draw_reliability(axes: "Axes", test: Report, baseline: Report | None) -> No
     _quiet(axes)
 
 
-def _draw_f1(axes: "Axes", test: Report, baseline: Report | None) -> None:
-    label_id = {name: n for n, name in enumerate(test["per_class"])}
-    names = sorted(label_id, key=lambda name: float(test["per_class"][name]["f1"]))
-    model = np.array([test["per_class"][name]["f1"] for name in names])
-    other = np.array([baseline["per_class"].get(name, {}).get("f1", np.nan) for name in names]) if baseline else None
-    at = np.arange(len(names))
-    many = len(names) > MOST_CLASSES
+def _draw_f1(axes: "Axes", test: Report, baseline: Report | None, names: DrawnNames) -> None:
+    by_f1 = _by_f1(test)
+    labels = [list(test["per_class"])[label_id] for label_id in by_f1]
+    model = np.array([test["per_class"][label]["f1"] for label in labels])
+    other = np.array([baseline["per_class"].get(name, {}).get("f1", np.nan) for name in labels]) if baseline else None
+    at = np.arange(len(labels))
+    many = len(labels) > MOST_CLASSES
     size = 14 if many else 60
     if other is not None:
         axes.hlines(at, np.fmin(model, other), np.fmax(model, other), color=_FAINT, linewidth=1.2 if many else 3)
         axes.scatter(other, at, s=size, color=_ORANGE, linewidth=0, zorder=2)
     axes.scatter(model, at, s=size, color=_BLUE, linewidth=0, zorder=3)
-    drawable = [_drawable(name, label_id[name]) for name in names]
-    if many:
-        axes.set_yticks([at[0], at[-1]], [drawable[0], drawable[-1]], parse_math=False)
-    else:
-        axes.set_yticks(at, drawable, parse_math=False)
+    drawn = [names.names[label_id] for label_id in by_f1]
+    ticks = [0, -1] if many else slice(None)
+    axes.set_yticks(at[ticks], np.array(drawn)[ticks], parse_math=False, fontfamily=names.families)
+    if not many:
         for values, offset, colour in ((model, 8, _BLUE), (other, -15, _ORANGE)):
-            for y, x in enumerate([] if values is None or len(names) > 8 else values):
+            for y, x in enumerate([] if values is None or len(labels) > 8 else values):
                 style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": colour}
                 axes.annotate(number(x, 3), (x, y), xytext=(0, offset), **style)
-    axes.set(xlabel="F1 on the test split", ylim=(-0.7, len(names) - 0.3))
-    _title(axes, f"F1 of {len(names)} labels" if many else "F1 by label")
+    axes.set(xlabel="F1 on the test split", ylim=(-0.7, len(labels) - 0.3))
+    _title(axes, f"F1 of {len(labels)} labels" if many else "F1 by label")
     axes.text(1, 1.025, f"● {MODEL}", color=_BLUE, fontsize=10, ha="right", transform=axes.transAxes)
     if baseline:
         axes.text(0.76, 1.025, f"● {BASELINE}", color=_ORANGE, fontsize=10, ha="right", transform=axes.transAxes)
     _quiet(axes)
     axes.spines["left"].set_visible(False)
+
+
+def _by_f1(test: Report) -> list[int]:
+    """Label ids by rising F1."""
+    f1 = [float(one["f1"]) for one in test["per_class"].values()]
+    return sorted(range(len(f1)), key=lambda label_id: f1[label_id])
+
+
+def _labels_in_words(test: Report) -> list[int]:
+    """Ids of the labels whose names the picture shows: all of them, or of many the first and the last by F1."""
+    by_f1 = _by_f1(test)
+    return sorted(by_f1) if len(by_f1) <= MOST_CLASSES else [by_f1[0], by_f1[-1]]
+
+
+def _draw_key(figure: "Figure", names: DrawnNames, shown: Sequence[int]) -> float:
+    """Writes the whole names of labels that are shown in short at the foot; the height it takes, of the figure's 1."""
+    lines = [f"#{label_id}  {names.key[label_id]}" for label_id in shown if label_id in names.key]
+    if not lines:
+        return 0.0
+    line, columns = 0.0155, 3
+    rows = -(-len(lines) // columns)
+    style: dict[str, Any] = {"fontsize": 8.5, "color": _INK, "va": "top", "parse_math": False}
+    top = 0.018 + line * (rows + bool(names.missing))
+    for i, text in enumerate(lines):
+        x, y = 0.075 + 0.3 * (i // rows), top - line * (i % rows)
+        figure.text(x, y, text, fontfamily=names.families, **style)
+    if names.missing:
+        figure.text(0.075, top - line * rows, _NO_FONT, **style | {"color": _QUIET})
+    return 0.02 + line * (rows + bool(names.missing))
 
 
 def _title(axes: "Axes", text: str) -> None:
@@ -202,14 +236,3 @@ def _quiet(axes: "Axes") -> None:
     axes.tick_params(length=0, labelsize=9, colors=_INK)
     axes.grid(color="#f0f0f0", linewidth=0.8)
     axes.set_axisbelow(True)
-
-
-def _drawable(name: str, label_id: int) -> str:
-    """The name without what matplotlib's own font has no glyph for, at most 18 characters; #id if nothing is left."""
-    from matplotlib.font_manager import findfont, get_font
-
-    font = get_font(findfont("DejaVu Sans"))
-    kept = " ".join("".join(c for c in visible(name) if font.get_char_index(ord(c))).split())
-    if not kept:
-        return f"#{label_id}"
-    return kept if len(kept) <= 18 else kept[:17] + "…"

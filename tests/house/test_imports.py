@@ -19,6 +19,7 @@ ORDER = """
     textcls.errors textcls.yaml_text
     textcls.command_line textcls.recipe
     textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report
+    textcls.label_names
     textcls.ray_session
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
 
@@ -94,7 +95,7 @@ IMPORTERS = {
     """,
     "tokenizers": "textcls.text",
     "sklearn": "textcls.training.baseline",
-    "matplotlib": "textcls.report_chart",
+    "matplotlib": "textcls.label_names textcls.report_chart",
     "huggingface_hub": "textcls.pretrained",
     "charset_normalizer": "textcls.data.encodings",
 }
