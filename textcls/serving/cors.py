@@ -11,7 +11,6 @@ from collections.abc import Collection
 from starlette.requests import Request
 from starlette.responses import Response
 
-_REQUEST_HEADERS = "authorization, content-type, content-encoding, x-request-id"
 _ANSWER_HEADERS = "x-request-id, server-timing, retry-after, x-queue-ms"
 _MAX_AGE_S = 600  # for which a browser need not ask again
 
@@ -43,7 +42,8 @@ class Cors:
             return None
         headers = {
             "access-control-allow-methods": method,
-            "access-control-allow-headers": _REQUEST_HEADERS,
+            # Whatever the page's library sends: what the service does not know, it ignores.
+            "access-control-allow-headers": request.headers.get("access-control-request-headers", ""),
             "access-control-max-age": str(_MAX_AGE_S),
         }
         return Response(status_code=204, headers=headers)
