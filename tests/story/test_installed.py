@@ -43,8 +43,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin" / "textcls"
 
 
-def _run(*command: Any, at: Path | None = None) -> str:
+def _run(*command: Any, at: Path | None = None, **variables: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    environment |= variables
     done = subprocess.run(
         [str(word) for word in command], cwd=at, env=environment, capture_output=True, text=True, timeout=BOUND_S
     )
@@ -60,7 +61,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_the_recipes(wheel: Path) 
     assert names >= {"textcls/py.typed", "textcls/serving/pages/try.html", "textcls/recipes/quickstart.yaml"}
 
 
-def test_an_installed_textcls_works_from_an_empty_directory(
+def test_an_installed_textcls_works_from_an_empty_directory_and_prints_in_any_encoding(
     installed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "reviews.csv").write_text(
@@ -68,7 +69,8 @@ def test_an_installed_textcls_works_from_an_empty_directory(
     )
     model = f"model.pretrained={tiny_model_dir}"
     train = (installed, "train", "--recipe", "base", "--set", model, "--set", "text.max_tokens=32")
-    shown = _run(*train, "--csv", "reviews.csv", "--dry-run", at=tmp_path)
+    shown = _run(*train, "--csv", "reviews.csv", "--dry-run", at=tmp_path, PYTHONIOENCODING="ascii")
     assert "60 = " in shown
+    assert "50 % \\u2264 " in shown, "the sign for at most is no ASCII"
     assert "nothing is written" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.csv"]

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from textcls.data.rows import shown
 from textcls.errors import DataError, InputError
 from textcls.metrics import Counts, summarise
 from textcls.plain_text import json_text, visible, visible_lines
+from textcls.recipe import DataSpec
 from textcls.report import print_report
 from textcls.report_chart import draw_report
 from textcls.training import progress_display
@@ -132,7 +134,7 @@ def test_a_message_of_several_lines_keeps_them_indented() -> None:
 def test_checks_and_warnings_name_labels_in_one_line(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
     labels = (hostile, hostile.upper(), "fine")
     tokens = {"truncated_fraction": 0.5, "max_tokens": 8}
-    for line in checks.warnings(labels, {}, (1, [f"{hostile}.csv:3"]), tokens):
+    for line in checks.warnings(DataSpec(), labels, dict.fromkeys(labels, 2), (1, [f"{hostile}.csv:3"]), tokens):
         say(f"  warning: {line}")
     told = capsys.readouterr().out
     assert is_safe(told, hostile)
@@ -167,3 +169,24 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
     shown_text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "")
     assert "epoch of a" in shown_text
     assert is_safe(shown_text, hostile)
+
+
+# --- every file that holds a name ------------------------------------------------------------------------------------
+
+
+def test_files_for_people_hold_letters_and_true_values(hostile: str, tmp_path: Path) -> None:
+    from textcls.inference.predictions_dir import PredictionsDir
+    from textcls.training.events import Event, EventFile
+    from textcls.training.run_dir import RunDir
+
+    content = {"labels": {"好评": 3, hostile: 2}, "files": [f"{hostile}.csv"]}
+    RunDir(str(tmp_path / "run"), resumed=False).write_json("report.json", content)
+    PredictionsDir(str(tmp_path / "predictions"), "csv").finish(content)
+    EventFile(str(tmp_path / "run"), "id", resumed=False).take([Event("tested", content), Event("tested", content)])
+    for path in (tmp_path / "run" / "report.json", tmp_path / "predictions" / "predictions.json"):
+        written = path.read_text(encoding="utf-8")
+        assert "好评" in written
+        assert is_safe(written, hostile)
+        assert content.items() <= json.loads(written).items()
+    lines = (tmp_path / "run" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["labels"] for line in lines] == [content["labels"]] * 2
