@@ -293,3 +293,31 @@ def test_json_and_web_pages_are_named_as_such(scratch: Path, content: str, kind:
         subprocess.run(todo[todo.index("python") :].replace("python", sys.executable, 1), shell=True, check=True)
         made = scratch.with_name("scratch-plain.csv")
         assert made.read_text() == "text,label\none,pos\ntwo,neg\n"
+
+
+# --- what is only told -----------------------------------------------------------------------------------------------
+
+
+def test_a_total_that_is_read_as_a_row_is_told(scratch: Path) -> None:
+    (note,) = layout_of(scratch, "text,label\ngood,pos\nTotal,300\n\n").notes
+    assert "the last line, 'Total,300', looks like a total and is read as a row" in note
+    for content in ("text,label\ntotal,pos\n", "text,label\nTotal,\n", "text,label\nTotal,3\ngood,pos\n"):
+        assert layout_of(scratch, content).notes == ()
+
+
+def test_backslashes_before_quotes_that_csv_would_have_doubled_are_told(scratch: Path) -> None:
+    content = 'text,label\nfine,pos\n"he said \\"yes\\" twice",neg\n'
+    (note,) = layout_of(scratch, content).notes
+    assert f"{scratch}:3:" in note
+    data = parse_recipe("", [shlex.split(note[note.index("--set") :])[1]]).data
+    assert list(read_shard(Shard(str(scratch), 0), layout_of(scratch, content, data), data))[1:] == [
+        (3, ['he said "yes" twice', "neg"])
+    ]
+    assert layout_of(scratch, content, data).notes == ()
+
+
+@pytest.mark.parametrize(
+    "row", ['"C:\\dir\\",pos', '"{""a"": ""b\\""c""}",pos', "a \\n and \\ in text,pos", '"he said ""yes""",neg']
+)
+def test_backslashes_that_mean_nothing_are_not_told(scratch: Path, row: str) -> None:
+    assert layout_of(scratch, f"text,label\n{row}\n").notes == ()

@@ -5,8 +5,10 @@ to change. Not here: the rules by which records show a layout (csv_layout.py), t
 """
 
 import codecs
+import csv
 import functools
 import io
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,8 +16,8 @@ from itertools import islice
 
 from textcls import storage
 from textcls.data import encodings
-from textcls.data.csv_layout import Dialect, FirstRecord, Layout, choose_layout
-from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, parse_records, read_records
+from textcls.data.csv_layout import Dialect, FirstRecord, Layout, choose_layout, is_total
+from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, holds_ascii, parse_records, read_records
 from textcls.data.file_formats import is_compressed, open_bytes, other_text_format, refuse_other_formats
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
@@ -25,6 +27,10 @@ from textcls.yaml_text import set_option
 # Decides the layout: some hundred rows, read in a millisecond.
 _HEAD_BYTES = 2**17
 _HEAD_RECORDS = 50
+_TAIL_BYTES = 4096
+_BACKSLASH = "\\"
+# Within a quoted cell, where csv would have doubled the quote; the backslash of "C:\\" ends one.
+_ESCAPED_QUOTE = re.compile(rb'\\"[^,;\t|\r\n"]')
 
 
 def read_layout(file: InputFile, data: DataSpec) -> Layout:
@@ -39,9 +45,9 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
     _refuse_wide(file.uri, head, data)
 
     @functools.cache
-    def read_start(dialect: Dialect, encoding: str = data.encoding) -> list[FirstRecord]:
-        read_as = data.model_copy(update={"encoding": encoding})
-        text = _decoded(file.uri, head, encoding)
+    def read_start(dialect: Dialect, encoding: str = data.encoding, escape: str = data.escape) -> list[FirstRecord]:
+        read_as = data.model_copy(update={"encoding": encoding, "escape": escape})
+        text = _decoded(head, encoding)
         found = list(islice(parse_records(text, Shard(file.uri, 0), dialect, read_as), _HEAD_RECORDS + 1))
         if len(head) == _HEAD_BYTES:
             found = found[:-1]  # it may be cut off
@@ -65,18 +71,47 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
                 while content.read(_HEAD_BYTES):
                     pass
         raise
-    return replace(layout, notes=(*layout.notes, *_encoding_notes(file.uri, head, data)))
+    notes = (*_encoding_notes(file.uri, head, data), *_total_note(file, layout, data))
+    if _ESCAPED_QUOTE.search(head) and data.escape == "none" and data.quoting == "minimal":
+        now, escaped = (read_start(layout.dialect, escape=escape) for escape in ("none", _BACKSLASH))
+        if all(len(record.fields) == layout.width for record in escaped):
+            line = next((one.line for one, other in zip(now, escaped, strict=False) if one != other), 1)
+            advice = f"if a backslash escapes the quote after it: {set_option('data.escape', _BACKSLASH)}"
+            notes = (*notes, f"{file.uri}:{line}: {advice}")
+    return replace(layout, notes=(*layout.notes, *notes))
 
 
-def _decoded(uri: str, head: bytes, encoding: str) -> io.StringIO:
-    """The text of a file's beginning, line ends as they are, without a byte order mark or a character cut off."""
+def _total_note(file: InputFile, layout: Layout, data: DataSpec) -> Iterator[str]:
+    """Whether the last line looks like a total that is read as a row, its number being taken for a label."""
+    if is_compressed(file.uri) or not holds_ascii(data.encoding) or layout.width < 2:
+        return
+    with storage.explained(file.uri), open_bytes(file.uri) as content:
+        content.seek(max(0, file.size_bytes - _TAIL_BYTES))
+        tail = content.read().decode(data.encoding, "replace")
+        lines = re.split(r"[\r\n]+", tail)
+    last = next((line for line in reversed(lines[1:]) if line.strip()), "")
+    fields = next(csv.reader([last], delimiter=layout.delimiter), [])
+    if (
+        len(fields) == layout.width
+        and is_total(fields)
+        and all(fields[position].strip() for position in layout.positions)
+    ):
+        yield f"{file.uri}: the last line, {last.strip()[:80]!r}, looks like a total and is read as a row"
+
+
+def _decoded(head: bytes, encoding: str) -> io.StringIO:
+    """The text of a file's beginning, line ends as they are, without a byte order mark or a character cut off.
+
+    It ends where bytes have no meaning in a wide encoding; who reads on from there says so.
+    """
     encoding = "utf-8" if codec_name(encoding) == "utf-8-sig" else encoding
+    head = head.removeprefix(codecs.BOM_UTF8)
     decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
     try:
-        text = decoder.decode(head.removeprefix(codecs.BOM_UTF8), final=len(head) < _HEAD_BYTES)
+        text = decoder.decode(head, final=len(head) < _HEAD_BYTES)
     except UnicodeError as error:
-        likely = encodings.likely_encoding(head) or "utf-8"
-        raise DataError(f"{uri} is not in {encoding}: {error}", todo=set_option("data.encoding", likely)) from error
+        # Without a mark where UTF-16 has one, nothing.
+        text = head[: error.start].decode(encoding, "ignore") if isinstance(error, UnicodeDecodeError) else ""
     return io.StringIO(text, newline="")
 
 
@@ -125,7 +160,7 @@ def _encoding_notes(uri: str, head: bytes, data: DataSpec) -> Iterator[str]:
     """What looks as if UTF-8 had been read in another encoding, now or before the file was written."""
     asked = codec_name(data.encoding)
     if asked in ("utf-8", "utf-8-sig") or encodings.is_wide(asked):
-        if found := encodings.mojibake(_decoded(uri, head, data.encoding).getvalue().splitlines()):
+        if found := encodings.mojibake(_decoded(head, data.encoding).getvalue().splitlines()):
             seen, meant = found
             yield (
                 f"{uri} holds {seen!r} for {meant!r}: UTF-8 that was once read as cp1252. No setting undoes it; "

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from textcls import storage
 from textcls.data import encodings
@@ -47,6 +47,12 @@ class Sources:
     layouts: Sequence[Layout]
     shards: Sequence[Shard]
     data: DataSpec
+
+    @classmethod
+    def whole(cls, files: Sequence[InputFile], data: DataSpec) -> Self:
+        """The files from their beginning, in one shard each."""
+        shards = [Shard(file.uri, index) for index, file in enumerate(files)]
+        return cls(files, [read_layout(file, data) for file in files], shards, data)
 
 
 def remedy(reason: str, sources: Sources, places: Sequence[Place] = ()) -> str:

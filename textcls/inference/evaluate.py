@@ -92,9 +92,7 @@ def _evaluated(
         assert account["read"] == account["evaluated"] + account["rejects"], account
         _write_json(uri, "rows.json", account)
         if not found.counts.rows:
-            raise nothing_scored(
-                account["reject_reasons"], spec.data, files[0].uri, where=f"{uri}/rejects.parquet lists them"
-            )
+            raise nothing_scored(account["reject_reasons"], spec.data, files, where=f"{uri}/rejects.parquet lists them")
     say(f"  {account['read']:,} = evaluated {account['evaluated']:,} + rejects {account['rejects']:,}")
     report = {
         "title": "Evaluation",

@@ -22,6 +22,7 @@ from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.pipeline import run_on_ray
+from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Encoded
@@ -46,6 +47,9 @@ Say = Callable[[str], None]
 # Some ten batches, and some seconds on a CPU: progress is told once a block.
 _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
 _GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
+
+# Above this share of the rows, an error comes with what to do about it.
+_MANY_ERRORS = 0.01
 
 # Settings on which the rows of a part depend.
 _READING = {
@@ -102,8 +106,11 @@ def predict(
             raise
         if manifest["rows"] and not manifest["labels"]:
             target.refuse(manifest)
-            raise nothing_scored(manifest["errors"], data, files[0].uri, where=f"{target.uri}/parts lists them")
+            raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
         target.finish(manifest)
+    for reason, rows in manifest["errors"].items():
+        if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, Sources.whole(files, data))):
+            say(f"  warning: {rows:,} rows have the error {reason}; {found}")
     return manifest
 
 

@@ -10,24 +10,18 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from textcls import storage
 from textcls.bundle import Bundle
-from textcls.data.encodings import likely_encoding
-from textcls.data.file_formats import open_bytes
 from textcls.data.input_files import InputFile
+from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
 from textcls.recipe import DataSpec, ScaleSpec, Spec
 from textcls.recipe_file import resolve
-from textcls.yaml_text import set_option
 
 # Shards are units of work and of resuming: many enough to share out, large enough that a part is worth a file. Chosen
 # by the input alone, so that the parts are the same whatever works on them.
 _MOST_SHARDS = 256
 _LEAST_SHARD_BYTES = 2**20
-
-# Of a file whose encoding is guessed.
-_SAMPLE_BYTES = 2**17
 
 _NAMED_BY_CSV = "--csv names the files"
 
@@ -108,13 +102,13 @@ def with_small_shards(data: DataSpec, files: Sequence[InputFile]) -> DataSpec:
     return data.model_copy(update={"shard_bytes": min(data.shard_bytes, fitting)})
 
 
-def nothing_scored(errors: Mapping[str, int], data: DataSpec, uri: str, *, where: str) -> DataError:
+def nothing_scored(errors: Mapping[str, int], data: DataSpec, files: Sequence[InputFile], *, where: str) -> DataError:
     """What to tell a user none of whose rows could be scored.
 
     Args:
         errors: reason -> rows; at least one.
         data: how the rows were read.
-        uri: the first file.
+        files: the files that were read.
         where: says where the rows are listed.
     """
     rows, most = sum(errors.values()), max(errors, key=lambda reason: errors[reason])
@@ -126,19 +120,13 @@ def nothing_scored(errors: Mapping[str, int], data: DataSpec, uri: str, *, where
         "text_too_long": "shorten the texts, or train with text.on_long=truncate or windows: this bundle refuses them",
         "empty_text": "the tokenizer finds no word in these texts: use a bundle of their language",
     }
-    if most == Reason.UNDECODABLE:
-        todo[most] = f"the files are not in {data.encoding}: {_other_encoding(uri)}"
+    if found := remedy(most, Sources.whole(files, data)):
+        todo[most] = found
     return DataError(
         f"none of the {rows:,} rows could be scored: {counted}",
         expected="at least one usable text",
         todo=f"{todo.get(most, 'correct the rows')}; {where}",
     )
-
-
-def _other_encoding(uri: str) -> str:
-    with storage.explained(uri), open_bytes(uri) as content:
-        likely = likely_encoding(content.read(_SAMPLE_BYTES))
-    return set_option("data.encoding", likely) if likely else "--set data.encoding=NAME, if you know it"
 
 
 def _source(bundle: Bundle) -> str:
