@@ -140,7 +140,7 @@ def test_checks_and_warnings_name_labels_in_one_line(hostile: str, capsys: pytes
     assert is_safe(told, hostile)
     assert all(line.startswith("  warning: ") for line in told.splitlines())
     with pytest.raises(DataError) as refused:
-        checks.refuse_empty_splits(labels, {"train": [0, 0, 1], "val": [1, 1, 1]})
+        checks.refuse_empty_splits(DataSpec(), labels, {"train": [0, 0, 1], "val": [1, 1, 1]})
     assert is_safe(str(refused.value), hostile)
 
 
