@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,7 +187,12 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
     """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, MANIFEST)):
-        raise BundleError(f"{uri} has no {MANIFEST}: not a bundle, or an unfinished one", todo="check the path")
+        inner = storage.join(uri, "bundle")  # as a training run leaves it
+        is_run = storage.exists(storage.join(inner, MANIFEST))
+        raise BundleError(
+            f"{uri} has no {MANIFEST}: not a bundle, or an unfinished one",
+            todo=f"--bundle {shlex.quote(inner)}" if is_run else "check the path",
+        )
     if not storage.is_remote(uri):
         return _verified(uri, uri)
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -5,10 +5,12 @@ Not here: the same files on another machine (training/model_files.py), building 
 the tokenizer (text.py).
 """
 
+import glob
 import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,6 +19,7 @@ from typing import Any
 from textcls import storage
 from textcls.errors import ModelError
 from textcls.recipe import ModelSpec
+from textcls.yaml_text import set_option
 
 # Safe files only: weights as safetensors, everything else as text. Nothing that would be unpickled or run.
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -74,22 +77,37 @@ def find_model(spec: ModelSpec, *, commit: str = "") -> Pretrained:
         raise ModelError(
             f"{spec.pretrained}: no {' and no '.join(missing)} in {directory}",
             expected="a Hugging Face model directory with safetensors weights (.bin files are never unpickled)",
+            todo=_converted(spec.pretrained, directory) if missing == [_WEIGHTS] else "check the path",
         )
     if spec.sha256 is not None and in_parts:
         raise ModelError(
             f"{spec.pretrained}: model.sha256 is of one file, and these weights lie in several",
-            todo=f"leave model.sha256 out, or save the weights as one {_WEIGHTS}",
+            todo=f"--set model.sha256=null, or save the weights as one {_WEIGHTS}",
         )
     files = hashes(directory)
     if spec.sha256 is not None and (found := files[_WEIGHTS]) != spec.sha256:
         raise ModelError(
             f"{os.path.join(directory, _WEIGHTS)}: sha256 is {found}",
             expected=spec.sha256,
-            todo="install the file again, or correct model.sha256 if the new file is the one you want",
+            todo=f"install the file again, or, if the new file is the one you want, --set model.sha256={found}",
         )
     # The hub's client names the directory of a snapshot by its commit.
     snapshot = re.fullmatch(r".*/snapshots/([0-9a-f]{40})", directory)
     return Pretrained(spec.pretrained, directory, files, snapshot[1] if snapshot else "")
+
+
+def _converted(name: str, directory: str) -> str:
+    """The command that saves a model's other weights as safetensors; it trusts where the model comes from."""
+    source = directory if any(map(os.path.isfile, glob.glob(os.path.join(glob.escape(directory), "*.bin")))) else name
+    target = f"{os.path.basename(name.rstrip('/'))}-safetensors"
+    code = (
+        f"from transformers import AutoModel, AutoTokenizer; "
+        f"[kind.from_pretrained({source!r}).save_pretrained({target!r}) for kind in (AutoModel, AutoTokenizer)]"
+    )
+    return (
+        f"if you trust its origin, convert it: python -c {shlex.quote(code)}; "
+        f"then {set_option('model.pretrained', f'./{target}')}"
+    )
 
 
 def hashes(directory: str) -> dict[str, str]:

@@ -7,10 +7,11 @@ the settings mean (recipe.py), where they go (recipe_file.py).
 YAML's own rules would read those as 8, 1.1, true and 750, and nobody would know: labels and columns are names.
 """
 
+import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -131,12 +132,14 @@ def quoted(text: str) -> str:
     return '"' + visible(text).replace('"', '\\"') + '"'
 
 
-def set_option(key: str, value: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> str:
+def set_option(key: str, value: Any) -> str:
     """The `--set` that means this value, to a shell and to `read_value`: every advice is written by this."""
     return f"--set {shlex.quote(f'{key}={_flow(value, bare=True)}')}"
 
 
 def _flow(value: Any, *, bare: bool = False) -> str:
+    if value is None or isinstance(value, (bool, int, float)):
+        return json.dumps(value)
     if isinstance(value, str):
         # Letters, digits and a lone sign need no quotes.
         plain = bare and visible(value) == value and re.fullmatch(r"[\w.-]+|[^\w\s]", value)

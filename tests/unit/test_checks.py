@@ -6,7 +6,7 @@ import pytest
 
 from textcls.data import checks
 from textcls.errors import DataError
-from textcls.recipe import DataSpec
+from textcls.recipe import DataSpec, SplitSpec
 
 GOOD: dict[str, Any] = {
     "read": 1000,
@@ -76,17 +76,17 @@ def test_a_label_column_that_is_an_id_is_refused_by_example() -> None:
 def test_labels_without_a_training_row_are_refused_by_name() -> None:
     counts = {"train": [5, 0, 0], "val": [1, 1, 0], "test": [1, 1, 0]}
     with pytest.raises(DataError, match="no training rows for 'b', 'c'") as caught:
-        checks.refuse_empty_splits(DataSpec(), ["a", "b", "c"], counts)
+        checks.refuse_empty_splits(DataSpec(), SplitSpec(), ["a", "b", "c"], counts)
     assert "--set 'data.where_not=" in caught.value.todo
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_split_without_a_row_is_refused_by_name(split: str) -> None:
     counts = {"train": [2, 1], "val": [1, 0], "test": [0, 1]}
-    checks.refuse_empty_splits(DataSpec(), ["a", "b"], counts)
+    checks.refuse_empty_splits(DataSpec(), SplitSpec(), ["a", "b"], counts)
     with pytest.raises(DataError, match=rf"split\.{split} gets none") as caught:
-        checks.refuse_empty_splits(DataSpec(), ["a", "b"], counts | {split: [0, 0]})
-    assert f"raise split.{split}" in caught.value.todo
+        checks.refuse_empty_splits(DataSpec(), SplitSpec(), ["a", "b"], counts | {split: [0, 0]})
+    assert caught.value.todo.startswith("add rows")
 
 
 # --- warnings --------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_each_warning_names_what_it_is_about() -> None:
         ("if labels that look alike are one", "data.label_map"),
         ("fewer than 10 rows", "'rare' (9)"),
         ("1,200 texts", "a.csv:7, b.csv:9"),
-        ("25%", "text.max_tokens 64"),
+        ("25%", "text.max_tokens 64", "text.on_long=windows"),
     ]
     assert len(found) == len(parts)
     for sentence, expected in zip(found, parts, strict=True):

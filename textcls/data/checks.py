@@ -6,13 +6,17 @@ Not here: reading, printing, cells that are spelled otherwise than they are mean
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from textcls.data import spellings as spelled
 from textcls.data.spellings import Spellings
+from textcls.data.split import cut_points
 from textcls.errors import DataError
 from textcls.labels import ABSTAIN, merged_map
-from textcls.recipe import DataSpec
+from textcls.recipe import DataSpec, SplitSpec
 from textcls.yaml_text import set_option
 
 _FEW_ROWS = 10
@@ -89,11 +93,14 @@ def refuse_unfit(
         )
 
 
-def refuse_empty_splits(data: DataSpec, labels: Sequence[str], class_counts: Mapping[str, Sequence[int]]) -> None:
+def refuse_empty_splits(
+    data: DataSpec, split: SplitSpec, labels: Sequence[str], class_counts: Mapping[str, Sequence[int]]
+) -> None:
     """Stops a run in which some label has nothing to learn from, or a split has no row at all.
 
     Args:
         data: the settings the rows were read with.
+        split: the shares they were divided by.
         labels: label names.
         class_counts: split name -> rows of each class, in id order.
 
@@ -106,12 +113,30 @@ def refuse_empty_splits(data: DataSpec, labels: Sequence[str], class_counts: Map
             expected="at least one row of each label to train on",
             todo=f"add rows, or leave the label out: {spelled.without_labels(data, empty)}",
         )
-    for split, counts in class_counts.items():
+    for name, counts in class_counts.items():
         if sum(counts) == 0:
+            larger = _larger_shares(split, np.sum(list(class_counts.values()), axis=0))
             raise DataError(
-                f"{sum(class_counts['train']):,} rows in all are too few: split.{split} gets none of them",
-                todo=f"add rows, or raise split.{split}",
+                f"{sum(class_counts['train']):,} rows in all are too few: split.{name} gets none of them",
+                todo="add rows" + (f", or {larger}" if larger else ""),
             )
+
+
+def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
+    """The --set under which each split has a row; empty if there is none.
+
+    Args:
+        split: the shares.
+        class_sizes: int64 [C], rows by class.
+    """
+    larger = [hundredths / 100 for hundredths in range(5, 100, 5)]
+    for val, test in product([split.val, *larger], [split.test, *larger]):
+        cuts = cut_points(class_sizes, split.model_copy(update={"val": val, "test": test}))
+        if val + test < 1 and cuts[:, 0].any() and (cuts[:, 1] > cuts[:, 0]).any():
+            changed = {"val": val} if val != split.val else {}
+            changed |= {"test": test} if test != split.test else {}
+            return " ".join(set_option(f"split.{name}", share) for name, share in changed.items())
+    return ""
 
 
 def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float | None) -> None:
@@ -147,6 +172,7 @@ def warnings(
     conflicts: tuple[int, Sequence[str]],
     tokens: Mapping[str, Any],
     spellings: Spellings | None = None,
+    on_long: str = "truncate",
 ) -> list[str]:
     """What the user should know though the run goes on, one sentence each.
 
@@ -157,6 +183,7 @@ def warnings(
         conflicts: (number of texts under two labels, places of the first few).
         tokens: length statistics, from `BlockSummary.tokens`.
         spellings: how the cells are spelled that the settings name.
+        on_long: `text.on_long`.
     """
     found = spelled.spelling_warnings(data, counts, spellings or Spellings())
     if rare := [
@@ -168,8 +195,13 @@ def warnings(
         found.append(f"{number:,} texts stand under two labels, the first at {', '.join(places)}")
     if tokens["truncated_fraction"] > 0.1:
         found.append(
-            f"{tokens['truncated_fraction']:.0%} of the rows are longer than text.max_tokens {tokens['max_tokens']} "
-            "and are cut; a higher limit sees more and costs more"
+            f"{tokens['truncated_fraction']:.0%} of the rows exceed text.max_tokens {tokens['max_tokens']} and "
+            "are cut in training; a higher limit, up to the model's own, sees more and costs more"
+            + (
+                f"; {set_option('text.on_long', 'windows')} scores all of a text in use"
+                if on_long == "truncate"
+                else ""
+            )
         )
     return found
 

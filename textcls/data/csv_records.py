@@ -189,7 +189,7 @@ class _Lines:
             raise DataError(
                 f"{self._uri}:{self.number}: no line end within {self._longest:,} characters",
                 expected="a CSV; is this one?",
-                todo="if it is, raise data.max_cell_chars",
+                todo=f"if it is: {set_option('data.max_cell_chars', 4 * self._longest)}",
             )
         return line
 

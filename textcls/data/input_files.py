@@ -8,6 +8,7 @@ import difflib
 import fnmatch
 import glob
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,9 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _not_a_file(uri: str) -> DataError:
-    return DataError(f"{uri} is not a file", expected="a CSV file", todo=f"name a directory's files: '{uri}/*.csv'")
+    return DataError(
+        f"{uri} is not a file", expected="a CSV file", todo=f"name the files in it: {shlex.quote(f'{uri}/*.csv')}"
+    )
 
 
 def _near(uri: str) -> str:

@@ -81,9 +81,16 @@ def plan_workers(scale: ScaleSpec, *, items: int) -> Workers:
         raise RecipeError(
             f"{max(count, 1)} workers with {'a GPU' if use_gpu else f'{cpus} CPUs'} each: the cluster has "
             f"{gpus} GPUs and {sum(node_cpus)} CPUs, at most {max(node_cpus)} on one node",
-            todo="lower scale.workers or scale.cpus_per_worker, or add nodes",
+            todo=f"{_fewer(room, use_gpu, max(node_cpus))}, or add nodes",
         )
     return Workers(max(1, min(count, items)), use_gpu, cpus, scale.max_failures)
+
+
+def _fewer(room: int, use_gpu: bool, most_cpus: int) -> str:
+    """The --set that asks for no more than there is."""
+    if room:
+        return f"--set scale.workers={room}"
+    return "--set scale.use_gpu=false" if use_gpu else f"--set scale.cpus_per_worker={most_cpus}"
 
 
 def run_on_workers(

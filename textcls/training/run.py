@@ -180,11 +180,13 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
         f"  {account.read:,} = train {account.train:,} + val {account.val:,} + test {account.test:,} "
         f"+ rejects {account.rejects:,} + duplicates {account.duplicates:,}"
     )
-    checks.refuse_empty_splits(recipe.data, labels, prepared.class_counts)
+    checks.refuse_empty_splits(recipe.data, recipe.split, labels, prepared.class_counts)
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
     say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} are cut to {tokens['max_tokens']}")
-    for warning in checks.warnings(recipe.data, labels, found.labels, prepared.conflicts, tokens, found.spellings):
+    for warning in checks.warnings(
+        recipe.data, labels, found.labels, prepared.conflicts, tokens, found.spellings, recipe.text.on_long
+    ):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)

@@ -20,6 +20,7 @@ Each attempt has a directory of its own, so Ray Train never sees the state that 
 import json
 import re
 import secrets
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from textcls.plain_text import json_text
 from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
+from textcls.yaml_text import set_option
 
 _FORMAT = 1
 # What a run that was refused for its data leaves: the account of why. The next try may write over it.
@@ -97,7 +99,7 @@ class RunDir:
         if begun.learning_fingerprint != recipe.learning_fingerprint:
             raise RunDirError(
                 f"{uri} holds a run of another recipe: {_difference(begun, recipe)}",
-                todo="resume with the same recipe and --set, or name a new --out",
+                todo=f"{_way_back(begun, recipe)} resumes it; or name a new --out",
             )
         return replace(run, run_id=run._identity().get("id", ""))
 
@@ -219,6 +221,18 @@ class RunDir:
     def drop_checkpoints(self) -> None:
         """Frees what only an unfinished run needs."""
         storage.delete_directory(storage.join(self.uri, "training"))
+
+
+def _way_back(begun: Recipe, now: Recipe) -> str:
+    """The options under which a recipe is again the one that a run began with."""
+    was, given = (recipe.model_dump(mode="json", exclude={"scale", "serve"}) for recipe in (begun, now))
+    options = [
+        f"--csv {shlex.join(value)}" if (section, key) == ("data", "csv") else set_option(f"{section}.{key}", value)
+        for section, values in was.items()
+        for key, value in values.items()
+        if given[section][key] != value
+    ]
+    return " ".join(["--resume", *options])
 
 
 def _difference(one: Recipe, other: Recipe) -> str:

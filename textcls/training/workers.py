@@ -72,11 +72,15 @@ def plan_workers(scale: ScaleSpec) -> Workers:
     workers = Workers(most, use_gpu, cpus, least if isinstance(scale.workers, tuple) else None)
     fitting = sum(_fitting(workers, node) for node in nodes)
     if least > fitting and not _may_grow(workers, least):
+        if fitting:
+            fewer = f"--set scale.workers={fitting}"
+        else:
+            fewer = "--set scale.use_gpu=false" if use_gpu else f"--set scale.cpus_per_worker={node_cpus}"
         exists = ", ".join(f"{int(node.get('CPU', 0))} CPUs and {int(node.get('GPU', 0))} GPUs" for node in nodes)
         raise RecipeError(
             f"the recipe asks for {workers}; the cluster's nodes have {exists}",
             expected=f"at most {fitting} such workers",
-            todo="lower scale.workers or scale.cpus_per_worker, --set scale.use_gpu=false, or add nodes",
+            todo=f"{fewer}, or add nodes",
         )
     return workers
 

@@ -1,0 +1,209 @@
+"""What a message advises, works: every `todo=` in textcls/ has a test that follows it. One without is found here."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+ADVICE = "unit/test_advice.py::"
+LAYOUT = "unit/test_csv_layout.py::"
+FORMATS = "unit/test_file_formats.py::"
+REMEDIES = "unit/test_remedies.py::"
+NODES = "story/test_changing_nodes.py::"
+REHEARSAL = "unit/test_rehearsal.py::"
+SPELLINGS = "unit/test_spellings.py::"
+
+# module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
+# another machine, another version or a person, the test ends at what the message says.
+FOLLOWED = {
+    "bundle.load_bundle": [f"{ADVICE}test_a_run_s_directory_in_place_of_its_bundle_comes_with_the_bundle"],
+    "bundle._verified": [
+        f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
+        f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
+        f"{ADVICE}test_a_strange_file_in_a_bundle_can_be_moved_away",
+    ],
+    "bundle._check_names": [f"{ADVICE}test_a_file_that_must_not_be_in_a_bundle_can_be_moved_away"],
+    "bundle._open_seal": [
+        f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
+        "unit/test_bundle.py::test_another_format_version_is_refused_with_the_one_that_is_read",
+        f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
+    ],
+    "commands.predict._run": [f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one"],
+    "commands.serve._run": [f"{ADVICE}test_a_certificate_without_its_key_can_go_or_be_completed"],
+    "commands.train._read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
+    "data.checks.refuse_unfit": [
+        f"{SPELLINGS}test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds",
+        f"{REMEDIES}test_an_empty_label_column_comes_with_the_column_that_holds_labels",
+        f"{SPELLINGS}test_labels_that_are_not_among_those_asked_for_are_told_with_what_helps",
+        f"{ADVICE}test_one_single_label_can_come_from_another_column",
+        f"{ADVICE}test_one_single_label_can_come_from_another_column",
+    ],
+    "data.checks.refuse_empty_splits": [
+        f"{SPELLINGS}test_a_label_without_training_rows_can_be_left_out_as_advised",
+        f"{ADVICE}test_a_split_without_a_row_comes_with_a_share_that_gives_it_one",
+    ],
+    "data.checks.refuse_reserved": [
+        f"{SPELLINGS}test_a_label_called_abstain_is_refused_where_the_classifier_may_abstain"
+    ],
+    "data.csv_head._refuse_wide": [f"{LAYOUT}test_utf_16_comes_with_the_setting_that_reads_it"],
+    "data.csv_layout.choose_layout": [
+        f"{LAYOUT}test_a_quote_in_the_header_that_is_never_closed_is_told_with_its_line",
+        f"{ADVICE}test_a_column_that_stands_twice_can_be_renamed",
+    ],
+    "data.csv_layout._missing_position": [f"{ADVICE}test_a_position_beyond_the_fields_can_be_corrected"],
+    "data.csv_layout._missing_columns": [
+        f"{LAYOUT}test_a_missing_column_comes_with_the_setting_that_names_the_closest"
+    ],
+    "data.csv_records._reordered": [
+        f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
+    ],
+    "data.csv_records._Lines.__next__": [
+        "unit/test_csv_shards.py::test_bytes_that_the_encoding_cannot_stand_for_are_refused",
+        f"{ADVICE}test_a_line_without_an_end_comes_with_a_limit_that_takes_it",
+    ],
+    "data.csv_scan.scan_range": [f"{ADVICE}test_a_file_that_shrinks_is_read_once_nothing_writes_there"],
+    "data.file_formats.refuse_other_formats": [
+        f"{FORMATS}test_a_file_compressed_otherwise_than_its_name_says_comes_with_its_right_name"
+    ],
+    "data.file_formats._refuse_format": [f"{FORMATS}test_a_columnar_file_comes_with_the_command_that_makes_a_csv"],
+    "data.file_formats._Decompressed._explained": [
+        f"{FORMATS}test_what_is_there_of_a_cut_off_gzip_file_can_be_used",
+        f"{FORMATS}test_anything_else_behind_compressed_data_is_told",
+        f"{FORMATS}test_damaged_compressed_data_are_told",
+    ],
+    "data.input_files.expand": [
+        f"{ADVICE}test_a_missing_file_comes_with_the_one_that_is_there",
+        f"{ADVICE}test_files_that_are_named_twice_can_be_named_once",
+    ],
+    "data.input_files._not_a_file": [f"{ADVICE}test_a_directory_comes_with_the_pattern_of_its_files"],
+    "inference.evaluate._claimed": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "inference.predictions_dir.PredictionsDir.claim": [
+        f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
+        f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
+        f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command",
+    ],
+    "inference.predictions_dir._read": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "inference.settings.nothing_scored": [
+        "local_ray/test_predict.py::test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on"
+    ],
+    "inference.workers.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+    "inference.workers._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
+    "output.lock._busy": ["unit/test_lock.py::test_a_second_job_is_refused_until_the_first_has_ended"],
+    "pretrained.find_model": [
+        f"{ADVICE}test_weights_that_would_be_unpickled_come_with_the_command_that_converts_them",
+        f"{ADVICE}test_a_hash_of_weights_in_parts_comes_with_the_setting_that_asks_for_none",
+        f"{ADVICE}test_another_hash_comes_with_the_setting_that_takes_the_file",
+    ],
+    "pretrained._find": [
+        f"{ADVICE}test_a_path_that_leads_nowhere_can_be_corrected",
+        "unit/test_pretrained.py::test_a_hub_name_without_a_network_is_refused_with_a_way_out",
+    ],
+    "pretrained.read_config": [f"{ADVICE}test_a_damaged_configuration_can_be_copied_again"] * 2,
+    "recipe_file.parse_recipe": [f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"],
+    "recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
+    "recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],
+    "serving.haproxy.failure": [
+        f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed",
+        "house/test_cluster_files.py::test_the_lock_holds_what_the_project_asks_for",
+    ],
+    "serving.local_service.run_service": [
+        f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed"
+    ],
+    "serving.local_service._refuse_a_taken_port": [
+        f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed"
+    ],
+    "serving.local_service._wait_until_ready": [
+        "story/test_serve.py::test_another_bundle_is_taken_up_under_load_and_a_damaged_one_is_not"
+    ]
+    * 2,
+    "storage.absolute": [f"{ADVICE}test_a_password_in_a_uri_can_be_taken_out"],
+    "storage._inside_package": [f"{ADVICE}test_a_package_that_is_missing_can_be_installed"],
+    "storage.download_directory": ["unit/test_storage.py::test_an_empty_remote_directory_cannot_be_downloaded"],
+    "storage._taken": [f"{ADVICE}test_a_place_that_is_taken_can_be_cleared_or_avoided"],
+    "storage.explained": [
+        f"{ADVICE}test_a_missing_file_comes_with_the_one_that_is_there",
+        "story/test_faults.py::test_run_goes_on_when_read_only_storage_can_be_written_again",
+        "story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again",
+        "story/test_faults.py::test_storage_that_fails_for_a_while_costs_time_and_nothing_else",
+    ],
+    "text._pad_id": [f"{REHEARSAL}test_a_padding_token_named_as_advised_makes_a_decoder_work"],
+    "text._unloadable": ["unit/test_text.py::test_sentence_pieces_are_refused_with_what_converts_them"],
+    "training.checkpoint.check_checkpoint": [f"{ADVICE}test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it"]
+    * 3,
+    "training.events.mlflow_asked": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],
+    "training.events.MlflowRun.__init__": [
+        "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
+    ],
+    "training.model.head_of": ["unit/test_model.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
+    "training.model_files.model_here": [
+        "local_ray/test_model_files.py::test_files_that_change_while_workers_start_are_refused"
+    ],
+    "training.rehearsal._check_vocabulary": [f"{REHEARSAL}test_token_ids_beyond_the_embeddings_are_refused"],
+    "training.rehearsal._check_limit": [
+        f"{REHEARSAL}test_the_limit_is_the_model_s_positions_and_the_advised_one_works"
+    ],
+    "training.rehearsal._unusable": [f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"],
+    "training.rehearsal._Expected.compare": [f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"],
+    "training.rehearsal._export": [f"{ADVICE}test_a_rehearsal_without_room_goes_on_when_there_is_some"],
+    "training.rehearsal._check_tokenizer": [
+        f"{ADVICE}test_a_tokenizer_that_transformers_reads_otherwise_can_be_saved_anew"
+    ],
+    "training.run.train": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
+    "training.run_dir.RunDir.claim": [
+        f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one",
+        f"{ADVICE}test_nothing_to_resume_can_be_begun",
+        f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one",
+        f"{ADVICE}test_an_interrupted_run_can_be_resumed_or_left",
+        f"{ADVICE}test_a_run_of_another_recipe_comes_with_the_options_that_resume_it",
+    ],
+    "training.run_dir.RunDir._identity": [f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one"],
+    "training.run_dir.RunDir.bind_model": [
+        "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"
+    ],
+    "training.run_dir.RunDir.bind_data": [f"{ADVICE}test_other_rows_can_be_put_back_or_left"],
+    "training.trainer._Fit._remake_blocks": [
+        f"{NODES}test_nodes_that_die_while_reading_and_tokenizing_and_while_training_take_no_row_along"
+    ],
+    "training.trainer._no_room": ["story/test_faults.py::test_cpus_that_others_use_are_waited_for_up_to_the_bound"],
+    "training.trainer._told_plainly": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
+    "training.workers.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+}
+
+
+def todos() -> Iterator[str]:
+    """module.function of each `todo=` in textcls/, but of where errors are rebuilt."""
+    for path in sorted((ROOT / "textcls").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT / "textcls").with_suffix("").parts)
+        if module != "errors":
+            yield from _todos_in(ast.parse(path.read_text(encoding="utf-8")), module)
+
+
+def _todos_in(node: ast.AST, scope: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _todos_in(child, f"{scope}.{child.name}")
+            continue
+        if isinstance(child, ast.Call):
+            yield from (scope for argument in child.keywords if argument.arg == "todo")
+        yield from _todos_in(child, scope)
+
+
+def test_every_todo_is_followed_by_a_test() -> None:
+    found = Counter(todos())
+    assert len(found) > 40
+    missing = {site: n - len(FOLLOWED.get(site, [])) for site, n in found.items() if n > len(FOLLOWED.get(site, []))}
+    assert missing == {}, "provoke the message in a test, do what it says, and name the test in FOLLOWED"
+    assert set(FOLLOWED) - set(found) == set(), "these say no todo any more"
+
+
+def test_the_tests_that_follow_todos_exist() -> None:
+    named = {test for tests in FOLLOWED.values() for test in tests}
+    written = {
+        f"{path.relative_to(ROOT / 'tests').as_posix()}::{node.name}"
+        for path in {ROOT / "tests" / test.partition("::")[0] for test in named}
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert named - written == set()
