@@ -32,6 +32,8 @@ OTHER = {
     "data.header": "false",
     "data.delimiter": "tab",
     "data.quoting": "none",
+    "data.skip_initial_space": "true",
+    "data.escape": "\\",
     "data.encoding": "latin-1",
     "data.label_map": "{'0': negative}",
     "data.labels": "[negative, positive]",
