@@ -113,7 +113,7 @@ def is_unseen(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf") or bool(_UNSEEN.match(char))
 
 
-def visible(text: str) -> str:
+def escaped(text: str) -> str:
     """The text as it stands, with what cannot be seen as the escapes of YAML and Python (`\\u200b`, `\\xa0`).
 
     Accents of their own are escaped, too, where a letter with the accent exists: both look alike.
@@ -129,7 +129,7 @@ def visible(text: str) -> str:
 
 def quoted(text: str) -> str:
     """The text in double quotes, as YAML reads it back."""
-    return '"' + visible(text).replace('"', '\\"') + '"'
+    return '"' + escaped(text).replace('"', '\\"') + '"'
 
 
 def set_option(key: str, value: Any) -> str:
@@ -142,7 +142,7 @@ def _flow(value: Any, *, bare: bool = False) -> str:
         return json.dumps(value)
     if isinstance(value, str):
         # Letters, digits and a lone sign need no quotes.
-        plain = bare and visible(value) == value and re.fullmatch(r"[\w.-]+|[^\w\s]", value)
+        plain = bare and escaped(value) == value and re.fullmatch(r"[\w.-]+|[^\w\s]", value)
         return value if plain and read_value(value) == value else quoted(value)
     if isinstance(value, Mapping):
         pairs = (f"{'? ' * (len(key) > _LONGEST_KEY)}{quoted(key)}: {_flow(item)}" for key, item in value.items())

@@ -108,7 +108,7 @@ def test_each_warning_names_what_it_is_about() -> None:
     )
     parts = [
         ("'pos' (60 rows) and 'Pos' (50 rows)", "case"),
-        ("if labels that look alike are one", "data.label_map"),
+        ("if labels that look alike are the same", "data.label_map"),
         ("fewer than 10 rows", "'rare' (9)"),
         ("1,200 texts", "a.csv:7, b.csv:9"),
         ("25%", "text.max_tokens 64", "text.on_long=windows"),

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from textcls.errors import RecipeError
 from textcls.recipe import DataSpec, Recipe
 from textcls.recipe_file import describe_keys, keys_of, parse_recipe
-from textcls.yaml_text import set_option, visible
+from textcls.yaml_text import escaped, set_option
 
 ROOT = Path(__file__).parents[2]
 KEYS = [key for key, _, _ in describe_keys()]
@@ -338,7 +338,7 @@ def test_the_set_of_a_message_means_its_names_to_a_shell_and_to_the_recipe(names
         set_option("data.csv", names),
     ]
     for option in options:
-        assert visible(option).replace("\\\\", "\\") == option, "what cannot be seen is escaped"
+        assert escaped(option).replace("\\\\", "\\") == option, "what cannot be seen is escaped"
     words = shlex.split(" ".join(options))
     assert words[::2] == ["--set"] * 4
     data = parse_recipe("", [*words[1::2], "data.text_columns=a text"]).data
@@ -368,7 +368,7 @@ def test_a_name_of_any_length_can_be_set() -> None:
     ],
 )
 def test_what_cannot_be_seen_is_shown_as_an_escape(name: str, seen: str) -> None:
-    assert visible(name) == seen
+    assert escaped(name) == seen
 
 
 @pytest.mark.parametrize("number", ["5e-5", "5.0e-5", "0.00005", "5E-5", "'5e-5'"])

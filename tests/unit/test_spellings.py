@@ -10,6 +10,7 @@ from textcls.data import checks
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.labels import differences, is_blank, is_missing_word, twins
+from textcls.recipe import SplitSpec
 from textcls.recipe_file import parse_recipe
 from textcls.yaml_text import set_option
 
@@ -110,7 +111,7 @@ def test_words_for_a_missing_label_are_told_with_a_command_that_leaves_them_out(
     path = write(tmp_path / "a.csv", ["pos", "neg", *words], 12)
     before = read([path])
     (warning,) = before.warnings
-    assert "look like a missing value" in warning
+    assert "look like missing values" in warning
     assert "(12 rows)" in warning
     (option,) = options(warning)
     after = read([path], option)
@@ -253,7 +254,7 @@ def test_a_label_without_training_rows_can_be_left_out_as_advised(tmp_path: Path
         empty = next(label for label in labels if label in ("1", "rare"))
         counts = {"train": [0 if label == empty else 8 for label in labels]}
         with pytest.raises(DataError, match="no training rows") as caught:
-            checks.refuse_empty_splits(before.data, labels, counts)
+            checks.refuse_empty_splits(before.data, SplitSpec(), labels, counts)
         after = read([path], *settings, *options(caught.value.todo))
         assert (after.found.labels, after.found.rejects) == ({"pos": 12, "neg": 12}, 0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from textcls.labels import Twins, differences, folded, is_blank, is_missing_word, merged_map, twins
 from textcls.recipe import DataSpec
-from textcls.yaml_text import set_option, visible
+from textcls.yaml_text import escaped, set_option
 
 # Of more groups, labels or values the first few are shown.
 _MOST_SHOWN = 10
@@ -79,12 +79,12 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
     )
     if targets:
         advised = set_option("data.label_map", merged_map(label_map, targets))
-        found.append(f"if labels that look alike are one, map them: {advised}")
+        found.append(f"if labels that look alike are the same, map them: {advised}")
     words = [name for name in counts if is_missing_word(name) and name not in data.label_map.values()]
     if words and not own_labels:
         found.append(
-            f"labels that look like a missing value: {first_few(_with_rows(words, counts))}; if they are none, leave "
-            f"those rows out: {leaving_out(data, words)}; if they are real, name all labels in data.labels"
+            f"labels that look like missing values: {first_few(_with_rows(words, counts))}; to leave these rows out: "
+            f"{leaving_out(data, words)}; if these are real classes, list every label in data.labels"
         )
     return found
 
@@ -95,7 +95,7 @@ def _twins_told(found: Twins, counts: Mapping[str, int]) -> str:
         return f"label {named} may be {shown(found.key)}, which data.label_map leads to {shown(found.target)}"
     if len(found.names) == 1:
         return f"label {named} holds blanks at an end or invisible characters; without them it is {shown(found.target)}"
-    return f"labels {named} differ in {differences(found.names)} alone"
+    return f"labels {named} differ only in {differences(found.names)}"
 
 
 def _with_rows(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
@@ -225,4 +225,4 @@ def first_few(words: Iterable[str]) -> str:
 
 def shown(name: str) -> str:
     """A name in quotes, with escapes for what cannot be seen."""
-    return f"'{visible(name if len(name) <= 80 else name[:79] + '…')}'"
+    return f"'{escaped(name if len(name) <= 80 else name[:79] + '…')}'"
