@@ -61,7 +61,8 @@ def ray_s_settings(folder: Path, port: int, replicas: Sequence[int] = (30000, 30
 
 
 def wanted_in(folder: Path, port: int) -> Wanted:
-    haproxy.environment(folder, ServeSpec(), host="127.0.0.1", port=port, tls=None)
+    spec = ServeSpec(cors_origins=("https://app.example.com", "http://[::1]:3000"))
+    haproxy.environment(folder, spec, host="127.0.0.1", port=port, tls=None)
     return Wanted(**json.loads((folder / "wanted.json").read_text()))
 
 
