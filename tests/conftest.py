@@ -54,7 +54,9 @@ def tiny_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     return save_tiny_bundle(tiny_model_dir, tmp_path_factory.mktemp("bundles") / "tiny")
 
 
-def save_tiny_bundle(model: Path, target: Path, *, seed: int = 0, calibration: Any = None, **text: Any) -> Path:
+def save_tiny_bundle(
+    model: Path, target: Path, *, seed: int = 0, calibration: Any = None, precision: Any = "fp32", **text: Any
+) -> Path:
     """A bundle at `target`; another seed gives other scores, `text` other text settings."""
     import torch
 
@@ -71,7 +73,7 @@ def save_tiny_bundle(model: Path, target: Path, *, seed: int = 0, calibration: A
     built.save_pretrained(source)
     prepare_tokenizer(str(model), spec).save(str(source))
     # So that tests mean the same on processors that multiply bf16.
-    recipe = Recipe(text=spec, train=TrainSpec(precision="fp32"))
+    recipe = Recipe(text=spec, train=TrainSpec(precision=precision))
     write_bundle(
         str(source),
         str(target),

@@ -32,7 +32,8 @@ from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
 from textcls.training import plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
-from textcls.training.model import build_model, build_optimizer, tokens_at_once, uses_bf16
+from textcls.training.model import build_model, build_optimizer, tokens_at_once
+from textcls.training.precision import uses_bf16
 from textcls.training.step import Stepper
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"

@@ -38,7 +38,7 @@ ORDER = """
     textcls.data.pipeline
 
     textcls.training
-    textcls.training.plan textcls.training.collate textcls.training.checkpoint
+    textcls.training.plan textcls.training.collate textcls.training.checkpoint textcls.training.precision
     textcls.training.baseline textcls.training.events textcls.training.export
     textcls.training.progress_display
     textcls.training.model textcls.training.model_files textcls.training.run_dir textcls.training.workers
@@ -86,7 +86,7 @@ IMPORTERS = {
     """,
     "torch": """
         textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring
-        textcls.training.cpu_speed textcls.training.rehearsal
+        textcls.training.cpu_speed textcls.training.rehearsal textcls.training.precision textcls.training.workers
         textcls.training.checkpoint textcls.training.worker textcls.inference.encoder textcls.inference.classifier
     """,
     "transformers": """

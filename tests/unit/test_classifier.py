@@ -1,5 +1,7 @@
 """Law 8: a text's scores are the bundle's alone, whatever company it keeps, and one bad text spoils nothing."""
 
+import contextlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from textcls.inference import classifier as classifier_module
 from textcls.inference import encoder as encoder_module
 from textcls.inference.classifier import Classifier, PaddedModel
 from textcls.inference.encoder import RaggedModel
+from textcls.training import precision
+from textcls.training.precision import uses_bf16
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(
@@ -153,16 +157,37 @@ def test_below_the_threshold_it_abstains(tiny_model_dir: Path, tmp_path: Path, c
 
 
 def test_bf16_stays_within_its_bound(classifier: Classifier, tiny_bundle: Path) -> None:
-    rounded = Classifier.load(str(tiny_bundle), precision="bf16")
+    has_bf16 = uses_bf16("bf16", torch.device("cpu"))
+    with contextlib.nullcontext() if has_bf16 else pytest.warns(UserWarning, match="cannot multiply bfloat16"):
+        rounded = Classifier.load(str(tiny_bundle), precision="bf16")
     texts = [" ".join(WORDS[i % 7 :]) for i in range(30)]
     exact, near = classifier.scores(texts).probabilities, rounded.scores(texts).probabilities
-    assert 0 < np.abs(exact - near).max() < 0.02
+    assert np.abs(exact - near).max() < 0.02
+    assert rounded.precision == ("bf16" if has_bf16 else "fp32")
+    assert not has_bf16 or np.abs(exact - near).max() > 0
 
 
-def test_auto_is_the_precision_of_the_run(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+@pytest.mark.parametrize("support", ["hardware", "emulated", "none"])
+def test_auto_is_the_precision_of_the_run(support: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_support", lambda device: support)
     assert Classifier.load(str(tiny_bundle)).precision == "fp32"
-    assert Classifier.load(str(tiny_bundle), precision="bf16").precision == "bf16"
+
+
+def test_where_nothing_multiplies_bf16_a_bundle_that_asks_for_it_scores_in_fp32_and_says_so(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "bf16_support", lambda device: "none")
+    ours = save_tiny_bundle(tiny_model_dir, tmp_path / "fp32")
+    theirs = save_tiny_bundle(tiny_model_dir, tmp_path / "bf16", precision="bf16")
+    expected = Classifier.load(str(ours)).scores(WORDS).probabilities
+    for bundle, asked in ((theirs, "auto"), (theirs, "bf16"), (ours, "bf16")):
+        with pytest.warns(UserWarning, match=f"{bundle}.*scoring in fp32"):
+            found = Classifier.load(str(bundle), precision=asked)
+        assert found.precision == "fp32"
+        np.testing.assert_array_equal(found.scores(WORDS).probabilities, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Classifier.load(str(theirs), precision="fp32").precision == "fp32"
 
 
 def test_a_damaged_bundle_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:

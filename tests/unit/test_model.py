@@ -27,7 +27,6 @@ from textcls.training.model import (
     parameter_groups,
     row_losses,
     tokens_at_once,
-    uses_bf16,
 )
 
 LABELS = ("bad", "good", "so so")
@@ -224,22 +223,6 @@ def test_the_head_is_the_last_layer_with_an_output_for_each_label(tiny_model_dir
         head_of(build(tiny_model_dir), 5)
 
 
-def test_a_precision_that_is_asked_for_is_the_one_that_is_used() -> None:
-    assert uses_bf16("bf16", CPU)
-    assert not uses_bf16("fp32", CPU)
-
-
 def test_a_micro_batch_is_as_long_as_told_or_as_the_device_likes() -> None:
     assert tokens_at_once(777, CPU) == tokens_at_once(777, torch.device("cuda")) == 777
     assert tokens_at_once("auto", CPU) < tokens_at_once("auto", torch.device("cuda"))
-
-
-@pytest.mark.parametrize("unit", ["amx_bf16", "avx512_bf16", "bf16"])
-def test_auto_takes_bf16_where_the_processor_multiplies_it(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, unit: True})
-    assert uses_bf16("auto", CPU)
-
-
-def test_auto_takes_fp32_where_bf16_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bw": True, "amx_bf16": False})
-    assert not uses_bf16("auto", CPU)

@@ -12,6 +12,7 @@ Shapes: N texts, C labels.
 """
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -26,7 +27,8 @@ from textcls.labels import ABSTAIN
 from textcls.text import TextEncoder, TokenizerFiles
 from textcls.training import plan
 from textcls.training.collate import padded
-from textcls.training.model import logits_of, uses_bf16
+from textcls.training.model import logits_of
+from textcls.training.precision import fp32_note, uses_bf16
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
@@ -141,7 +143,7 @@ class Classifier:
             uri: the bundle, see `load_bundle`.
             device: "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1".
             precision: "auto" takes what the bundle was trained with if its recipe says so, else bfloat16 where the
-                hardware multiplies it; or "fp32", "bf16".
+                hardware multiplies it; or "fp32", "bf16". Hardware without bfloat16 scores in fp32, with a warning.
             threads: CPU threads of this process's matrix products. Left out: torch's own choice.
             cache: directory for copies of remote bundles. Left out: the default one.
 
@@ -156,8 +158,7 @@ class Classifier:
         if threads is not None:
             torch.set_num_threads(threads)
         bundle = load_bundle(uri, cache=cache or None)
-        if precision == "auto":
-            precision = _trained_with(bundle)
+        asked = precision_asked(bundle, precision)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
@@ -165,7 +166,9 @@ class Classifier:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
-        tokenizer, bf16 = TokenizerFiles.load(bundle.directory), uses_bf16(precision, where)
+        tokenizer, bf16 = TokenizerFiles.load(bundle.directory), uses_bf16(asked, where)
+        if note := precision_note(bundle, precision, where):
+            warnings.warn(f"{bundle.uri}: {note}", stacklevel=2)
         ragged = RaggedModel.of(model.eval(), bf16=bf16) if where.type == "cpu" else None
         return cls(
             bundle,
@@ -280,11 +283,19 @@ class PaddedModel:
         return logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16)
 
 
-def _trained_with(bundle: Bundle) -> str:
-    """`train.precision` of the run; a recipe of another version may not have it."""
+def precision_asked(bundle: Bundle, precision: str = "auto") -> str:
+    """The precision, or for `auto` that of the bundle's run; a recipe of another version may not have it."""
+    if precision != "auto":
+        return precision
     train = bundle.manifest.recipe.get("train")
     found = train.get("precision") if isinstance(train, dict) else None
     return found if found in ("fp32", "bf16") else "auto"
+
+
+def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -> str | None:
+    """A line for the user, if the device scores a bundle in fp32 though bf16 is asked for."""
+    asked = precision_asked(bundle, precision)
+    return fp32_note(asked, "bf16" if uses_bf16(asked, torch.device(device)) else "fp32")
 
 
 def _unusable(text: object) -> Encoded | None:

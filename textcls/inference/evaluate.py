@@ -26,7 +26,7 @@ from textcls.data.rejects import REJECT_SCHEMA, write_rejects
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.errors import RunDirError
-from textcls.inference.classifier import Classifier, Encoded
+from textcls.inference.classifier import Classifier, Encoded, precision_asked
 from textcls.inference.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.inference.workers import Workers, ahead, plan_workers, run_on_workers
 from textcls.metrics import Counts, summarise
@@ -37,6 +37,7 @@ from textcls.plain_text import json_text
 from textcls.ray_session import ray_session
 from textcls.recipe import Recipe
 from textcls.report_chart import draw_report
+from textcls.training.precision import fp32_note
 from textcls.training.progress_display import Board, RowStanding, shown
 
 Say = Callable[[str], None]
@@ -85,6 +86,8 @@ def _evaluated(
         workers = plan_workers(spec.scale, items=len(read.blocks))
         say(f"scoring {read.summary.rows:,} rows, duplicates included: {workers}")
         found = _scored(read, bundle, workers, say)
+        if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
+            say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
             say(f"  rejected {number:,}: {reason}, like {_spot(read, found, reason)}")
         write_rejects(uri, chain(read.rejects(), _tables(read, found)))
@@ -133,12 +136,14 @@ class _Found:
         summary: tokens of these, and reasons of the others.
         truncated: rows that were cut.
         rejects: rows without scores, in row order within a block.
+        fp32: whether some were scored in fp32.
     """
 
     counts: Counts
     summary: BlockSummary = field(default_factory=BlockSummary)
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
+    fp32: bool = False
 
     def add(self, other: "_Found") -> None:
         """Adds a later block's."""
@@ -146,6 +151,7 @@ class _Found:
         self.summary.add(other.summary)
         self.truncated += other.truncated
         self.rejects += other.rejects
+        self.fp32 |= other.fp32
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,8 @@ class _EvaluateBlock:
                 token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
             )
             counts = Counts.of(scores.probabilities[scored], label_ids[scored], threshold=classifier.threshold)
-            found.add(_Found(counts, summary, int(scores.truncated.sum()), refused))
+            in_fp32 = classifier.precision == "fp32"
+            found.add(_Found(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
             yield len(rows)
         return found
 

@@ -25,7 +25,7 @@ from textcls.data.pipeline import run_on_ray
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
-from textcls.inference.classifier import Classifier, Encoded
+from textcls.inference.classifier import Classifier, Encoded, precision_asked
 from textcls.inference.prediction_rows import (
     BlockSize,
     Columns,
@@ -40,6 +40,7 @@ from textcls.inference.workers import ahead, plan_workers, run_on_workers
 from textcls.output.lock import alone_in
 from textcls.ray_session import ray_session
 from textcls.recipe import DataSpec
+from textcls.training.precision import fp32_note
 from textcls.training.progress_display import Board, RowStanding, shown
 
 Say = Callable[[str], None]
@@ -145,6 +146,9 @@ def _predicted(
             for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
                 records[pending[position]] = record
                 progress.finish(pending[position], record["rows"])
+        used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
+        if note := fp32_note(precision_asked(bundle), used):
+            say(f"  {note}")
     return _manifest(bundle, target, shards, records, columns)
 
 

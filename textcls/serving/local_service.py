@@ -63,7 +63,7 @@ def run_service(
         todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
         raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
     first = _place_of(bundle)
-    load_bundle(first)  # what is wrong with it is told now, not once Ray has started
+    loaded = load_bundle(first)  # what is wrong with it is told now, not once Ray has started
     _refuse_a_taken_port(host, port)
     if tls is not None:
         _refuse_a_bad_certificate(tls)
@@ -71,8 +71,11 @@ def run_service(
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
         os.environ |= haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls)
         # Not before: Ray Serve reads the environment when it is imported.
+        from textcls.inference.classifier import precision_note
         from textcls.serving.app import read_key
 
+        if not spec.gpu_share and (note := precision_note(loaded, spec.precision, "cpu")):
+            say(note)
         read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
             _deploy(first, first, spec, 0)

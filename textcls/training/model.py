@@ -1,6 +1,7 @@
-"""Pretrained encoder + labels -> a module to fine-tune; its optimizer, schedule, precision and loss.
+"""Pretrained encoder + labels -> a module to fine-tune; its optimizer, schedule and loss.
 
-In: a local model directory and the recipe. Out: torch objects. Not here: the loop (worker.py).
+In: a local model directory and the recipe. Out: torch objects. Not here: the loop (worker.py), whether products run in
+bfloat16 (precision.py).
 
 Shapes: B rows of a batch, C classes.
 """
@@ -25,9 +26,6 @@ _DROPOUTS = (
 
 # Kinds of models (`model_type`) whose encoder layers are BERT's and whose head reads the first token alone.
 _LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-
-# What multiplies bf16 on a CPU, as `torch.cpu.get_capabilities` names it: Intel, Intel and AMD, ARM.
-_CPU_BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_id: int, seed: int) -> Any:
@@ -145,17 +143,6 @@ def learning_rate(step: int, total_steps: int, spec: TrainSpec) -> float:
     if step < warmup:
         return spec.learning_rate * (step + 1) / warmup
     return spec.learning_rate * (total_steps - step) / max(total_steps - warmup, 1)
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether matrix products run in bfloat16; `auto` asks for hardware that multiplies it, not merely stores it."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Asked of the processor: oneDNN calls bf16 supported wherever it can emulate it, at a fifth of fp32's speed.
-    can = torch.cpu.get_capabilities()
-    return any(can.get(unit, False) for unit in _CPU_BF16_UNITS)
 
 
 def tokens_at_once(limit: int | Literal["auto"], device: torch.device) -> int:

@@ -34,7 +34,7 @@ from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
 from textcls.training.trainer import fit, publish_bundle
 from textcls.training.worker import TrainOutcome
-from textcls.training.workers import plan_workers
+from textcls.training.workers import plan_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
 
@@ -79,6 +79,7 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
+        refuse_unsupported_precision(recipe.train.precision, workers)
         for line in rehearsal.result():  # what cannot be used is refused before a row is read
             say(f"  note: {line}")
         journal.note(
@@ -133,6 +134,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     _, tokenizer, rehearsal = _found(recipe, say)
     with ray_session(verbose=verbose):
         workers = plan_workers(recipe.scale)
+        refuse_unsupported_precision(recipe.train.precision, workers)
         for line in rehearsal.result():  # what cannot be used is refused before a row is read
             say(f"  note: {line}")
         prepared = _prepare(recipe, tokenizer, None, say)

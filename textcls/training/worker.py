@@ -42,9 +42,9 @@ from textcls.training.model import (
     class_weights,
     head_of,
     tokens_at_once,
-    uses_bf16,
 )
 from textcls.training.model_files import model_here
+from textcls.training.precision import bf16_support, refuse_bf16_without_support, uses_bf16
 from textcls.training.progress_display import Pace
 from textcls.training.scoring import Scoring
 from textcls.training.step import Stepper
@@ -241,8 +241,9 @@ class _Worker:
                 raise BlocksLost(len(waiting))
 
     def _build(self) -> Any:
-        """The bare module. One that could not be calibrated is refused now, not after hours."""
+        """The bare module. One that could not be calibrated or multiplied here is refused now, not after hours."""
         task = self.task
+        refuse_bf16_without_support(self.spec.precision, bf16_support(self.device), "a worker's device")
         model = build_model(
             model_here(task.model, task.driver_node),
             task.labels,

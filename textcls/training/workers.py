@@ -1,7 +1,7 @@
 """How many workers train and on what, and when others should take over.
 
-In: what the recipe asks for, what the cluster has. Out: `Workers`, and the reason to regroup. Not here: starting them
-(trainer.py), what they do (worker.py).
+In: what the recipe asks for, what the cluster has. Out: `Workers`, or why none can do it, and the reason to regroup.
+Not here: starting them (trainer.py), what they do (worker.py).
 """
 
 import time
@@ -9,14 +9,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls.errors import RecipeError
 from textcls.recipe import ScaleSpec
+from textcls.training.precision import bf16_support, refuse_bf16_without_support
 
 # How long elastic workers wait for the most that may train: what has just ended still has to give its CPUs back.
 _GATHER_S = 5.0
 # How often the cluster is asked about its nodes.
 _LOOK_EVERY_S = 2.0
+# How long a node may take to import torch and tell what its processor multiplies.
+_PROCESSOR_TOLD_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,42 @@ def plan_workers(scale: ScaleSpec) -> Workers:
             todo=f"{fewer}, or add nodes",
         )
     return workers
+
+
+def refuse_unsupported_precision(precision: str, workers: Workers) -> None:
+    """Refuses bf16 before any row is read, if a node that may hold a CPU worker cannot multiply it.
+
+    Each node is asked itself: the driver's processor may be another one. A node that starts later, or does not answer,
+    and a GPU are asked by the worker.
+
+    Raises:
+        RecipeError: a node cannot.
+    """
+    if precision != "bf16" or workers.use_gpu:
+        return
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["Alive"] and _fitting(workers, node["Resources"])]
+    if any(node["NodeID"] == here for node in nodes):
+        refuse_bf16_without_support(precision, bf16_support(torch.device("cpu")))
+    asked = {
+        _processor_support.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(): node["NodeManagerAddress"]
+        for node in nodes
+        if node["NodeID"] != here
+    }
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PROCESSOR_TOLD_S) if asked else ([], [])
+    for answer in answered:
+        try:
+            support = ray.get(answer)
+        except ray.exceptions.RayError:  # the node is gone
+            continue
+        refuse_bf16_without_support(precision, support, f"the processor of node {asked[answer]}")
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _processor_support() -> str:
+    return bf16_support(torch.device("cpu"))
 
 
 def gathered(workers: Workers) -> Workers:
