@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ENVIRONMENT = {
@@ -24,6 +25,9 @@ ENVIRONMENT = {
 def pytest_configure() -> None:
     """Sets the environment before any test module is imported: libraries read these once, at import."""
     os.environ.update(ENVIRONMENT)
+    # A slow machine is no failure.
+    hypothesis.settings.register_profile("any speed", deadline=None)
+    hypothesis.settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def refuse_unsupported_precision(precision: str, workers: Workers) -> None:
     """
     if precision != "bf16" or workers.use_gpu:
         return
-    here = ray.get_runtime_context().get_node_id()
+    here = _own_node()
     nodes = [node for node in ray.nodes() if node["Alive"] and _fitting(workers, node["Resources"])]
     if any(node["NodeID"] == here for node in nodes):
         refuse_bf16_without_support(precision, bf16_support(torch.device("cpu")))
@@ -119,6 +119,11 @@ def refuse_unsupported_precision(precision: str, workers: Workers) -> None:
         except ray.exceptions.RayError:  # the node is gone
             continue
         refuse_bf16_without_support(precision, support, f"the processor of node {asked[answer]}")
+
+
+def _own_node() -> str:
+    """Id of the node that this process runs on."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 @ray.remote(num_cpus=0, max_retries=0)
