@@ -1,8 +1,10 @@
 """A connection to Ray: the cluster a job was submitted to, or a Ray of this machine's own.
 
-In: the environment. Out: a connected driver that Ctrl-C interrupts. Not here: what runs on it.
+In: the environment. Out: a connected driver that Ctrl-C interrupts. Not here: what runs on it,
+whether the cluster can be joined (ray_cluster.py).
 """
 
+import errno
 import logging
 import os
 import signal
@@ -10,14 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import textcls
-from textcls.errors import own_error
-
-
-def attached() -> bool:
-    """Whether this process belongs to a running cluster (`ray job submit` and `RAY_ADDRESS=auto` say so)."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+from textcls.errors import InputError, StorageError, own_error
+from textcls.ray_cluster import answering_head, attached, ensure_own_token
 
 
 @contextmanager
@@ -26,6 +25,10 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
 
     Args:
         verbose: show Ray's own log lines, its workers' included. They are in Ray's session directory in any case.
+
+    Raises:
+        InputError: the cluster cannot be joined.
+        StorageError: Ray cannot write where it keeps its files.
     """
     import ray
     from ray.job_config import JobConfig
@@ -38,11 +41,22 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     # The controller looks at its workers this often; the default of 2 s would be a large part of a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     level = logging.INFO if verbose else logging.ERROR
-    where = {} if attached() else {"address": "local", "include_dashboard": False}
+    logging.getLogger("ray").setLevel(level)
+    if attached():
+        where: dict[str, Any] = {"address": answering_head()}
+    else:
+        ensure_own_token()
+        where = {"address": "local", "include_dashboard": False}
     # Ray tells its workers of the script's directory (jobs/) and the working directory; textcls lies in neither when
     # the job is started from elsewhere. `ray job submit --working-dir` brings it to other machines.
     code = JobConfig(_py_driver_sys_path=[str(Path(textcls.__file__).parent.parent)])
-    ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where)
+    try:
+        ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where)
+    except Exception as error:
+        ray.shutdown()
+        if (refusal := _refusal(error)) is None:
+            raise
+        raise refusal from error
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     # SIGTERM is like Ctrl-C: Ray's own handler of it ends in a crash report.
@@ -53,6 +67,29 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _refusal(error: Exception) -> InputError | StorageError | None:
+    """What to tell of an error with which Ray did not start or join, if the user can do something about it."""
+    told = [str(one).strip() for one in (error, error.__cause__) if one]
+    if attached() and (found := next((text for text in told if "Version mismatch" in text), "")):
+        return InputError(
+            f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: {' '.join(found.split())}",
+            expected="the cluster's versions of Ray and Python",
+            todo="install them here, or hand the job to the cluster with `ray job submit`",
+        )
+    if attached() and isinstance(error, (ConnectionError, RuntimeError)):
+        return InputError(
+            f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: the cluster was found and not joined: {': '.join(told)}",
+            expected="a node of the cluster on this machine",
+            todo="`ray start --address HEAD:PORT` makes this machine one; or `ray job submit` from anywhere",
+        )
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EROFS):
+        return StorageError(
+            f"Ray cannot write its files: {error}",
+            todo="set RAY_TMPDIR to a short path of a directory that this user may write, with some GB free",
+        )
+    return None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ ORDER = """
     textcls.errors textcls.yaml_text
     textcls.command_line textcls.recipe
     textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report
-    textcls.label_names
+    textcls.label_names textcls.ray_cluster
     textcls.ray_session
     textcls.text textcls.pretrained textcls.bundle textcls.report_chart
 
@@ -78,7 +78,7 @@ ORDER = """
 # Heavy libraries, and the only modules that may import them.
 IMPORTERS = {
     "ray": """
-        textcls.ray_session textcls.data.pipeline textcls.data.division
+        textcls.ray_cluster textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
         textcls.training.run textcls.training.events textcls.training.model_files
         textcls.inference.workers

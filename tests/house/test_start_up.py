@@ -29,6 +29,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.training.cpu_speed",
     "textcls.training.model",
     "textcls.training.model_files",
+    "textcls.training.precision",
     "textcls.training.progress_display",
     "textcls.training.rehearsal",
     "textcls.training.run",

@@ -25,7 +25,8 @@ from types import FrameType
 from textcls import storage
 from textcls.bundle import load_bundle
 from textcls.errors import InputError, ServeError
-from textcls.ray_session import attached, ray_session
+from textcls.ray_cluster import attached
+from textcls.ray_session import ray_session
 from textcls.recipe import ServeSpec
 from textcls.serving import haproxy
 
