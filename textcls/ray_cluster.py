@@ -17,6 +17,7 @@ from textcls.errors import InputError
 _ANSWER_S = 10.0
 _PAUSE_S = 1.0
 _TOKEN_PLACES = "in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+_TLS_FILES = "readable PEM files of a certificate, its key, and the authority of the cluster"
 _ELSEWHERE = "unset RAY_ADDRESS to run on this machine alone"
 
 
@@ -37,6 +38,7 @@ def answering_head() -> str:
     try:
         _use_token()
         address = _found(asked)
+        asked = f"auto, which leads to {address}" if asked == "auto" else asked
         _ask(asked, address)
     except AuthenticationError as error:
         raise _no_entry(asked, str(error).partition(". ")[0]) from None
@@ -116,8 +118,13 @@ def _ask(asked: str, address: str) -> None:
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+    try:
+        channel = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    except (OSError, RuntimeError) as error:
+        todo = "name the files of this machine's certificate, or unset RAY_USE_TLS"
+        raise InputError(f"RAY_USE_TLS is set: {error}", expected=f"RAY_TLS_*: {_TLS_FILES}", todo=todo) from None
     given_up = time.monotonic() + _ANSWER_S
-    with init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with channel:
         head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         while True:
             left = given_up - time.monotonic()

@@ -125,6 +125,16 @@ def test_an_address_that_is_no_head_s_is_told(address: str, told: str, monkeypat
     assert told in refused(address, monkeypatch).found
 
 
+@pytest.mark.parametrize("cert", ["/nonexistent/node.pem", None])
+def test_certificates_that_are_not_there_are_told(cert: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    for name in ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT"):
+        monkeypatch.setenv(name, cert) if cert else monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=r"RAY_USE_TLS is set: .*(nonexistent|environment variable)"):
+        answering_head()
+
+
 def test_auto_where_no_ray_runs_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: set())
