@@ -158,3 +158,9 @@ def test_parts_of_two_encodings_never_stand_in_one_directory(tiny_bundle: Path, 
     PredictionsDir.claim(str(tmp_path / "out"), first, suffix="csv")
     with pytest.raises(InputError, match='csv_encoding was null, now "utf-8-sig"'):
         PredictionsDir.claim(str(tmp_path / "out"), second, suffix="csv")
+
+
+def test_serve_needs_linux_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert run("serve", "--bundle", "anything") == 2
+    assert "serve does not run on darwin" in capsys.readouterr().err

@@ -144,7 +144,9 @@ def _threads(spec: ServeSpec) -> int:
     """Threads of a replica's matrix products."""
     if isinstance(spec.threads, int):
         return spec.threads
-    return max(1, len(os.sched_getaffinity(0)) // spec.max_replicas)
+    # Only Linux tells which cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // spec.max_replicas)
 
 
 def _version() -> str:

@@ -15,6 +15,7 @@ import queue
 import signal
 import socket
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -56,10 +57,15 @@ def run_service(
         verbose: show Ray's own log lines.
 
     Raises:
-        InputError: no such bundle, no key, no such certificate, a port that is taken, or RAY_ADDRESS is set.
+        InputError: no such bundle, no key, no such certificate, a port that is taken, RAY_ADDRESS is set, or no Linux.
         ServeError: the service did not start.
         KeyboardInterrupt: told to end before it served.
     """
+    if sys.platform != "linux":
+        raise InputError(
+            f"serve does not run on {sys.platform}: HAProxy, through which it answers, comes for Linux alone",
+            todo="serve from a Linux container, like that of cluster/Dockerfile; predict runs here, too",
+        )
     if attached():
         todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
         raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
