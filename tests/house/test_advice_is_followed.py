@@ -13,6 +13,7 @@ FORMATS = "unit/test_file_formats.py::"
 REMEDIES = "unit/test_remedies.py::"
 NODES = "story/test_changing_nodes.py::"
 REHEARSAL = "unit/test_rehearsal.py::"
+CLUSTER = "unit/test_ray_cluster.py::"
 SPELLINGS = "unit/test_spellings.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
@@ -101,6 +102,17 @@ FOLLOWED = {
         "unit/test_pretrained.py::test_a_hub_name_without_a_network_is_refused_with_a_way_out",
     ],
     "pretrained.read_config": [f"{ADVICE}test_a_damaged_configuration_can_be_copied_again"] * 2,
+    "ray_cluster._found": [
+        f"{CLUSTER}test_an_address_that_is_no_head_s_is_told",
+        f"{CLUSTER}test_an_address_that_is_no_head_s_is_told",
+        f"{CLUSTER}test_auto_where_no_ray_runs_is_told",
+    ],
+    "ray_cluster._ask": [
+        f"{CLUSTER}test_certificates_that_are_not_there_are_told",
+        f"{CLUSTER}test_what_is_wrong_with_an_address_is_told",
+    ],
+    "ray_cluster._no_entry": ["story/test_encrypted_cluster.py::test_a_token_in_the_home_directory_is_used"],
+    "ray_session._refusal": [f"{CLUSTER}test_an_error_of_ray_s_own_that_the_user_can_mend_says_how"] * 3,
     "recipe_file.parse_recipe": [f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"],
     "recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
     "recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],
@@ -109,7 +121,8 @@ FOLLOWED = {
         "house/test_cluster_files.py::test_the_lock_holds_what_the_project_asks_for",
     ],
     "serving.local_service.run_service": [
-        f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed"
+        "unit/test_command_line.py::test_serve_needs_linux_and_says_so",
+        f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed",
     ],
     "serving.local_service._refuse_a_taken_port": [
         f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed"
@@ -137,6 +150,9 @@ FOLLOWED = {
         "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
     ],
     "training.model.head_of": ["unit/test_model.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
+    "training.precision.refuse_bf16_without_support": [
+        "local_ray/test_precision.py::test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read"
+    ],
     "training.model_files.model_here": [
         "local_ray/test_model_files.py::test_files_that_change_while_workers_start_are_refused"
     ],

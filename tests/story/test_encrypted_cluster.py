@@ -9,7 +9,7 @@ import pytest
 import ray
 import ray.util
 
-from .conftest import Running, User, as_csv, certificates, free_port, reviews, write_recipe
+from .conftest import CHECKOUT, Running, User, as_csv, certificates, free_port, reviews, write_recipe
 
 JOIN = """
 import sys, ray
@@ -18,6 +18,15 @@ try:
 except BaseException as error:
     sys.exit(f"refused: {type(error).__name__}")
 print("joined", ray.get(ray.remote(lambda: 42).remote()))
+"""
+
+# What a job does before it joins.
+ASK = f"""
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from textcls.command_line import exit_status
+from textcls.ray_cluster import answering_head
+sys.exit(exit_status(answering_head, interrupted=lambda: ""))
 """
 
 
@@ -53,9 +62,9 @@ def member(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell
         node.kill()
 
 
-def _joins(user: User, **changed: str | None) -> tuple[int, str]:
+def _joins(user: User, script: str = JOIN, **changed: str | None) -> tuple[int, str]:
     env = {name: value for name, value in (user.shell | changed).items() if value is not None}
-    running = Running([sys.executable, "-c", JOIN], cwd=user.home, env=env)
+    running = Running([sys.executable, "-c", script], cwd=user.home, env=env)
     try:
         ended = running.ended()
     finally:
@@ -64,10 +73,16 @@ def _joins(user: User, **changed: str | None) -> tuple[int, str]:
 
 
 def test_a_job_with_certificate_and_token_runs(member: User) -> None:
-    ended = member.trains("--dry-run")
-    assert ended.status == 0, ended
-    assert "300 = train 210 + val 30 + test 60" in ended.out
     assert _joins(member) == (0, "joined 42\n")
+
+
+def test_a_token_in_the_home_directory_is_used(member: User, tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text((member.home / "token").read_text())
+    env = {name: value for name, value in member.shell.items() if not name.startswith("RAY_AUTH")}
+    ended = User(member.home, env | {"HOME": str(tmp_path)}).trains("--dry-run").calmly(0)
+    assert "300 = train 210 + val 30 + test 60" in ended.out
+    assert ended.err == ""
 
 
 @pytest.mark.parametrize("without", ["certificate", "token"])
@@ -77,6 +92,9 @@ def test_a_driver_without_certificate_or_token_is_refused(without: str, member: 
     status, told = _joins(member, **changed[without])
     assert status != 0
     assert "joined" not in told
+    status, told = _joins(member, script=ASK, **changed[without])
+    why = {"certificate": "no Ray cluster answers", "token": "refuses this token"}
+    assert (status, why[without] in told) == (2, True), told
 
 
 def test_a_driver_with_another_authority_s_certificate_is_refused(member: User, tmp_path: Path) -> None:
