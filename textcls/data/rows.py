@@ -4,15 +4,17 @@ In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` o
 (csv_shards.py), duplicates and splits (split.py), label ids (labels.py).
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
-from textcls.data.csv_layout import Layout, header_again, is_total, plain_name
+from textcls.data.csv_layout import Layout, header_again, header_reordered, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.spellings import Spellings, count_into
+from textcls.errors import DataError
 from textcls.labels import is_blank
 from textcls.plain_text import visible
 from textcls.recipe import DataSpec, TextSpec
@@ -95,18 +97,25 @@ class TextReader:
         self._layout = layout
         # A quick look at one cell keeps rows from being compared with the header.
         self._probe = layout.positions[0]
-        self._name = plain_name(layout.header[self._probe]) if layout.header else ""
-        self._longest_name = len(self._name) + _NAME_PADDING if layout.header else -1
+        self._names = frozenset(map(plain_name, layout.header))
+        self._longest_name = max(map(len, self._names)) + _NAME_PADDING if layout.header else -1
 
     def no_row(self, line: int, fields: Fields) -> Reject | None:
-        """Why a record is no row with a field for each column, if so."""
+        """Why a record is no row with a field for each column, if so.
+
+        Raises:
+            DataError: it is a second header with the columns in another order.
+        """
         if isinstance(fields, CellTooLong):
             return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
         if len(fields) != self._width:
             return Reject(line, "", Reason.RAGGED_ROW, f"{len(fields)} fields, expected {self._width}")
         probe = fields[self._probe]
-        if len(probe) <= self._longest_name and plain_name(probe) == self._name and header_again(fields, self._layout):
-            return Reject(line, "", Reason.REPEATED_HEADER, shown(", ".join(fields)))
+        if len(probe) <= self._longest_name and plain_name(probe) in self._names:
+            if header_again(fields, self._layout):
+                return Reject(line, "", Reason.REPEATED_HEADER, shown(", ".join(fields)))
+            if header_reordered(fields, self._layout):
+                raise _reordered(line, fields, self._layout)
         return None
 
     def text(self, line: int, fields: Sequence[str]) -> str | Reject:
@@ -188,6 +197,17 @@ class RowCleaner:
         if self._labels is not None and label not in self._labels:
             return Reject(line, self._data.label_column, Reason.UNKNOWN_LABEL, shown(written))
         return CleanRow(line, text, label, key)
+
+
+def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:
+    uri = layout.uri
+    quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
+    return DataError(
+        f"{uri}:{line}: a second header, in another order: {', '.join(fields)}",
+        expected=f"the columns in one order, {', '.join(layout.header)}, or a file for each",
+        todo=f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
+        f"tail -n +{line} {quoted} > {second}",
+    )
 
 
 def _is_undecodable(cell: str) -> bool:
