@@ -1,5 +1,6 @@
 """`jobs/serve.py` as an operator and clients live it: start, requests, another bundle, a dead replica, the end."""
 
+import http.client
 import json
 import os
 import random
@@ -367,11 +368,25 @@ def test_two_services_with_dead_replicas_and_hot_reloads_never_answer_for_each_o
         second.running.kill()
 
 
-def test_sigterm_ends_it_with_status_0_and_nothing_is_left(service: Service) -> None:
+IN_FLIGHT = QUEUED // 2  # so many texts are taken however slow the machine is
+
+
+def test_sigterm_answers_every_request_in_flight_ends_with_status_0_and_leaves_nothing(service: Service) -> None:
+    body = json.dumps({"inputs": TEXTS[0]})
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    clients = [http.client.HTTPConnection("127.0.0.1", service.port, timeout=60) for _ in range(IN_FLIGHT)]
+    for client in clients:
+        client.request("GET", "/health")  # so that the connection is one that is kept
+        client.getresponse().read()
+    for client in clients:
+        client.request("POST", "/predict", body, headers)
     service.running.signal(signal.SIGTERM)
+    answers = [client.getresponse() for client in clients]
+    assert [answer.status for answer in answers] == [200] * IN_FLIGHT
+    assert all("predictions" in json.loads(answer.read()) for answer in answers)
     ended = service.running.ended()
     assert ended.status == 0, ended
-    assert "Traceback" not in ended.out + ended.err
+    assert not [word for word in ("Traceback", "raylet", "retries") if word in ended.out + ended.err], ended
     assert f" on {service.url}" in ended.out
     assert service.running.relatives() == {}
     with pytest.raises(OSError, match="refused"):

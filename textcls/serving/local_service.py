@@ -33,6 +33,11 @@ from textcls.serving import haproxy
 
 _APP = "textcls"
 _START_S = 300.0
+# Requests in flight have so long. Ray ends a replica after 20 s by force.
+_DRAIN_S = 60.0
+# HAProxy passes on what replicas have answered last.
+_FLUSH_S = 0.1
+_END_S = 15.0
 
 
 def run_service(
@@ -92,7 +97,8 @@ def run_service(
             try:
                 _follow(hangups, bundle, first, spec, say)
             except KeyboardInterrupt:
-                say("ending: requests in progress are answered first")
+                say("ending: requests in flight are answered first, new ones get 503")
+                _drain()
 
 
 def _follow(
@@ -170,7 +176,35 @@ def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
             raise
         yield
     finally:
-        serve.shutdown()
+        _end()
+
+
+def _drain() -> None:
+    """Takes the application away: HAProxy rejects new requests, and replicas end when they have answered theirs."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=[]))
+    given_up = time.monotonic() + _DRAIN_S
+    while time.monotonic() < given_up and _APP in serve.status().applications:
+        time.sleep(0.05)
+    time.sleep(_FLUSH_S)
+
+
+def _end() -> None:
+    """Ends Ray Serve; not by `serve.shutdown`, which lets Ray tell of a failed task each time."""
+    import ray
+    from ray.serve.context import _get_global_client
+
+    try:
+        controller = _get_global_client()._controller
+    except Exception:
+        return  # it did not start
+    ray.get(controller.graceful_shutdown.remote(wait=False))
+    given_up = time.monotonic() + _END_S
+    while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
+        time.sleep(0.05)
 
 
 def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int) -> None:
