@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from textcls.metrics import Counts
 from textcls.pretrained import find_model
 from textcls.recipe import ScaleSpec
 from textcls.text import TokenizerFiles, prepare_tokenizer
-from textcls.training import trainer
+from textcls.training import run, trainer
 from textcls.training.checkpoint import Progress
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import TrainOutcome, train_worker
@@ -278,6 +279,25 @@ def test_an_error_that_another_try_would_meet_again_ends_the_run_at_once(reviews
     with pytest.raises(ModelError, match="weights of the encoder are missing or of another shape"):
         fitted(reviews, broken, tmp_path / "out", f"scale.workers={workers}", workers=workers, said=said)
     assert not any("a worker failed" in line for line in said)
+    anew = small_recipe(tiny_model_dir, reviews[0], "train.epochs=1")
+    assert RunDir.claim(str(tmp_path / "out"), anew, resume=False).replaces
+
+
+def test_a_cluster_that_cannot_be_reached_leaves_an_out_that_any_run_may_use(
+    reviews, tiny_model_dir, tmp_path, monkeypatch
+):
+    @contextmanager
+    def unreachable(**_):
+        raise ConnectionError("no Ray at the address")
+        yield
+
+    recipe, out = small_recipe(tiny_model_dir, reviews[0]), str(tmp_path / "out")
+    monkeypatch.setattr(run, "ray_session", unreachable)
+    with pytest.raises(ConnectionError):
+        run.train(recipe, out, resume=False, say=lambda line: None)
+    assert RunDir.claim(out, recipe, resume=True).resumed
+    other = small_recipe(tiny_model_dir, reviews[0], "train.epochs=1")
+    assert RunDir.claim(out, other, resume=False).replaces
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):

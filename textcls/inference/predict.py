@@ -12,7 +12,7 @@ A worker holds three blocks at most: one that is written, one that waits and one
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from textcls import storage
@@ -48,6 +48,8 @@ Say = Callable[[str], None]
 # Some ten batches, and some seconds on a CPU: progress is told once a block.
 _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
 _GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
+# Rows x labels of a block, at most: 64 MB of scores.
+_BLOCK_SCORES = 2**24
 
 # Above this share of the rows, an error comes with what to do about it.
 _MANY_ERRORS = 0.01
@@ -195,6 +197,7 @@ class _PredictShard:
     def _encoded_blocks(self, classifier: Classifier, shard: Shard) -> Iterator[tuple[RowBlock, list[Encoded]]]:
         layout = self.layouts[shard.file_index]
         size = _CPU_BLOCK if classifier.device == "cpu" else _GPU_BLOCK
+        size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
         for block in read_blocks(read_shard(shard, layout, self.data), TextReader(layout, self.data), size):
             yield block, classifier.encode(block.texts)
 

@@ -185,7 +185,8 @@ def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say:
     checks.refuse_empty_splits(recipe.data, recipe.split, labels, prepared.class_counts)
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
-    say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} are cut to {tokens['max_tokens']}")
+    cut = "are cut to" if recipe.text.on_long == "truncate" else "are in training cut to"
+    say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}")
     for warning in checks.warnings(
         recipe.data, labels, found.labels, prepared.conflicts, tokens, found.spellings, recipe.text.on_long
     ):
