@@ -10,6 +10,7 @@ import pytest
 from textcls import storage
 from textcls.errors import RunDirError
 from textcls.inference.predictions_dir import PredictionsDir
+from textcls.output import lock
 
 IDENTITY = {"bundle": "b" * 64, "files": {"/a.csv": {"place": 0, "size_bytes": 7}}, "all_scores": False}
 
@@ -128,6 +129,17 @@ def test_a_damaged_identity_is_refused_by_name(tmp_path: Path, content: str) -> 
     (tmp_path / "progress" / "job.json").write_text(content)
     with pytest.raises(RunDirError, match=r"job\.json is damaged"):
         claim(tmp_path)
+
+
+def test_the_lock_of_a_job_is_not_in_its_own_way_in_object_storage(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_SETTLE_S", 0.0)
+    out = f"{s3}/locked"
+    for continued in (False, True):
+        with lock.alone_in(out):
+            target = claim(out)
+            assert target.continued == continued
+            assert set(storage.names_in(out)) == {"progress", lock.NOTE}
+    assert storage.names_in(out) == ["progress"]
 
 
 def test_the_laws_hold_in_object_storage(s3: str) -> None:
