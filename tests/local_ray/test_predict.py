@@ -240,6 +240,9 @@ def test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on(tiny
     assert [row["error"] for row in rows_of(out)] == ["undecodable"] * 30
     assert json.loads((out / "refused.json").read_text())["errors"] == {"undecodable": 30}
     assert not (out / "predictions.json").exists()
+    said: list[str] = []
+    predicted(tiny_bundle, [path, write_reviews(tmp_path / "good.csv", 5)], tmp_path / "both", say=said.append)
+    assert f"  warning: no row of {path} could be scored: 30 undecodable" in said
     predicted(tiny_bundle, path, out, "data.encoding=cp1252")
     assert {row["text"] for row in rows_of(out)} == {"caf\xe9 cr\xe8me"}
     assert sorted(entry.name for entry in out.iterdir()) == ["parts", "predictions.json"]

@@ -151,6 +151,8 @@ def _predicted(
         used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
         if note := fp32_note(precision_asked(bundle), used):
             say(f"  {note}")
+    for line in _lost_files(shards, records):
+        say(f"  warning: {line}")
     return _manifest(bundle, target, shards, records, columns)
 
 
@@ -200,6 +202,19 @@ class _PredictShard:
         size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
         for block in read_blocks(read_shard(shard, layout, self.data), TextReader(layout, self.data), size):
             yield block, classifier.encode(block.texts)
+
+
+def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each file none of whose rows could be scored, if others' could."""
+    labelled: Counter[str] = Counter()
+    errors: dict[str, Counter[str]] = {}
+    for index, shard in enumerate(shards):
+        labelled[shard.uri] += sum(records[index]["labels"].values())
+        errors.setdefault(shard.uri, Counter()).update(records[index]["errors"])
+    for uri, reasons in errors.items():
+        if reasons and not labelled[uri] and labelled.total():
+            counted = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+            yield f"no row of {uri} could be scored: {counted}"
 
 
 class _Progress:
