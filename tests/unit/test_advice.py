@@ -224,6 +224,31 @@ def test_a_position_beyond_the_fields_can_be_corrected(here: Path) -> None:
     assert attempt("data.text_columns=0", "data.label_column=1").width == 2
 
 
+@pytest.mark.parametrize(
+    ("header", "settings", "expected"),
+    [
+        ("text,label,source", ["data.where={Source: a, text: fine}"], {"where": {"source": ("a",), "text": ("fine",)}}),
+        ("text,label,source", ["data.where_not={sources: [a, b]}"], {"where_not": {"source": ("a", "b")}}),
+        ("text,label", ["data.where={lang: en}"], {"where": {}}),
+        ("review,label", [], {"text_columns": ("review",)}),
+        ("text,stars", [], {"label_column": "stars"}),
+    ],
+)
+def test_a_missing_column_comes_with_the_settings_under_which_all_are_there(
+    here: Path, header: str, settings: list[str], expected: dict[str, Any]
+) -> None:
+    path = here / "a.csv"
+    path.write_text(f"{header}\n")
+
+    def attempt(*more: str) -> DataSpec:
+        data = parse_recipe("", [*settings, *more]).data
+        read_layout(InputFile(str(path), path.stat().st_size), data)
+        return data
+
+    data = attempt(*options(todo_of(attempt, DataError)))
+    assert {key: getattr(data, key) for key in expected} == expected
+
+
 def test_a_line_without_an_end_comes_with_a_limit_that_takes_it(here: Path) -> None:
     path = here / "a.csv"
     path.write_bytes(b"text,label\n" + b"x" * 2**21 + b",pos\n")

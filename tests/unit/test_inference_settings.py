@@ -89,7 +89,9 @@ def test_a_set_without_a_meaning_is_refused(bundle: Bundle, settings: object, ov
         settings(bundle, ["new.csv"], [override])  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("override", ["data.where={a: b}", "data.where.a=b", "data.label_column=x"])
+@pytest.mark.parametrize(
+    "override", ["data.where={a: b}", "data.where.a=b", "data.where_not={a: b}", "data.label_column=x"]
+)
 def test_a_prediction_leaves_no_row_out_and_asks_for_no_label(bundle: Bundle, override: str) -> None:
     with pytest.raises(RecipeError, match="every row is predicted"):
         predict_settings(bundle, ["new.csv"], [override])

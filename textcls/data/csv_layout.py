@@ -284,10 +284,12 @@ def _missing_columns(uri: str, delimiter: str, fields: Sequence[str], hint: str,
 def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec) -> str:
     """The --set that names the closest column in place of each missing one."""
     names = {name.strip().lower(): name for name in reversed(fields)}
+    unused = [name for name in dict.fromkeys(fields) if name not in data.columns]
+    only = unused[0] if len(unused) == 1 == len(missing) else "NAME"
 
     def closest(column: str) -> str:
         close = difflib.get_close_matches(column.strip().lower(), names, n=1)
-        return names[close[0]] if close else "NAME"
+        return names[close[0]] if close else only
 
     hints = []
     if set(missing) & set(data.text_columns):
@@ -295,7 +297,10 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
         hints.append(set_option("data.text_columns", texts if len(texts) > 1 else texts[0]))
     if data.label_column in missing:
         hints.append(set_option("data.label_column", closest(data.label_column)))
-    hints += [f"correct {column!r} in data.where" for column in data.where if column in missing]
+    for setting, named in (("data.where", data.where), ("data.where_not", data.where_not)):
+        if set(missing) & set(named):
+            there = {closest(column) if column in missing else column: values for column, values in named.items()}
+            hints.append(set_option(setting, {column: values for column, values in there.items() if column != "NAME"}))
     return " ".join(hints)
 
 
