@@ -125,12 +125,12 @@ def test_words_for_a_missing_label_are_told_with_a_command_that_leaves_them_out(
 
 
 def test_missing_labels_are_left_out_beside_what_is_left_out_already(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", ["pos,a", "neg,a", "nan,a", "pos,b"], 12, "text,label,source")
-    given = "data.where_not={source: b, label: old}"
+    path = write(tmp_path / "a.csv", ["pos,a", "neg,a", "nan,a", "pos,b", "old,a"], 12, "text,label,source")
+    given = "data.where_not={source: b, label: [old, gone]}"
     before = read([path], given)
-    assert "data.where_not: no row has 'label' 'old'" in before.warnings[0]
+    assert "data.where_not: no row has 'label' 'gone'" in before.warnings[0]
     after = followed(before, [path], given)
-    assert (after.found.labels, after.found.outside_where) == ({"pos": 12, "neg": 12}, 24)
+    assert (after.found.labels, after.found.outside_where) == ({"pos": 12, "neg": 12}, 36)
 
 
 def test_a_label_of_which_nothing_is_seen_is_a_missing_one(tmp_path: Path) -> None:
