@@ -332,6 +332,24 @@ def test_a_compressed_file_is_one_shard_with_the_same_rows(tmp_path: Path, suffi
     assert list(read_shard(shards[0], layout, DataSpec())) == oracle(content)[1:]
 
 
+@pytest.mark.parametrize(
+    "head", ["sep=;\n", "A title\nof; two lines\n\n", 'sep=;\r\n"a title\nin quotes"\r\n', "\n\ntitle;;\n;;\n"]
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_what_stands_above_the_header_is_left_out_wherever_the_file_is_cut(
+    tmp_path: Path, head: str, suffix: str
+) -> None:
+    content = BOM + head.encode() + b'text;label\n"one\nrow";pos\ntwo;neg\ntext;label\nthree;pos\n'
+    path = tmp_path / f"rows.csv{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    expected = oracle(content, delimiter=";")
+    header = next(i for i, (_, fields) in enumerate(expected) if fields == ["text", "label"])
+    for shard_bytes in range(1, len(content), 3):
+        (layout,), shards = plan_shards(expand([str(path)]), DataSpec(shard_bytes=shard_bytes))
+        assert layout.header_line == expected[header][0]
+        assert [row for shard in shards for row in read_shard(shard, layout, DataSpec())] == expected[header + 1 :]
+
+
 def test_a_damaged_compressed_file_is_an_error_not_fewer_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv.gz"
     rows = "".join(f"text {random.Random(i).random()},pos\n" for i in range(20_000))

@@ -211,6 +211,12 @@ def test_a_quote_that_is_never_closed_comes_with_its_place_or_the_setting(tmp_pa
     assert len(read(path, "data.max_cell_chars=200", "data.quoting=none")) == 100
 
 
+def test_a_setting_that_leaves_rows_misshapen_is_not_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + '"he said \\"well, yes\\"",pos\none, two,pos\nfine,neg\n' * 9)
+    assert "data.escape" not in todo_of(path)
+
+
 def test_a_cell_that_is_too_long_comes_with_a_limit_that_takes_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(f'text,label\n"{"long, " * 9}",pos\ntwo,neg\n')

@@ -83,8 +83,8 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
 
 def _total_note(file: InputFile, layout: Layout, data: DataSpec) -> Iterator[str]:
     """Whether the last line looks like a total that is read as a row, its number being taken for a label."""
-    if is_compressed(file.uri) or not holds_ascii(data.encoding) or layout.width < 2:
-        return
+    if is_compressed(file.uri) or storage.is_remote(file.uri) or not holds_ascii(data.encoding) or layout.width < 2:
+        return  # a look that is not worth another request
     with storage.explained(file.uri), open_bytes(file.uri) as content:
         content.seek(max(0, file.size_bytes - _TAIL_BYTES))
         tail = content.read().decode(data.encoding, "replace")
