@@ -45,8 +45,12 @@ class Read:
 
 def read(csv: Sequence[Path | str], *overrides: str) -> Read:
     """Reads files under a recipe of these overrides."""
-    recipe = parse_recipe("", [*overrides])
-    data = recipe.data.model_copy(update={"csv": tuple(map(str, csv))})
+    return read_as(parse_recipe("", [*overrides]).data, csv)
+
+
+def read_as(spec: DataSpec, csv: Sequence[Path | str]) -> Read:
+    """Reads files under data settings."""
+    data = spec.model_copy(update={"csv": tuple(map(str, csv))})
     layouts, shards = plan_shards(expand(data.csv), data, run=lambda function, jobs: [function(*job) for job in jobs])
     found = BlockSummary()
     for shard in shards:

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.reading import Read, options, read
+from tests.unit.reading import Read, options, read, read_as
+from textcls.bundle import load_bundle
 from textcls.data import checks
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
+from textcls.inference.settings import evaluate_settings
 from textcls.labels import differences, is_blank, is_missing_word, twins
-from textcls.recipe import SplitSpec
+from textcls.recipe import DataSpec, SplitSpec
 from textcls.recipe_file import parse_recipe
 from textcls.yaml_text import set_option
 
@@ -217,6 +220,38 @@ def test_labels_that_are_not_among_those_asked_for_are_told_with_what_helps(tmp_
         after = read([path], asked, option)
         after.refuse_unfit()
         assert after.found.labels == {"pos": 12, "neg": 12}
+
+
+def test_labels_that_a_bundle_does_not_know_come_with_the_map_or_the_filter_that_helps(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle(str(tiny_bundle))
+    path = write(tmp_path / "a.csv", ["Bad", "good ", "so\u00a0so", "good"], 12)
+
+    def attempt(*settings: str) -> Read:
+        found = read_as(evaluate_settings(bundle, [str(path)], settings).data, [path])
+        found.refuse_unfit()
+        return found
+
+    with pytest.raises(DataError) as caught:
+        attempt()
+    first, *_ = options(caught.value.todo)
+    assert attempt(first).found.labels == {"bad": 12, "good": 24, "so so": 12}
+
+    write(path, ["bad", "good", "2", "#N/A"], 12)
+    with pytest.raises(DataError) as caught:
+        attempt()
+    assert "'2', '#N/A' to 'bad', 'good', 'so so' with data.label_map" in caught.value.todo
+    for option in options(caught.value.todo):
+        assert attempt(option).found.labels == {"bad": 12, "good": 12}
+
+
+def test_a_dry_run_speaks_of_no_file_that_it_does_not_write(tmp_path: Path) -> None:
+    found: dict[str, Any] = {"read": 9, "outside_where": 0, "reasons": {"ragged_row": 4}, "examples": []}
+    for listed in (True, False):
+        with pytest.raises(DataError) as caught:
+            checks.refuse_unfit(DataSpec(), labels=["a", "b"], listed=listed, **found)
+        assert ("rejects.parquet" in str(caught.value)) == listed
 
 
 def test_few_rows_with_another_spelling_of_a_label_that_was_asked_for_are_told(tmp_path: Path) -> None:
