@@ -18,6 +18,7 @@ from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import TextReader
+from textcls.errors import DataError
 from textcls.inference.prediction_rows import (
     BlockSize,
     Columns,
@@ -134,6 +135,22 @@ def test_a_cell_over_the_limit_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert [(row["line"], row["error"], row["id"]) for row in rows] == [
         *((2, None, "1"), (3, "cell_too_long", None), (4, None, "3"))
     ]
+
+
+def test_a_header_once_more_is_a_row_with_its_cells_and_an_error(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_bytes(b"text,label\none,pos\n\xef\xbb\xbftext,label\ntwo,neg\n")
+    rows = predicted(tmp_path / "n.csv").to_pylist()
+    assert [(row["line"], row["text"], row["error"]) for row in rows] == [
+        (2, "one", None),
+        (3, "\ufefftext", "repeated_header"),
+        (4, "two", None),
+    ]
+
+
+def test_a_second_header_in_another_order_ends_the_job(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_bytes(b"text,label\none,pos\nlabel,text\nneg,two\n")
+    with pytest.raises(DataError, match=r"n\.csv:3: a second header, in another order: label, text"):
+        predicted(tmp_path / "n.csv")
 
 
 def test_each_label_has_its_score_if_asked_for(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textcls.data.csv_records import CellTooLong, Fields
-from textcls.data.rows import Reject, TextReader
+from textcls.data.rows import Reason, Reject, TextReader
 
 FORMATS = ("parquet", "csv")
 
@@ -149,7 +149,9 @@ class RowBlock:
         self.lines.append(line)
         reject = reader.no_row(line, fields)
         if reject or isinstance(fields, CellTooLong):
-            self.rows.append(None)
+            # Of a header once more it is known which cell belongs to which column.
+            known = reject and reject.reason == Reason.REPEATED_HEADER and not isinstance(fields, CellTooLong)
+            self.rows.append(fields if known else None)
             self.errors.append(str(reject.reason) if reject else None)
             return
         self.rows.append(fields)
