@@ -28,12 +28,13 @@ def visible(text: str, most: int | None = None) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """A message of several lines, each of them visible, and all but the first indented.
+    """A message of several lines, each of them visible, and all but the first indented by four spaces or more.
 
     So a line break within a name that the message holds cannot begin a line that looks like one of ours.
     """
     first, *others = text.split("\n")
-    return "\n".join([visible(first), *(visible(line if line.startswith("  ") else f"    {line}") for line in others)])
+    indented = (line if line.startswith("    ") else f"    {line.lstrip(' ')}" for line in others)
+    return "\n".join(map(visible, [first, *indented]))
 
 
 def json_text(content: Any, **options: Any) -> str:

@@ -25,6 +25,7 @@ from textcls.training import progress_display
 
 HOSTILE = {
     "line break": "a\nto do:    b",
+    "line break and indent": "a\n  to do:    b",
     "other line breaks": "a\r\x0b\x0c\x1c\x85\u2028\u2029b",
     "terminal commands": "a\x1b[31m\x1b]0;title\x07\x9b2Jb",
     "tab, bell, backspace, NUL, DEL": "a\t\a\b\0\x7fb",
@@ -128,7 +129,7 @@ def test_an_interrupted_command_names_its_directory_in_one_line(
 
 
 def test_a_message_of_several_lines_keeps_them_indented() -> None:
-    assert visible_lines("a\nb\n  c\n      d\n") == "a\n    b\n  c\n      d\n    "
+    assert visible_lines("a\nb\n  c\n      d\n") == "a\n    b\n    c\n      d\n    "
 
 
 def test_checks_and_warnings_name_labels_in_one_line(hostile: str, capsys: pytest.CaptureFixture[str]) -> None:
