@@ -40,6 +40,7 @@ ORDER = """
     textcls.training
     textcls.training.plan textcls.training.collate textcls.training.checkpoint textcls.training.precision
     textcls.training.baseline textcls.training.events textcls.training.export
+    textcls.training.failures
     textcls.training.progress_display
     textcls.training.model textcls.training.model_files textcls.training.run_dir textcls.training.workers
     textcls.training.cpu_speed textcls.training.step textcls.training.scoring

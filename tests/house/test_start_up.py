@@ -27,6 +27,7 @@ ABOUT_RAY_OR_TORCH = {
     "textcls.serving.app",
     "textcls.serving.scorer",
     "textcls.training.cpu_speed",
+    "textcls.training.failures",
     "textcls.training.model",
     "textcls.training.model_files",
     "textcls.training.precision",

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data.pipeline import PreparedData, ReadData
-from textcls.errors import ModelError, RecipeError
+from textcls.errors import ModelError, RecipeError, TrainingError
 from textcls.metrics import Counts
 from textcls.pretrained import find_model
 from textcls.recipe import ScaleSpec
@@ -298,6 +298,20 @@ def test_a_cluster_that_cannot_be_reached_leaves_an_out_that_any_run_may_use(
     assert RunDir.claim(out, recipe, resume=True).resumed
     other = small_recipe(tiny_model_dir, reviews[0], "train.epochs=1")
     assert RunDir.claim(out, other, resume=False).replaces
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
+    def fail(worker, batch):
+        if worker.rank == worker.world_size - 1 and worker.progress.step == 2:
+            raise IndexError("index 66 is out of bounds")
+
+    monkeypatch.setattr(trainer, "train_worker", wrapped(fail))
+    said: list[str] = []
+    out, settings = tmp_path / "out", (f"scale.workers={workers}", "scale.max_failures=3")
+    with pytest.raises(TrainingError, match=f"rank {workers - 1} failed: IndexError: index 66 is out of bounds"):
+        fitted(reviews, tiny_model_dir, out, *settings, workers=workers, said=said)
+    assert not any("a worker failed" in line for line in said)
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):

@@ -29,6 +29,7 @@ from textcls.text import TokenizerFiles
 from textcls.training import checkpoint
 from textcls.training.events import Event, Journal
 from textcls.training.export import export_files
+from textcls.training.failures import final_error
 from textcls.training.progress_display import Board, Progress, shown
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import BlocksLost, MadeWay, TrainOutcome, WorkerTask, train_worker
@@ -260,7 +261,13 @@ class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
         self._board, self._left = board, max_failures
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray Train's controller after each failure."""
+        """Called by Ray Train's controller after each failure.
+
+        Raises:
+            TextclsError: another try would fail alike. Ray Train then ends the run, whatever failures are left.
+        """
+        if final := final_error(worker_exceptions):
+            raise final
         told = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
         next_ = f"going on from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
         self._board.post.remote(None, f"a worker failed ({told}); {next_}")
