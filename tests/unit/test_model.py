@@ -21,6 +21,7 @@ from textcls.training.model import (
     class_weights,
     clip_gradients,
     divide_logits,
+    freeze_unused,
     head_of,
     learning_rate,
     logits_of,
@@ -111,6 +112,30 @@ def test_a_model_that_is_no_text_classifier_is_refused_by_name(change: dict[str,
     with pytest.raises(ModelError, match="some/model: transformers cannot load it") as caught:
         build(model_dir, pretrained="some/model")
     assert "BERT-family" in caught.value.expected
+
+
+def test_weights_that_no_text_reaches_are_not_waited_for_by_other_ranks(tiny_model_dir: Path) -> None:
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    def two_steps(model: Any) -> None:
+        wrapped = DistributedDataParallel(model)
+        for _ in range(2):
+            wrapped(input_ids=torch.tensor([[2, 7, 3]])).logits.sum().backward()
+
+    models = [build(tiny_model_dir), build(tiny_model_dir)]
+    for model in models:
+        model.bert.spare = torch.nn.Linear(2, 2)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(RuntimeError, match="Expected to have finished reduction"):
+            two_steps(models[0])
+        freeze_unused(models[1], [2, 7, 9, 3])
+        two_steps(models[1])
+    finally:
+        distributed.destroy_process_group()
+    frozen = [name for name, parameter in models[1].named_parameters() if not parameter.requires_grad]
+    assert frozen == ["bert.spare.weight", "bert.spare.bias"]
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------

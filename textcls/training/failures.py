@@ -29,7 +29,7 @@ _RAISED_AGAIN = (
 # be the machine's.
 _WRONG_SHAPE = re.compile(
     r"shape|size of tensor|sizes? (of|mismatch|do)|must (match|be the same)|out of (range|bounds)"
-    r"|scalar type|dtype|does not require grad|device-side assert|marked ready twice|did not receive grad",
+    r"|scalar type|dtype|does not require grad|device-side assert|finished reduction|marked ready twice",
     re.IGNORECASE,
 )
 

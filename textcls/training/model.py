@@ -78,6 +78,23 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
     return model
 
 
+def freeze_unused(model: Any, ids: Sequence[int]) -> None:
+    """Takes weights that no text reaches out of training: data parallelism would wait for their gradients.
+
+    BigBird's pooler, LUKE's entities and ESM's contacts are such. The optimizer leaves them as they are in any case.
+
+    Args:
+        model: on the CPU.
+        ids: token ids of any text.
+    """
+    training = model.training
+    logits_of(model.eval(), torch.tensor([ids]), None, bf16=False).sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+
+
 def layers_like_bert(model: Any) -> Any:
     """The encoder's layers, a `ModuleList`, if they are BERT's and the head reads the first token alone; else None."""
     config = model.config

@@ -31,7 +31,7 @@ from textcls.errors import InputError, TrainingError
 from textcls.metrics import Counts, summarise
 from textcls.pretrained import Pretrained
 from textcls.recipe import Recipe
-from textcls.text import TokenizerFiles
+from textcls.text import TokenizerFiles, encoder_of
 from textcls.training import checkpoint, plan
 from textcls.training.collate import TokenRows
 from textcls.training.cpu_speed import adapt_to_cpu
@@ -40,6 +40,7 @@ from textcls.training.model import (
     build_model,
     build_optimizer,
     class_weights,
+    freeze_unused,
     head_of,
     tokens_at_once,
 )
@@ -49,6 +50,8 @@ from textcls.training.progress_display import Pace
 from textcls.training.scoring import Scoring
 from textcls.training.step import Stepper
 
+# Tokens of the made-up text that shows which weights take part.
+_ANY_LENGTH = 8
 # Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
 _CURVE_POINTS = 200
 # The score of a checkpoint that is not the best so far: below any metric, so that it is never kept as the best.
@@ -253,6 +256,8 @@ class _Worker:
         )
         if task.recipe.calibration.temperature:
             self.head = head_of(model, len(task.labels))
+        if self.world_size > 1:
+            freeze_unused(model, encoder_of(task.tokenizer).sample(_ANY_LENGTH))
         return model
 
     def _restore(self) -> checkpoint.Progress:
