@@ -149,6 +149,7 @@ FOLLOWED = {
     "training.events.MlflowRun.__init__": [
         "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
     ],
+    "training.failures.final_error": ["local_ray/test_training.py::test_an_error_of_python_code_ends_the_run_at_once"],
     "training.model.head_of": ["unit/test_model.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
     "training.precision.refuse_bf16_without_support": [
         "local_ray/test_precision.py::test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read"

@@ -41,11 +41,17 @@ def reviews(tiny_model_dir, tmp_path_factory) -> tuple[Path, PreparedData, Token
 
 
 def fitted(
-    reviews, model: Path, out: Path, *overrides: str, workers: int = 1, said: list[str] | None = None
+    reviews,
+    model: Path,
+    out: Path,
+    *overrides: str,
+    workers: int = 1,
+    said: list[str] | None = None,
+    resume: bool = False,
 ) -> TrainOutcome:
     path, prepared, tokenizer = reviews
     recipe = small_recipe(model, path, *overrides)
-    run = RunDir.claim(str(out), recipe, resume=False)
+    run = RunDir.claim(str(out), recipe, resume=resume)
     said = [] if said is None else said
     return trainer.fit(
         recipe, find_model(recipe.model), prepared, tokenizer, run, Workers(workers, False, 1), said.append
@@ -312,6 +318,10 @@ def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, t
     with pytest.raises(TrainingError, match=f"rank {workers - 1} failed: IndexError: index 66 is out of bounds"):
         fitted(reviews, tiny_model_dir, out, *settings, workers=workers, said=said)
     assert not any("a worker failed" in line for line in said)
+    if workers == 1:  # what the message advises
+        monkeypatch.undo()
+        outcome = fitted(reviews, tiny_model_dir, out, *settings, resume=True)
+        assert outcome.progress.step == 2 * 11
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):

@@ -106,7 +106,10 @@ def test_weights_of_another_shape_are_refused(change: dict[str, int], model_dir:
         build(model_dir)
 
 
-@pytest.mark.parametrize("change", [{"model_type": "no_such_type"}, {"model_type": "vit"}, {"model_type": None}])
+@pytest.mark.parametrize(
+    "change",
+    [{"model_type": "no_such_type"}, {"model_type": "vit"}, {"model_type": None}, {"num_attention_heads": "two"}],
+)
 def test_a_model_that_is_no_text_classifier_is_refused_by_name(change: dict[str, object], model_dir: Path) -> None:
     reconfigure(model_dir, architectures=None, **change)
     with pytest.raises(ModelError, match="some/model: transformers cannot load it") as caught:

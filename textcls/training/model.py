@@ -62,7 +62,9 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             directory, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration can be wrong in as many ways as there are models
         raise ModelError(
             f"{spec.pretrained}: transformers cannot load it as a sequence classifier: {error}",
             expected="a BERT-family encoder",

@@ -306,7 +306,10 @@ def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
     """The bundle's tokenizer as `transformers.pipeline` loads it gives the token ids that training sees."""
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(bundle)
+    try:
+        theirs = AutoTokenizer.from_pretrained(bundle)
+    except (*_FAILURES, OSError) as error:
+        raise _unusable(name, "transformers cannot load the tokenizer of its bundle", error) from error
     texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
     ours, _ = encoder(texts)
     for text, own, other in zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True):
@@ -321,7 +324,6 @@ def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
 
 def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperature: float) -> None:
     """The bundle, loaded as for evaluation, prediction and service, scores as the model in memory does."""
-    classifier = Classifier.load(bundle, device="cpu", precision="fp32")
     calibrated = _Expected(expected.samples, expected.logits_NC / temperature)
     usable = expected.usable
     each = usable if len(usable) > len(_LADDER) + 3 else [usable[0], usable[-1]]
@@ -331,6 +333,7 @@ def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperatur
         return classifier.score_encoded([Encoded([ids], len(ids), False) for ids in samples]).probabilities
 
     try:
+        classifier = Classifier.load(bundle, device="cpu", precision="fp32")
         together_NC = scored(usable)
         alone_NC = np.concatenate([scored([place]) for place in each])
         if len(usable) == len(expected.samples):
