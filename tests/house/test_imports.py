@@ -81,7 +81,7 @@ IMPORTERS = {
     "ray": """
         textcls.ray_cluster textcls.ray_session textcls.data.pipeline textcls.data.division
         textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
-        textcls.training.run textcls.training.events textcls.training.model_files
+        textcls.training.run textcls.training.events textcls.training.failures textcls.training.model_files
         textcls.inference.workers
         textcls.serving.app textcls.serving.private_sockets textcls.serving.local_service
     """,
