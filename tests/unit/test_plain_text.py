@@ -18,7 +18,7 @@ from textcls.data.rows import shown
 from textcls.errors import DataError, InputError
 from textcls.metrics import Counts, summarise
 from textcls.plain_text import json_text, visible, visible_lines
-from textcls.recipe import DataSpec
+from textcls.recipe import DataSpec, SplitSpec
 from textcls.report import print_report
 from textcls.report_chart import draw_report
 from textcls.training import progress_display
@@ -141,7 +141,7 @@ def test_checks_and_warnings_name_labels_in_one_line(hostile: str, capsys: pytes
     assert is_safe(told, hostile)
     assert all(line.startswith("  warning: ") for line in told.splitlines())
     with pytest.raises(DataError) as refused:
-        checks.refuse_empty_splits(DataSpec(), labels, {"train": [0, 0, 1], "val": [1, 1, 1]})
+        checks.refuse_empty_splits(DataSpec(), SplitSpec(), labels, {"train": [0, 0, 1], "val": [1, 1, 1]})
     assert is_safe(str(refused.value), hostile)
 
 
