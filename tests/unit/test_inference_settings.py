@@ -7,7 +7,13 @@ import pytest
 from textcls.bundle import Bundle, Manifest
 from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
-from textcls.inference.settings import evaluate_settings, predict_settings, with_small_shards
+from textcls.inference.settings import (
+    UnlabelledSpec,
+    evaluate_settings,
+    nothing_scored,
+    predict_settings,
+    with_small_shards,
+)
 from textcls.recipe import DataSpec, TextSpec
 from textcls.recipe_file import parse_recipe
 
@@ -110,3 +116,24 @@ def test_a_prediction_leaves_no_row_out_and_asks_for_no_label(bundle: Bundle, ov
 def test_shards_suit_the_input(sizes: list[int], largest: int, expected: int) -> None:
     files = [InputFile(f"{i}.csv", size) for i, size in enumerate(sizes)]
     assert with_small_shards(DataSpec(shard_bytes=largest), files).shard_bytes == expected
+
+
+@pytest.mark.parametrize(
+    ("errors", "todo"),
+    [
+        ({"undecodable": 30, "missing_text": 1}, "--set data.encoding=cp1252"),
+        ({"text_too_long": 2}, "train with text.on_long=truncate or windows"),
+        ({"empty_text": 2}, "use a bundle of their language"),
+    ],
+)
+def test_where_no_row_can_be_scored_the_todo_is_of_the_most_frequent_reason(
+    tmp_path: Path, errors: dict[str, int], todo: str
+) -> None:
+    path, data = tmp_path / "r.csv", UnlabelledSpec()
+    path.write_bytes(b"text\n" + "caf\xe9 cr\xe8me\n".encode("latin-1") * 30)
+    files = [InputFile(str(path), path.stat().st_size)]
+    refused = nothing_scored(errors, data, files, where="parts lists them")
+    assert refused.found.startswith(f"none of the {sum(errors.values())} rows could be scored: ")
+    assert todo in refused.todo
+    assert refused.todo.endswith("; parts lists them")
+    assert refused.exit_status == 2
