@@ -178,7 +178,7 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
 
     Args:
         uri: local directory, `s3://`, `gs://` or `package://NAME/path`.
-        cache: local directory for copies of remote bundles. Left out: `~/.cache/textcls/bundles`.
+        cache: local directory for copies of remote bundles. Left out: see `storage.cache_directory`.
 
     Raises:
         BundleError: no manifest, another format version, a file that is missing, damaged, unlisted or of an unsafe
@@ -195,8 +195,7 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
         )
     if not storage.is_remote(uri):
         return _verified(uri, uri)
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    copy = storage.download_directory(uri, cache or os.path.join(root, "textcls", "bundles"))
+    copy = storage.download_directory(uri, cache or storage.cache_directory("bundles"))
     try:
         return _verified(uri, copy)
     except BundleError:

@@ -133,10 +133,12 @@ def _find(spec: ModelSpec, revision: str) -> str:
         return directory
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"{name}: there is no such directory", todo="check the path")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    # The hub client's own cache, which other programs share, if this user has one.
+    own = None if _is_or_can_be_made(constants.HF_HUB_CACHE) else storage.cache_directory("hub")
     try:
-        return str(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+        return str(snapshot_download(name, revision=revision, allow_patterns=list(_FILES), cache_dir=own))
     except Exception as error:  # the hub client has a dozen unrelated classes for "not there" and "no network"
         raise ModelError(
             f"the model {name!r} (revision {revision}) is neither a directory here nor to be had from the hub: "
@@ -145,14 +147,21 @@ def _find(spec: ModelSpec, revision: str) -> str:
         ) from error
 
 
+def _is_or_can_be_made(directory: str) -> bool:
+    """Whether there is a directory, if only one to read, or may be."""
+    above = directory
+    while not os.path.exists(above) and above != os.path.dirname(above):
+        above = os.path.dirname(above)
+    return above == directory or (os.path.isdir(above) and os.access(above, os.W_OK))
+
+
 def _cache(name: str) -> str:
     return os.path.join(cache_root(), hashlib.sha256(name.encode()).hexdigest()[:24])
 
 
 def cache_root() -> str:
     """Where this machine keeps copies of models."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(root, "textcls", "models")
+    return storage.cache_directory("models")
 
 
 def _sha256(path: str) -> str:

@@ -242,7 +242,7 @@ class TrainSpec(Spec):
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same total weight in the loss."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the matrix products. `auto`: bf16 where the hardware multiplies it, else fp32."""
+    """Of matrix products. `auto`: bf16 where hardware multiplies it, else fp32. `bf16` needs AVX-512 or a GPU."""
     select_by: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
     """Validation metric that chooses the best checkpoint."""
     patience: int | None = Field(None, ge=1)
@@ -335,7 +335,7 @@ class ServeSpec(Spec):
     gpu_share: float = Field(0.0, ge=0, le=1)
     """Part of a GPU that Ray sets aside for a replica, 1 being a whole one. 0: the CPU computes."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the matrix products. `auto`: as the run was told, else bf16 where the hardware multiplies it."""
+    """As in training; `auto`: as the run was told. Where bf16 is asked for and cannot be had, fp32, which is said."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
 

@@ -6,6 +6,7 @@ Not here: the tables (report.py), computing the numbers (metrics.py).
 
 import io
 import itertools
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by col
 
 def draw_report(report: Report) -> bytes:
     """PNG, 1800 x 1440: training curves, confusion matrix, reliability diagram and F1 by label."""
+    # Without a home directory it speaks of its cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

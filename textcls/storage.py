@@ -19,10 +19,11 @@ import random
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -236,6 +237,36 @@ def put_directory(source: str, uri: str, *, last: str) -> None:
             _copy_file(os.path.join(source, name), f"{path}/{name}", fs.LocalFileSystem(), store)
     # From memory in one piece: when reading fails, pyarrow publishes the part of an object that it has.
     write_bytes(join(uri, last), read_bytes(os.path.join(source, last)))
+
+
+def cache_directory(kind: str) -> str:
+    """A directory of this user's own for copies of one kind, which may be lost at any time.
+
+    In XDG_CACHE_HOME or ~/.cache; without a home directory that can be written, among the temporary files.
+
+    Raises:
+        StorageError: another user has taken the place among the temporary files.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(root):  # it is not for a user without a name and a home
+        with suppress(OSError):
+            place = os.path.join(root, "textcls", kind)
+            os.makedirs(place, exist_ok=True)
+            if os.access(place, os.W_OK | os.X_OK):
+                return place
+    own = os.path.join(tempfile.gettempdir(), f"textcls-cache-{os.getuid()}")
+    with explained(own):
+        with suppress(FileExistsError):
+            os.mkdir(own, mode=0o700)
+        found = os.lstat(own)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise StorageError(
+            f"{own} may be written by others than this user",
+            todo="set XDG_CACHE_HOME to a directory that only this user may write",
+        )
+    place = os.path.join(own, kind)
+    os.makedirs(place, exist_ok=True)
+    return place
 
 
 def download_directory(uri: str, cache: str) -> str:

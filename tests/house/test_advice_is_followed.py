@@ -133,6 +133,9 @@ FOLLOWED = {
     * 2,
     "storage.absolute": [f"{ADVICE}test_a_password_in_a_uri_can_be_taken_out"],
     "storage._inside_package": [f"{ADVICE}test_a_package_that_is_missing_can_be_installed"],
+    "storage.cache_directory": [
+        "unit/test_storage.py::test_without_a_home_directory_copies_lie_among_the_temporary_files"
+    ],
     "storage.download_directory": ["unit/test_storage.py::test_an_empty_remote_directory_cannot_be_downloaded"],
     "storage._taken": [f"{ADVICE}test_a_place_that_is_taken_can_be_cleared_or_avoided"],
     "storage.explained": [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from textcls import storage
 from textcls.errors import InputError, ModelError
 from textcls.pretrained import find_model, read_config
 from textcls.recipe import ModelSpec
@@ -58,12 +59,16 @@ def test_a_model_is_known_by_its_content(model_dir: Path) -> None:
 
 
 def test_a_hub_s_revision_is_resolved_to_a_commit_once(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+    import huggingface_hub.constants
 
-    commits, asked = {"main": "a" * 40}, []
+    commits, asked, caches = {"main": "a" * 40}, [], []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(model_dir.parent / "cache"))
+    # A cache for all programs; then none, as for a user without a home.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(model_dir.parent / "hub"))
 
-    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str], cache_dir: str | None) -> str:
         asked.append(revision)
+        caches.append(cache_dir)
         snapshot = model_dir.parent / "snapshots" / commits.get(revision, revision)
         snapshot.mkdir(parents=True, exist_ok=True)
         for path in model_dir.iterdir():
@@ -77,6 +82,10 @@ def test_a_hub_s_revision_is_resolved_to_a_commit_once(model_dir: Path, monkeypa
     assert find_model(spec("org/name"), commit=found.commit).commit == "a" * 40
     assert find_model(found.pinned(spec("org/name"))).digest == found.digest
     assert asked == ["main", "a" * 40, "a" * 40]
+    assert caches == [None] * 3
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/dev/null/hub")
+    find_model(spec("org/name"))
+    assert caches[-1] == storage.cache_directory("hub")
 
 
 def test_a_package_s_model_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

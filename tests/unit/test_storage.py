@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -447,3 +448,32 @@ def test_a_directory_is_deleted_with_all_it_holds(tmp_path, s3):
         storage.delete_directory(storage.join(place, "inner"))
         assert not storage.exists(storage.join(place, "inner", "a.bin"))
     storage.delete_directory(f"{tmp_path}/never there")
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "relative", None], ids=["no directory", "no path", "none"])
+def test_without_a_home_directory_copies_lie_among_the_temporary_files(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if home is None:
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    else:
+        monkeypatch.setenv("HOME", home)
+    place = Path(storage.cache_directory("models"))
+    assert place == tmp_path / f"textcls-cache-{os.getuid()}" / "models"
+    assert place.is_dir()
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert storage.cache_directory("models") == str(place)
+    place.parent.chmod(0o777)
+    with pytest.raises(StorageError, match="may be written by others") as refused:
+        storage.cache_directory("models")
+    assert "XDG_CACHE_HOME" in refused.value.todo
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert storage.cache_directory("models") == str(tmp_path / "own" / "textcls" / "models")
+
+
+def test_with_a_home_directory_copies_lie_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.cache_directory("bundles") == str(tmp_path / ".cache" / "textcls" / "bundles")
