@@ -111,6 +111,20 @@ def test_a_wrong_delimiter_comes_with_the_setting_that_is_right(scratch: Path, d
     assert layout_of(scratch, header, after(error_of(scratch, header, wrong))).delimiter == delimiter
 
 
+def test_blanks_around_commas_are_no_delimiter(scratch: Path) -> None:
+    content = "text , label\none , pos\n"
+    data = after(error_of(scratch, content))
+    assert data.text_columns == ("text ",)
+    assert [fields for _, fields in read_shard(Shard(str(scratch), 0), layout_of(scratch, content, data), data)] == [
+        ["one ", "pos"]
+    ]
+
+
+@pytest.mark.parametrize("content", [bytes(1000), bytes(range(256)) * 20], ids=["NUL", "every byte"])
+def test_binary_data_are_named_as_such(scratch: Path, content: bytes) -> None:
+    assert "is it binary data?" in error_of(scratch, content).todo
+
+
 def test_a_column_that_stands_twice_is_refused_only_if_it_is_used(scratch: Path) -> None:
     assert layout_of(scratch, "text,label,id,id\n").width == 4
     error = error_of(scratch, "text,label,text\n")

@@ -273,3 +273,12 @@ def test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_f
     for size in range(1, path.stat().st_size):
         with pytest.raises(DataError, match=r"csv:5: a second header"):
             read(path, f"data.shard_bytes={size}")
+
+
+def test_a_second_header_of_other_columns_comes_with_the_commands_that_cut_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\ngood,pos\nbad,neg\ntext,label,source\nfine,pos,a\n")
+    todo = todo_of(path)
+    assert "rows.csv:4 is a header of other columns" in todo
+    subprocess.run(todo[todo.index("head -n") :].split("; if they may go")[0], shell=True, check=True)
+    assert read(sorted(tmp_path.glob("rows.csv.*"))) == [("good", "pos"), ("bad", "neg"), ("fine", "pos")]

@@ -120,6 +120,8 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
             todo="check the quotes in that line; --set data.quoting=none if quotes mean nothing in this file",
         )
     if not _fits(fields, data):
+        if data.skip_initial_space == "auto" and all(field.startswith(" ") for field in fields[1:]):
+            fields = [field.lstrip(" ") for field in fields]  # so that no advice names a column with its blank
         todo = _delimiter_hint(start, data) or hint()
         raise (_missing_columns if data.header else _missing_position)(uri, dialect.delimiter, fields, todo, data)
     if data.skip_initial_space == "auto" and not dialect.skip_blanks and dialect.delimiter != " ":
@@ -252,7 +254,9 @@ def _fits(fields: Sequence[str], data: DataSpec) -> bool:
 def _delimiter_hint(start: ReadStart, data: DataSpec) -> str:
     """The --set under which the first record would fit; empty if there is none."""
     for delimiter in _DELIMITERS + _RARE_DELIMITERS:
-        if delimiter != data.delimiter and _fits(start(Dialect(delimiter))[0].fields, data):
+        fields = start(Dialect(delimiter))[0].fields
+        # A field that is a comma: 'text , label' is not delimited by blanks.
+        if delimiter != data.delimiter and _fits(fields, data) and not set(_DELIMITERS) & set(fields):
             name = "tab" if delimiter == "\t" else delimiter
             return f"it fits under the delimiter {delimiter!r}: {set_option('data.delimiter', name)}"
     if data.skip_initial_space is False and data.delimiter != " ":

@@ -46,6 +46,8 @@ _FORMATS = {
 }
 # A CSV may begin so as well, but holds no NUL.
 _TEXT_TOO = (b"PAR1", b"ARROW1", b"ORC", b"Obj\x01")
+_CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x7f]")
+_CONTROL_SHARE = 0.02
 _HTML = re.compile(rb"\s*<(!doctype html|html|head|body|table|\?xml)\b", re.IGNORECASE)
 
 
@@ -92,7 +94,7 @@ def refuse_other_formats(uri: str) -> None:
 
 
 def other_text_format(uri: str, head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to do) of a text file whose columns are not found because it is no CSV.
+    """(what it is, what to do) of a file whose columns are not found because it is no CSV; None if it may be one.
 
     Args:
         uri: the file.
@@ -100,6 +102,8 @@ def other_text_format(uri: str, head: bytes) -> tuple[str, str] | None:
     """
     if _HTML.match(head):
         return "a web page or XML", "download or export the table itself as CSV"
+    if len(_CONTROL.findall(head)) > _CONTROL_SHARE * len(head):
+        return "binary data", "export the table as CSV; a file of NUL bytes is a copy that broke off"
     first, _, rest = head.strip().partition(b"\n")
     if not first.startswith((b"{", b"[")):
         return None

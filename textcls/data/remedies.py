@@ -16,9 +16,9 @@ from textcls.data import encodings
 from textcls.data.csv_head import read_layout
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong, Fields, Shard, open_text, parse_records
-from textcls.data.file_formats import open_bytes
+from textcls.data.file_formats import is_compressed, open_bytes
 from textcls.data.input_files import InputFile
-from textcls.data.rows import Reason
+from textcls.data.rows import Reason, cut_in_two
 from textcls.errors import TextclsError
 from textcls.recipe import DataSpec
 from textcls.yaml_text import set_option
@@ -196,6 +196,9 @@ def _corrected_rows(reason: str, sources: Sources, places: Sequence[Place]) -> s
     if reason == Reason.CELL_TOO_LONG:
         more = set_option("data.max_cell_chars", str(4 * sources.data.max_cell_chars))
         return f"close the quote that {uri}:{line} opens; if such cells are meant: {more}"
+    _, fields = next(_records_from(_shard_of(sources, index, line), line, layout, sources.data), (line, []))
+    if layout.header and set(sources.data.columns) <= set(fields) and not is_compressed(uri):
+        return f"{uri}:{line} is a header of other columns; {cut_in_two(uri, line)}"
     where = "first row" if not layout.header else "header"
     return (
         f"{uri}:{line} and the like have not the {layout.width} fields of the {where}: put cells that hold "

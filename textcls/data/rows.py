@@ -200,13 +200,19 @@ class RowCleaner:
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:
-    uri = layout.uri
-    quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
     return DataError(
-        f"{uri}:{line}: a second header, in another order: {', '.join(fields)}",
+        f"{layout.uri}:{line}: a second header, in another order: {', '.join(fields)}",
         expected=f"the columns in one order, {', '.join(layout.header)}, or a file for each",
-        todo=f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
-        f"tail -n +{line} {quoted} > {second}",
+        todo=cut_in_two(layout.uri, line),
+    )
+
+
+def cut_in_two(uri: str, line: int) -> str:
+    """What to do about a file of which another one, with a header of its own, begins at a line."""
+    quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
+    return (
+        f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
+        f"tail -n +{line} {quoted} > {second}"
     )
 
 
