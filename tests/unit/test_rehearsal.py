@@ -248,7 +248,9 @@ def test_the_limit_is_the_model_s_positions_and_the_advised_one_works(
     kind: str, directory: Callable[..., Path]
 ) -> None:
     model, limit = directory(kind), LIMITS[kind]
-    with pytest.raises(ModelError, match=f"is 300, and the model has positions for {limit} tokens") as caught:
+    with pytest.raises(
+        ModelError, match=f"max_tokens 300 is more than the model's positions for {limit} tokens"
+    ) as caught:
         rehearsed(model, max_tokens=300)
     assert caught.value.todo == f"--set text.max_tokens={limit}"
     rehearsed(model, max_tokens=limit)
@@ -267,7 +269,7 @@ def test_a_limit_in_the_tokenizer_s_settings_is_an_earlier_run_s_and_not_the_mod
     bundle = trained(tiny_model_dir, tmp_path / "bundle", max_tokens=16)
     (note,) = rehearsed(bundle, max_tokens=60)
     assert "60 is more than model_max_length 16" in note
-    with pytest.raises(ModelError, match="the model has positions for 64 tokens"):
+    with pytest.raises(ModelError, match="the model's positions for 64 tokens"):
         rehearsed(bundle, max_tokens=65)
 
 

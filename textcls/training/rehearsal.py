@@ -168,7 +168,7 @@ def _check_limit(name: str, model: Any, encoder: TextEncoder) -> torch.Tensor:
     if works <= max(8, encoder.special_tokens + 1):
         raise _unusable(name, "it cannot be run on token ids alone", failure) from failure
     raise ModelError(
-        f"{name}: text.max_tokens is {encoder.max_tokens}, and the model has positions for {works} tokens",
+        f"{name}: text.max_tokens {encoder.max_tokens} is more than the model's positions for {works} tokens",
         expected=f"at most {works}, special tokens included",
         todo=f"--set text.max_tokens={works}",
     ) from failure

@@ -38,6 +38,9 @@ from textcls.training.workers import plan_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
 
+# RoBERTa's kind has some.
+_POSITIONS_NOT_FOR_TOKENS = 4
+
 # The least that a baseline may take; a longer run grants it as much as its training took.
 _BASELINE_S = 600.0
 
@@ -154,10 +157,13 @@ def _found(recipe: Recipe, say: Say, *, commit: str = "") -> "tuple[Pretrained, 
     """
     files = expand(recipe.data.csv)
     model = find_model(recipe.model, commit=commit)
-    read_config(model.directory)  # a damaged one is refused here, in words
+    positions = read_config(model.directory).get("max_position_embeddings")
     tokenizer = prepare_tokenizer(model.directory, recipe.text)
+    rehearsal = begin_rehearsal(recipe, tokenizer, model.directory)
+    if isinstance(positions, int) and recipe.text.max_tokens > positions - _POSITIONS_NOT_FOR_TOKENS:
+        rehearsal.result()  # most likely refused, and sooner without Ray
     say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
-    return model, tokenizer, begin_rehearsal(recipe, tokenizer, model.directory)
+    return model, tokenizer, rehearsal
 
 
 def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:
