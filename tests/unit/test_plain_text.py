@@ -189,5 +189,23 @@ def test_files_for_people_hold_letters_and_true_values(hostile: str, tmp_path: P
         assert "好评" in written
         assert is_safe(written, hostile)
         assert content.items() <= json.loads(written).items()
-    lines = (tmp_path / "run" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = (tmp_path / "run" / "events.jsonl").read_text(encoding="utf-8")
+    assert "好评" in events
+    assert is_safe(events, hostile)
+    lines = events.splitlines()
     assert [json.loads(line)["labels"] for line in lines] == [content["labels"]] * 2
+
+
+def test_the_labels_in_a_bundle_s_model_settings_are_letters(tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    from textcls.training.export import _copy_config
+
+    (tmp_path / "bundle").mkdir()
+    config = BertConfig(id2label={0: "好评", 1: "a\u202eb"})
+    config.save_pretrained(tmp_path)
+    _copy_config(str(tmp_path), str(tmp_path / "bundle"))
+    written = (tmp_path / "bundle" / "config.json").read_text(encoding="utf-8")
+    assert '"0": "好评"' in written
+    assert is_safe(written, "a\u202eb")
+    assert BertConfig.from_pretrained(tmp_path / "bundle").id2label == config.id2label
