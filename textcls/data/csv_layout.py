@@ -120,8 +120,9 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
             todo="check the quotes in that line; --set data.quoting=none if quotes mean nothing in this file",
         )
     if not _fits(fields, data):
-        if data.skip_initial_space == "auto" and all(field.startswith(" ") for field in fields[1:]):
-            fields = [field.lstrip(" ") for field in fields]  # so that no advice names a column with its blank
+        if data.skip_initial_space == "auto" and dialect.delimiter != " ":
+            # So that no advice names a column with the blank before it.
+            fields = start(Dialect(dialect.delimiter, skip_blanks=True))[0].fields
         todo = _delimiter_hint(start, data) or hint()
         raise (_missing_columns if data.header else _missing_position)(uri, dialect.delimiter, fields, todo, data)
     if data.skip_initial_space == "auto" and not dialect.skip_blanks and dialect.delimiter != " ":
