@@ -80,9 +80,9 @@ def test_a_token_in_the_home_directory_is_used(member: User, tmp_path: Path) -> 
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text((member.home / "token").read_text())
     env = {name: value for name, value in member.shell.items() if not name.startswith("RAY_AUTH")}
-    ended = User(member.home, env | {"HOME": str(tmp_path)}).trains("--dry-run").calmly(0)
+    ended = User(member.home, env | {"HOME": str(tmp_path)}).trains("--dry-run")
+    assert ended.status == 0, ended
     assert "300 = train 210 + val 30 + test 60" in ended.out
-    assert ended.err == ""
 
 
 @pytest.mark.parametrize("without", ["certificate", "token"])
