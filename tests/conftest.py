@@ -59,7 +59,14 @@ def tiny_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def save_tiny_bundle(
-    model: Path, target: Path, *, seed: int = 0, calibration: Any = None, precision: Any = "fp32", **text: Any
+    model: Path,
+    target: Path,
+    *,
+    seed: int = 0,
+    calibration: Any = None,
+    labels: tuple[str, ...] = ("bad", "good", "so so"),
+    precision: Any = "fp32",
+    **text: Any,
 ) -> Path:
     """A bundle at `target`; another seed gives other scores, `text` other text settings."""
     import torch
@@ -69,7 +76,7 @@ def save_tiny_bundle(
     from textcls.text import prepare_tokenizer
     from textcls.training.model import build_model
 
-    labels, spec = ("bad", "good", "so so"), TextSpec(**({"max_tokens": 32} | text))
+    spec = TextSpec(**({"max_tokens": 32} | text))
     built = build_model(str(model), labels, ModelSpec(), pad_id=0, seed=seed)
     with torch.no_grad():
         built.classifier.weight *= 20  # a fresh head would give every text about the same scores

@@ -336,6 +336,8 @@ class ServeSpec(Spec):
     """Part of a GPU that Ray sets aside for a replica, 1 being a whole one. 0: the CPU computes."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """As in training; `auto`: as the run was told. Where bf16 is asked for and cannot be had, fp32, which is said."""
+    allow_new_labels: bool = False
+    """Whether a hot reload may bring a bundle with other labels than the one that serves. Left out: it is refused."""
     log_requests: bool = True
     """One line of JSON for each request in the replicas' logs: id, status, counts and times, never a text."""
 

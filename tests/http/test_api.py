@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from textcls.bundle import Calibration
+from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
 from textcls.recipe import ServeSpec
 from textcls.serving import schema
@@ -455,6 +456,30 @@ def test_a_bad_bundle_leaves_the_old_one_serving_and_info_says_why(
         assert predict(serving, "great").status == 200
         serving.run(serving.scorer.load(str(tiny_bundle)))
         assert serving.ask("/info").json["last_load_failed"] is None
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["by default", "--allow-new-labels"])
+def test_a_bundle_with_other_labels_is_refused_unless_the_service_was_started_to_take_them(
+    allowed: bool, tiny_bundle: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_bundle(tiny_model_dir, tmp_path / "other", seed=3, labels=("bad", "good", "great"))
+    with service_of(tiny_bundle, ServeSpec(allow_new_labels=allowed)) as serving:
+        serving.run(serving.scorer.load(str(other)))
+        info = serving.ask("/info").json
+    if allowed:
+        assert (info["labels"], info["last_load_failed"]) == (["bad", "good", "great"], None)
+    else:
+        assert info["labels"] == ["bad", "good", "so so"]
+        assert "['great'] are new, ['so so'] are gone" in info["last_load_failed"]
+        assert "--allow-new-labels" in info["last_load_failed"]
+
+
+def test_a_replica_that_starts_after_a_refusal_keeps_to_the_labels_that_serve(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_bundle(tiny_model_dir, tmp_path / "other", seed=3, labels=("bad", "good", "great"))
+    with service_of(None) as new, pytest.raises(BundleError, match="other labels"):
+        new.run(new.scorer.load(str(other), ["bad", "good", "so so"]))
 
 
 def test_the_first_bundle_must_load(tmp_path: Path) -> None:

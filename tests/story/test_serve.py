@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -388,6 +389,9 @@ def test_sigterm_answers_every_request_in_flight_ends_with_status_0_and_leaves_n
     assert ended.status == 0, ended
     assert not [word for word in ("Traceback", "raylet", "retries") if word in ended.out + ended.err], ended
     assert f" on {service.url}" in ended.out
+    # What became of each hot reload was told, too.
+    assert re.search(r"^load 1: now serving \S+/second$", ended.out, re.MULTILINE), ended.out
+    assert re.search(r"^load 2: refused: \S+/damaged.* still serving \S+/second$", ended.out, re.MULTILINE), ended.out
     assert service.running.relatives() == {}
     with pytest.raises(OSError, match="refused"):
         service.ask("/ready")

@@ -91,6 +91,7 @@ OTHER = {
     "serve.threads": "1",
     "serve.gpu_share": "0.5",
     "serve.precision": "fp32",
+    "serve.allow_new_labels": "true",
     "serve.log_requests": "false",
 }
 # Without a header, columns are positions.

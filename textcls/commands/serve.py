@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     spec = _spec(arguments.overrides)
+    if arguments.allow_new_labels:
+        spec = spec.model_copy(update={"allow_new_labels": True})
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
     # Ray takes seconds to import: only once the arguments are known to be good.
@@ -47,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
     parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
+    parser.add_argument("--allow-new-labels", action="store_true", help="a hot reload may bring other labels")
     return add_common_arguments(parser, overrides="a setting of the service", key="serve.KEY=VALUE")
 
 

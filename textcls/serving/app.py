@@ -78,7 +78,7 @@ class Replica:
         # The model's thread asks for Python's lock at each of some hundred steps, and by default is made to wait 5 ms
         # for it whenever requests keep the event loop busy.
         sys.setswitchinterval(_SWITCH_S)
-        self._first = bundle
+        self._first, self._loads = bundle, 0
         self._scorer = Scorer(spec, threads=_threads(spec))
         self._api = Api(
             self._scorer,
@@ -94,26 +94,42 @@ class Replica:
         return self._api
 
     async def reconfigure(self, config: Any) -> None:
-        """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails."""
+        """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails.
+
+        `jobs/serve.py` also names the bundle that serves so far (`serving`), for a replica that starts meanwhile and
+        cannot use the new one; the labels to keep (`labels`); and the number of this load (`loads`).
+        """
         async with self._one_at_a_time:
-            wanted = config.get("bundle") if isinstance(config, dict) else None
-            if not isinstance(wanted, str):
-                self._scorer.problem = f"user_config is {config!r}; expected: {{bundle: URI}}"
-                wanted = self._first
-                if self._scorer.classifier is not None:
-                    return
-            try:
-                await self._scorer.load(wanted)
-            except Exception:
-                if wanted == self._first:
-                    raise
-                problem = self._scorer.problem
-                await self._scorer.load(self._first)
+            settings = config if isinstance(config, dict) else {}
+            wanted, before = settings.get("bundle"), settings.get("serving", self._first)
+            if isinstance(wanted, str):
+                await self._load(wanted, before, settings.get("labels"))
+            else:
+                problem = f"user_config is {config!r}; expected: {{bundle: URI}}"
+                if self._scorer.classifier is None:
+                    await self._scorer.load(self._first)
                 self._scorer.problem = problem
+            self._loads = settings.get("loads", 0)
             outcome = "refused" if self._scorer.problem else "loaded"
             self._api.counters.loads.labels(outcome).inc()
             if self._scorer.problem:
                 logging.getLogger("ray.serve").error(self._scorer.problem)
+
+    async def _load(self, wanted: str, before: str, labels: list[str] | None) -> None:
+        try:
+            await self._scorer.load(wanted, labels)
+        except Exception:
+            if wanted == before:
+                raise
+            problem = self._scorer.problem
+            await self._scorer.load(before)
+            self._scorer.problem = problem
+
+    def outcome(self) -> dict[str, Any]:
+        """How the last load ended: its number, the labels that serve, and why the bundle was refused, or empty."""
+        classifier = self._scorer.classifier
+        labels = [] if classifier is None else list(classifier.labels)
+        return {"loads": self._loads, "labels": labels, "problem": self._scorer.problem}
 
     def check_health(self) -> None:
         """Raises if the model hangs: Ray replaces the replica then."""

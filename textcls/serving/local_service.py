@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from textcls import storage
 from textcls.bundle import load_bundle
@@ -90,7 +91,7 @@ def run_service(
             say(note)
         read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
-            _deploy(first, first, spec, 0)
+            _deploy(first, first, spec, 0, serving=first, labels=None)
             _wait_until_ready(Path(folder))
             scheme = "http" if tls is None else "https"
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
@@ -104,14 +105,45 @@ def run_service(
 def _follow(
     hangups: "queue.SimpleQueue[None]", bundle: str, first: str, spec: ServeSpec, say: Callable[[str], None]
 ) -> None:
-    """Loads the bundle anew for each SIGHUP, for ever."""
-    loads = 0
+    """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
+    loads, serving = 0, first
+    labels = list(load_bundle(first).manifest.labels)
     while True:
         hangups.get()
         loads += 1
         place = _place_of(bundle)
-        _deploy(place, first, spec, loads)
-        say(f"load {loads}: {place}; /info says which bundle serves, and why if it is another")
+        _deploy(place, first, spec, loads, serving=serving, labels=labels)
+        outcomes = _outcomes(loads)
+        problems = sorted({one["problem"] for one in outcomes} - {""})
+        if outcomes and not problems:
+            serving, labels = place, outcomes[0]["labels"]
+            say(f"load {loads}: now serving {place}")
+        elif problems:
+            reason = " ".join(problems[0].split())
+            some = sum(not one["problem"] for one in outcomes)
+            but = f"; {some} of {len(outcomes)} replicas took it" if some else ""
+            say(f"load {loads}: refused: {reason}; still serving {serving}{but}")
+        else:
+            say(f"load {loads}: no replica has told within {_START_S:g} s how it ended; see GET /info")
+
+
+def _outcomes(loads: int) -> list[dict[str, Any]]:
+    """How a load ended in each replica; empty if they have not told in time."""
+    from ray import serve
+
+    from textcls.serving.app import NAME
+
+    handle = serve.get_deployment_handle(NAME, _APP)
+    given_up = time.monotonic() + _START_S
+    while time.monotonic() < given_up:
+        state = serve.status().applications.get(_APP)
+        if state is not None and state.status == "RUNNING":
+            with suppress(Exception):  # a replica may die in between: the next one is asked
+                found = handle.broadcast("outcome").results(timeout_s=10)
+                if found and all(one["loads"] == loads for one in found):
+                    return list(found)
+        time.sleep(0.05)
+    return []
 
 
 def _place_of(bundle: str) -> str:
@@ -207,20 +239,30 @@ def _end() -> None:
         time.sleep(0.05)
 
 
-def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int) -> None:
-    """Gives Ray Serve the application, as `serve deploy` does."""
+def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, labels: list[str] | None) -> None:
+    """Gives Ray Serve the application, as `serve deploy` does.
+
+    Args:
+        bundle: to load.
+        first: that the application began with.
+        spec: settings.
+        loads: number of this load.
+        serving: for a replica that starts meanwhile and cannot use `bundle`.
+        labels: that `bundle` has to have; None for any.
+    """
     # Where only user_config is new, replicas go on running; serve.run would replace them each time.
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     from textcls.serving.app import NAME
 
+    user_config = {"bundle": bundle, "loads": loads, "serving": serving, "labels": labels}
     application = {
         "name": _APP,
         "route_prefix": "/",
         "import_path": "textcls.serving.app:app",
         "args": {"bundle": first, "serve": spec.model_dump(mode="json")},
-        "deployments": [{"name": NAME, "user_config": {"bundle": bundle, "loads": loads}}],
+        "deployments": [{"name": NAME, "user_config": user_config}],
     }
     client = _get_global_client()
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))

@@ -11,12 +11,12 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from textcls.errors import TextclsError
+from textcls.errors import BundleError, TextclsError
 from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
 from textcls.recipe import ServeSpec
 from textcls.serving.batcher import Batcher
@@ -77,10 +77,14 @@ class Scorer:
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizing")
         self._long_ones = 0
 
-    async def load(self, uri: str) -> None:
+    async def load(self, uri: str, labels: Collection[str] | None = None) -> None:
         """Puts a bundle to use, once it has been verified, tested and warmed up.
 
         If it cannot be used, the one before it goes on, and `problem` says why.
+
+        Args:
+            uri: of the bundle.
+            labels: that it has to have, unless `serve.allow_new_labels`; None for those of the one in use, if any.
 
         Raises:
             TextclsError: the first bundle cannot be used.
@@ -90,13 +94,18 @@ class Scorer:
             # more pools than cores, OpenMP's threads sleep at every step, which doubles the time of one short text.
             with ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=_let_requests_go_first) as own:
                 new = await asyncio.get_running_loop().run_in_executor(own, self._loaded, uri)
+            if labels is None and self.classifier is not None:
+                labels = self.classifier.labels
+            if labels is not None and not self.spec.allow_new_labels:
+                _check_labels(uri, new.labels, labels)
             # Through the queue like any text: the thread that runs the model has its own share of warming up.
             encoded = new.encode(["the " * 8])
             outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]
             if isinstance(outcome, Exception):
                 raise outcome
         except Exception as error:
-            self.problem = f"{uri}: {error if isinstance(error, TextclsError) else repr(error)}"
+            found = str(error) if isinstance(error, TextclsError) else repr(error)
+            self.problem = found if uri in found else f"{uri}: {found}"
             if self.classifier is None:
                 raise
             return
@@ -154,6 +163,18 @@ class Scorer:
         """Ends the threads; what is waiting is cancelled."""
         await self.batcher.close()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+
+def _check_labels(uri: str, found: Collection[str], expected: Collection[str]) -> None:
+    """Clients of one bundle may not know the labels of another."""
+    if set(found) == set(expected):
+        return
+    new, gone = (sorted(set(one) - set(other))[:5] for one, other in ((found, expected), (expected, found)))
+    raise BundleError(
+        f"{uri} has other labels: {new or 'none'} are new, {gone or 'none'} are gone",
+        expected="the labels of the bundle that serves",
+        todo="start the service again, with this bundle or with --allow-new-labels",
+    )
 
 
 def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
