@@ -229,14 +229,11 @@ def _end() -> None:
     import ray
     from ray.serve.context import _get_global_client
 
-    try:
-        controller = _get_global_client()._controller
-    except Exception:
-        return  # it did not start
-    ray.get(controller.graceful_shutdown.remote(wait=False))
-    given_up = time.monotonic() + _END_S
-    while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
-        time.sleep(0.05)
+    with suppress(Exception):  # it did not start, or has ended
+        ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))
+        given_up = time.monotonic() + _END_S
+        while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
+            time.sleep(0.05)
 
 
 def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, labels: list[str] | None) -> None:
