@@ -18,7 +18,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -106,6 +106,12 @@ def _follow(
     hangups: "queue.SimpleQueue[None]", bundle: str, first: str, spec: ServeSpec, say: Callable[[str], None]
 ) -> None:
     """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
+    from ray import serve
+
+    from textcls.serving.app import NAME
+
+    handle = serve.get_deployment_handle(NAME, _APP)
+    handle._init(_run_router_in_separate_loop=True)  # here is no event loop
     loads, serving = 0, first
     labels = list(load_bundle(first).manifest.labels)
     while True:
@@ -113,27 +119,34 @@ def _follow(
         loads += 1
         place = _place_of(bundle)
         _deploy(place, first, spec, loads, serving=serving, labels=labels)
-        outcomes = _outcomes(loads)
-        problems = sorted({one["problem"] for one in outcomes} - {""})
-        if outcomes and not problems:
+        outcomes = _outcomes(handle, loads)
+        say(f"load {loads}: {outcome_of(outcomes, place, serving)}")
+        if outcomes and not any(one["problem"] for one in outcomes):
             serving, labels = place, outcomes[0]["labels"]
-            say(f"load {loads}: now serving {place}")
-        elif problems:
-            reason = " ".join(problems[0].split())
-            some = sum(not one["problem"] for one in outcomes)
-            but = f"; {some} of {len(outcomes)} replicas took it" if some else ""
-            say(f"load {loads}: refused: {reason}; still serving {serving}{but}")
-        else:
-            say(f"load {loads}: no replica has told within {_START_S:g} s how it ended; see GET /info")
 
 
-def _outcomes(loads: int) -> list[dict[str, Any]]:
+def outcome_of(outcomes: Sequence[Mapping[str, Any]], place: str, serving: str) -> str:
+    """How a load ended, in a line.
+
+    Args:
+        outcomes: of each replica, as `Replica.outcome` tells; none if they did not tell in time.
+        place: of the bundle to load.
+        serving: of the one before.
+    """
+    if not outcomes:
+        return f"no replica has told within {_START_S:g} s how it ended; see GET /info"
+    problems = [one["problem"] for one in outcomes if one["problem"]]
+    if not problems:
+        return f"now serving {place}"
+    took = f"; {len(outcomes) - len(problems)} of {len(outcomes)} replicas took it, the others are"
+    still = took if len(problems) < len(outcomes) else ";"
+    return f"refused: {' '.join(problems[0].split())}{still} still serving {serving}"
+
+
+def _outcomes(handle: Any, loads: int) -> list[dict[str, Any]]:
     """How a load ended in each replica; empty if they have not told in time."""
     from ray import serve
 
-    from textcls.serving.app import NAME
-
-    handle = serve.get_deployment_handle(NAME, _APP)
     given_up = time.monotonic() + _START_S
     while time.monotonic() < given_up:
         state = serve.status().applications.get(_APP)
@@ -230,7 +243,9 @@ def _end() -> None:
     from ray.serve.context import _get_global_client
 
     with suppress(Exception):  # it did not start, or has ended
-        ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))
+        client = _get_global_client()
+        client.shutdown_cached_handles()
+        ray.get(client._controller.graceful_shutdown.remote(wait=False))
         given_up = time.monotonic() + _END_S
         while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
             time.sleep(0.05)
