@@ -159,9 +159,10 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.paths.append(self.path)  # type: ignore[attr-defined]
         self.send_response(200)
-        for name, value in ({"content-length": "0"} | self.server.headers).items():  # type: ignore[attr-defined]
+        for name, value in ({"content-length": "2"} | self.server.headers).items():  # type: ignore[attr-defined]
             self.send_header(name, value)
         self.end_headers()
+        self.wfile.write(b"{}")
 
     def address_string(self) -> str:
         return "a test"
@@ -229,6 +230,18 @@ def test_an_answer_of_ray_s_own_becomes_one_of_the_service(folder: Path) -> None
         replica.headers = {}
         status, body = ask(port)
     assert (status, json.loads(body)["error"]["code"]) == (503, "not_ready")
+
+
+def test_every_replica_that_lives_is_asked_how_a_hot_reload_ended(folder: Path) -> None:
+    places = [str(folder / f"{name}.sock") for name in ("30000", "30001", "8500")]
+    with (
+        server(UnixServer, places[0], {}) as first,
+        server(UnixServer, places[1], {}),
+        server(UnixServer, places[2], {}),
+    ):
+        assert haproxy.ask_replicas(folder, "/info", "key") == [{}, {}]
+        assert first.paths == ["/info"]
+    assert haproxy.ask_replicas(folder, "/info", None) == []
 
 
 def test_ray_s_servers_listen_at_the_socket_that_haproxy_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ class Replica:
         # The model's thread asks for Python's lock at each of some hundred steps, and by default is made to wait 5 ms
         # for it whenever requests keep the event loop busy.
         sys.setswitchinterval(_SWITCH_S)
-        self._first, self._loads = bundle, 0
+        self._first = bundle
         self._scorer = Scorer(spec, threads=_threads(spec))
         self._api = Api(
             self._scorer,
@@ -97,7 +97,7 @@ class Replica:
         """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails.
 
         `jobs/serve.py` also names the bundle that serves so far (`serving`), for a replica that starts meanwhile and
-        cannot use the new one; the labels to keep (`labels`); and the number of this load (`loads`).
+        cannot use the new one; and the labels to keep (`labels`).
         """
         async with self._one_at_a_time:
             settings = config if isinstance(config, dict) else {}
@@ -109,7 +109,6 @@ class Replica:
                 if self._scorer.classifier is None:
                     await self._scorer.load(self._first)
                 self._scorer.problem = problem
-            self._loads = settings.get("loads", 0)
             outcome = "refused" if self._scorer.problem else "loaded"
             self._api.counters.loads.labels(outcome).inc()
             if self._scorer.problem:
@@ -124,12 +123,6 @@ class Replica:
             problem = self._scorer.problem
             await self._scorer.load(before)
             self._scorer.problem = problem
-
-    def outcome(self) -> dict[str, Any]:
-        """How the last load ended: its number, the labels that serve, and why the bundle was refused, or empty."""
-        classifier = self._scorer.classifier
-        labels = [] if classifier is None else list(classifier.labels)
-        return {"loads": self._loads, "labels": labels, "problem": self._scorer.problem}
 
     def check_health(self) -> None:
         """Raises if the model hangs: Ray replaces the replica then."""

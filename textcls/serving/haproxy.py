@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from textcls.errors import InputError, ServeError, TextclsError
 from textcls.recipe import ServeSpec
@@ -70,6 +70,10 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "textcls.serving.private_sockets:listen_privately",
+        # Names of sockets: 3*.sock are replicas'.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": "8500",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
         # Ray's proxy asks a replica by its actor, not at a port.
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -82,14 +86,27 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
 
 def answers(folder: Path, path: str) -> bool:
     """Whether a request for a path, by the private way to HAProxy, is answered with 200."""
+    return _answer(folder / "front.sock", path, {})[0] == 200
+
+
+def ask_replicas(folder: Path, path: str, key: str | None) -> list[Any]:
+    """What every replica answers to GET, as JSON; those that are dead do not."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    found = [_answer(name, path, headers) for name in sorted(folder.glob("3*.sock"))]
+    return [json.loads(body) for status, body in found if status == 200]
+
+
+def _answer(place: Path, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """(status, body) of what listens at a socket; status 0 if nothing answers."""
     connection = http.client.HTTPConnection("private", timeout=5)
     with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(5)
-        connection.sock.connect(str(folder / "front.sock"))
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    return False
+        connection.sock.connect(str(place))
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    return 0, b""
 
 
 def failure(why: dict[str, str]) -> TextclsError:

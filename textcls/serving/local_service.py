@@ -18,11 +18,10 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from textcls import storage
 from textcls.bundle import load_bundle
@@ -89,29 +88,29 @@ def run_service(
 
         if not spec.gpu_share and (note := precision_note(loaded, spec.precision, "cpu")):
             say(note)
-        read_key(spec.api_key_from)
+        key = read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
             _deploy(first, first, spec, 0, serving=first, labels=None)
             _wait_until_ready(Path(folder))
             scheme = "http" if tls is None else "https"
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
             try:
-                _follow(hangups, bundle, first, spec, say)
+                _follow(Path(folder), hangups, bundle, first, spec, key, say)
             except KeyboardInterrupt:
                 say("ending: requests in flight are answered first, new ones get 503")
                 _drain()
 
 
 def _follow(
-    hangups: "queue.SimpleQueue[None]", bundle: str, first: str, spec: ServeSpec, say: Callable[[str], None]
+    folder: Path,
+    hangups: "queue.SimpleQueue[None]",
+    bundle: str,
+    first: str,
+    spec: ServeSpec,
+    key: str | None,
+    say: Callable[[str], None],
 ) -> None:
     """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
-    from ray import serve
-
-    from textcls.serving.app import NAME
-
-    handle = serve.get_deployment_handle(NAME, _APP)
-    handle._init(_run_router_in_separate_loop=True)  # here is no event loop
     loads, serving = 0, first
     labels = list(load_bundle(first).manifest.labels)
     while True:
@@ -119,44 +118,41 @@ def _follow(
         loads += 1
         place = _place_of(bundle)
         _deploy(place, first, spec, loads, serving=serving, labels=labels)
-        outcomes = _outcomes(handle, loads)
-        say(f"load {loads}: {outcome_of(outcomes, place, serving)}")
-        if outcomes and not any(one["problem"] for one in outcomes):
-            serving, labels = place, outcomes[0]["labels"]
+        _wait_until_loaded()
+        infos = haproxy.ask_replicas(folder, "/info", key)
+        say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], place, serving)}")
+        if infos and not any(info["last_load_failed"] for info in infos):
+            serving, labels = place, infos[0]["labels"]
 
 
-def outcome_of(outcomes: Sequence[Mapping[str, Any]], place: str, serving: str) -> str:
+def outcome_of(problems: Sequence[str | None], place: str, serving: str) -> str:
     """How a load ended, in a line.
 
     Args:
-        outcomes: of each replica, as `Replica.outcome` tells; none if they did not tell in time.
+        problems: why each replica refused the bundle; None for one that took it.
         place: of the bundle to load.
         serving: of the one before.
     """
-    if not outcomes:
-        return f"no replica has told within {_START_S:g} s how it ended; see GET /info"
-    problems = [one["problem"] for one in outcomes if one["problem"]]
+    refused = [one for one in problems if one]
     if not problems:
+        return f"no replica has told how it ended for {place}; see GET /info"
+    if not refused:
         return f"now serving {place}"
-    took = f"; {len(outcomes) - len(problems)} of {len(outcomes)} replicas took it, the others are"
-    still = took if len(problems) < len(outcomes) else ";"
-    return f"refused: {' '.join(problems[0].split())}{still} still serving {serving}"
+    took = len(problems) - len(refused)
+    who = f" {took} of {len(problems)} replicas took it, the others are" if took else ""
+    return f"refused: {' '.join(refused[0].split())};{who} still serving {serving}"
 
 
-def _outcomes(handle: Any, loads: int) -> list[dict[str, Any]]:
-    """How a load ended in each replica; empty if they have not told in time."""
+def _wait_until_loaded() -> None:
+    """Waits until every replica has loaded its bundle or refused it."""
     from ray import serve
 
     given_up = time.monotonic() + _START_S
     while time.monotonic() < given_up:
         state = serve.status().applications.get(_APP)
         if state is not None and state.status == "RUNNING":
-            with suppress(Exception):  # a replica may die in between: the next one is asked
-                found = handle.broadcast("outcome").results(timeout_s=10)
-                if found and all(one["loads"] == loads for one in found):
-                    return list(found)
+            return
         time.sleep(0.05)
-    return []
 
 
 def _place_of(bundle: str) -> str:
@@ -243,9 +239,7 @@ def _end() -> None:
     from ray.serve.context import _get_global_client
 
     with suppress(Exception):  # it did not start, or has ended
-        client = _get_global_client()
-        client.shutdown_cached_handles()
-        ray.get(client._controller.graceful_shutdown.remote(wait=False))
+        ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))
         given_up = time.monotonic() + _END_S
         while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
             time.sleep(0.05)
