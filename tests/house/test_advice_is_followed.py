@@ -136,6 +136,9 @@ FOLLOWED = {
     "storage.cache_directory": [
         "unit/test_storage.py::test_without_a_home_directory_copies_lie_among_the_temporary_files"
     ],
+    "serving.scorer._check_labels": [
+        "http/test_api.py::test_a_bundle_with_other_labels_is_refused_unless_the_service_was_started_to_take_them"
+    ],
     "storage.download_directory": ["unit/test_storage.py::test_an_empty_remote_directory_cannot_be_downloaded"],
     "storage._taken": [f"{ADVICE}test_a_place_that_is_taken_can_be_cleared_or_avoided"],
     "storage.explained": [
