@@ -13,7 +13,8 @@ carries it between processes) and knows the exit status it stands for. Not here:
     ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
     ├── TrainingError            1   workers failed more often than allowed
     ├── ScoringError             1   the same, of workers that score
-    └── ServeError               1   the service did not start
+    ├── ServeError               1   the service did not start
+    └── RayStartError            1   a Ray of this machine's own did not start
 """
 
 import re
@@ -120,3 +121,7 @@ class ScoringError(TextclsError):
 
 class ServeError(TextclsError):
     """The service did not start."""
+
+
+class RayStartError(TextclsError):
+    """A Ray of this machine's own did not start."""

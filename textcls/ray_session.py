@@ -9,14 +9,17 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import textcls
-from textcls.errors import InputError, StorageError, own_error
+from textcls.errors import InputError, RayStartError, StorageError, own_error
 from textcls.ray_cluster import answering_head, attached, ensure_own_token
+
+# How often a Ray of this machine's own is started. Ray gives its node 30 s, which a busy machine may exceed.
+_STARTS = 3
 
 
 @contextmanager
@@ -29,6 +32,7 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     Raises:
         InputError: the cluster cannot be joined.
         StorageError: Ray cannot write where it keeps its files.
+        RayStartError: the machine is too busy to start Ray.
     """
     import ray
     from ray.job_config import JobConfig
@@ -50,13 +54,7 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     # Ray tells its workers of the script's directory (jobs/) and the working directory; textcls lies in neither when
     # the job is started from elsewhere. `ray job submit --working-dir` brings it to other machines.
     code = JobConfig(_py_driver_sys_path=[str(Path(textcls.__file__).parent.parent)])
-    try:
-        ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where)
-    except Exception as error:
-        ray.shutdown()
-        if (refusal := _refusal(error)) is None:
-            raise
-        raise refusal from error
+    _start(lambda: ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where))
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     # SIGTERM is like Ctrl-C: Ray's own handler of it ends in a crash report.
@@ -69,9 +67,31 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def _refusal(error: Exception) -> InputError | StorageError | None:
+def _start(init: Callable[[], object]) -> None:
+    """Starts or joins Ray; a start that took too long is tried again."""
+    import ray
+
+    for starts_left in reversed(range(_STARTS)):
+        try:
+            init()
+            return
+        except Exception as error:
+            ray.shutdown()
+            if starts_left and "timed out during startup" in str(error):
+                continue
+            if (refusal := _refusal(error)) is None:
+                raise
+            raise refusal from error
+
+
+def _refusal(error: Exception) -> InputError | StorageError | RayStartError | None:
     """What to tell of an error with which Ray did not start or join, if the user can do something about it."""
     told = [str(one).strip() for one in (error, error.__cause__) if one]
+    if "timed out during startup" in told[0]:
+        return RayStartError(
+            f"Ray did not start on this machine in {_STARTS} attempts of 30 s",
+            todo="run the command again when less else is running here; `--verbose` shows Ray's log",
+        )
     if attached() and (found := next((text for text in told if "Version mismatch" in text), "")):
         return InputError(
             f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: {' '.join(found.split())}",

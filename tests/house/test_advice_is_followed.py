@@ -112,7 +112,8 @@ FOLLOWED = {
         f"{CLUSTER}test_what_is_wrong_with_an_address_is_told",
     ],
     "ray_cluster._no_entry": ["story/test_encrypted_cluster.py::test_a_token_in_the_home_directory_is_used"],
-    "ray_session._refusal": [f"{CLUSTER}test_an_error_of_ray_s_own_that_the_user_can_mend_says_how"] * 3,
+    "ray_session._refusal": [f"{CLUSTER}test_an_error_of_ray_s_own_that_the_user_can_mend_says_how"] * 3
+    + [f"{CLUSTER}test_ray_is_started_again_where_a_busy_machine_was_too_slow"],
     "recipe_file.parse_recipe": [f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"],
     "recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
     "recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],

@@ -16,7 +16,7 @@ import pytest
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from textcls import ray_cluster, ray_session
-from textcls.errors import InputError, StorageError
+from textcls.errors import InputError, RayStartError, StorageError
 from textcls.ray_cluster import answering_head, attached, ensure_own_token
 
 
@@ -172,6 +172,34 @@ def test_an_error_of_ray_s_own_that_the_user_can_mend_says_how(
     found = ray_session._refusal(error)
     assert type(found) is (kind or type(None))
     assert told in str(found)
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+def test_ray_is_started_again_where_a_busy_machine_was_too_slow(slow: int) -> None:
+    outcomes = [Exception("The current node timed out during startup.")] * slow + [None]
+
+    def init() -> None:
+        if error := outcomes.pop(0):
+            raise error
+
+    ray_session._start(init)
+    assert not outcomes
+
+
+def test_a_machine_that_is_always_too_slow_is_told_and_no_other_error_is_tried_again() -> None:
+    starts = 0
+
+    def init(error: Exception) -> None:
+        nonlocal starts
+        starts += 1
+        raise error
+
+    with pytest.raises(RayStartError, match="3 attempts"):
+        ray_session._start(lambda: init(Exception("The current node timed out during startup.")))
+    assert starts == 3
+    with pytest.raises(AssertionError, match="a bug"):
+        ray_session._start(lambda: init(AssertionError("a bug")))
+    assert starts == 4
 
 
 # --- the token of a Ray of one's own ---------------------------------------------------------------------------------
