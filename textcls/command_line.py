@@ -57,6 +57,7 @@ def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> 
         body: what to run.
         interrupted: what to tell a user who pressed Ctrl-C about going on.
     """
+    _ensure_home()
     try:
         body()
     except TextclsError as error:
@@ -66,6 +67,17 @@ def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> 
         print(f"\ninterrupted{visible(interrupted())}", file=sys.stderr)
         return 130
     return 0
+
+
+def _ensure_home() -> None:
+    """Gives a user without a name and a home, as in many containers, a HOME that leads nowhere.
+
+    Libraries ask for one when they are imported, and do without where it cannot be written.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
 
 
 def say(line: str) -> None:

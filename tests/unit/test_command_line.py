@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import re
 import shlex
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from textcls import __main__ as textcls_command
-from textcls.command_line import command, escape_unencodable, say
+from textcls.command_line import command, escape_unencodable, exit_status, say
 from textcls.errors import InputError
 from textcls.recipe import DataSpec
 from textcls.recipe_file import included_recipes, recipe_text
@@ -164,3 +165,14 @@ def test_serve_needs_linux_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert run("serve", "--bundle", "anything") == 2
     assert "serve does not run on darwin" in capsys.readouterr().err
+
+
+def test_a_user_without_a_name_and_a_home_is_given_a_home_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", "")  # so that what is set is undone
+    monkeypatch.setattr(Path, "home", nameless)
+    found: list[str] = []
+    assert exit_status(lambda: found.append(os.environ["HOME"]), interrupted=lambda: "") == 0
+    assert found == ["/nonexistent"]
