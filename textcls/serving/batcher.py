@@ -218,9 +218,8 @@ class Batcher(Generic[Item, Outcome]):
         ended = self._clock()
         for (call, place, _, _), outcome in zip(batch, outcomes, strict=True):
             call.settle(place, outcome)
-        if (
-            2 * cost >= self.max_cost and ended > self._free_since
-        ):  # a small batch tells how long it takes to begin, not how fast the worker is
+        # A small batch tells how long it takes to begin, not how fast the worker is.
+        if 2 * cost >= self.max_cost and ended > self._free_since:
             # With the time that the event loop, busy with others, took to begin: what waits waits for that, too.
             cost_per_s = cost / (ended - self._free_since)
             self._cost_per_s += (cost_per_s - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)
