@@ -55,8 +55,9 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     # the job is started from elsewhere. `ray job submit --working-dir` brings it to other machines.
     code = JobConfig(_py_driver_sys_path=[str(Path(textcls.__file__).parent.parent)])
     _start(lambda: ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where))
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(level)
+    logging.getLogger("ray.train").setLevel(level)
+    # Ray Data logs an error of a task with its own stack, as a fault of Ray's, and then raises it.
+    logging.getLogger("ray.data").setLevel(level if verbose else logging.CRITICAL)
     # SIGTERM is like Ctrl-C: Ray's own handler of it ends in a crash report.
     if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -286,7 +286,19 @@ def wait_until(happened: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "shown", [None, "", "Bearer", "Bearer ", "Bearer wrong", KEY, f"Bearer {KEY}x", f"bearer{KEY}", "Bearer \xe9"]
+    "shown",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        KEY,
+        f"Bearer {KEY}x",
+        f"bearer{KEY}",
+        f"Basic {KEY}",
+        "Bearer \xe9",
+    ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/", "/info", "/metrics"])
 def test_without_the_right_key_nothing_is_told(locked: Service, path: str, shown: str | None) -> None:
@@ -299,7 +311,8 @@ def test_without_the_right_key_nothing_is_told(locked: Service, path: str, shown
 
 
 def test_the_right_key_opens_and_health_is_open_to_all(locked: Service) -> None:
-    assert locked.ask("/predict", {"inputs": "great"}, authorization=f"Bearer {KEY}").status == 200
+    for shown in (f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY}"):
+        assert locked.ask("/predict", {"inputs": "great"}, authorization=shown).status == 200
     assert [locked.ask(path).status for path in ("/health", "/ready", "/docs", "/try", "/openapi.json")] == [200] * 5
     assert all(KEY not in line for line in locked.log)
 

@@ -52,6 +52,11 @@ def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str],
             [],
             ["every one of the 60 rows is a reject (60 missing_label)", "data.csv:2"],
         ),
+        (
+            as_csv(reviews(60)) + "label,text\n" + "".join(f"{label},{text} too\n" for text, label in reviews(60)),
+            [],
+            ["data.csv:62", "head -n 61"],
+        ),
         (as_csv([(text, "positive") for text, _ in reviews(60)]), [], ["all 60 rows have one label, 'positive'"]),
         (
             as_csv(reviews(60)),
@@ -59,7 +64,7 @@ def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str],
             ["9 workers", "the cluster's nodes have 2"],
         ),
     ],
-    ids=["misspelt column", "header only", "only rejects", "one label", "too many workers"],
+    ids=["misspelt column", "header only", "only rejects", "second header", "one label", "too many workers"],
 )
 def test_unfit_data_is_told_and_leaves_the_account_at_most(
     cluster_user: User, content: str, arguments: Sequence[str], phrases: Sequence[str]

@@ -63,7 +63,7 @@ class Api:
         log: logging.Logger | None = None,
     ) -> None:
         self._scorer, self._limits, self._version = scorer, limits, version
-        self._key = None if key is None else f"Bearer {key}".encode()
+        self._key = None if key is None else key.encode()
         self._log = log or logging.getLogger(__name__)
         self.counters = Counters(replica)
         self.counters.waiting.set_function(lambda: scorer.batcher.admitted)
@@ -143,8 +143,10 @@ class Api:
             refusal.headers["allow"] = method
             raise refusal
         if self._key is not None and schema.needs_key(path):
-            shown = request.headers.get("authorization", "").encode("latin-1", "replace")
-            if not hmac.compare_digest(shown, self._key):
+            # RFC 9110: the scheme in any case, then one blank or more.
+            scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+            is_key = hmac.compare_digest(shown.strip(" ").encode("latin-1", "replace"), self._key)
+            if scheme.lower() != "bearer" or not is_key:
                 refusal = Refusal("unauthorized", "the header 'Authorization: Bearer KEY' with the right key is needed")
                 refusal.headers["www-authenticate"] = "Bearer"
                 raise refusal
