@@ -4,6 +4,7 @@ In: text, or the name of what holds it. Out: a checked `Recipe`, or a message th
 nearest. Not here: what the settings mean (recipe.py).
 """
 
+import copy
 import difflib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from textcls.command_line import command
 from textcls.errors import InputError, RecipeError
 from textcls.recipe import Recipe, Spec
-from textcls.yaml_text import read_value, read_yaml, set_option
+from textcls.yaml_text import RepeatedKeyError, escaped, read_value, read_yaml, set_option
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -65,9 +66,8 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     try:
         content = read_yaml(text) or {}
     except ValueError as error:
-        raise RecipeError(
-            f"{source} cannot be read: {error}", todo="check quotes, colons and indentation there"
-        ) from None
+        todo = _once(error) if isinstance(error, RepeatedKeyError) else "check quotes, colons and indentation there"
+        raise RecipeError(f"{source} cannot be read: {error}", todo=todo) from None
     if not isinstance(content, dict):
         raise RecipeError(
             f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
@@ -85,7 +85,7 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
         source: names the settings in messages.
     """
     for override in overrides:
-        _apply(content, override)
+        _apply(spec, content, override)
     try:
         return spec.model_validate(content)
     except ValidationError as error:
@@ -94,19 +94,30 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
         ) from None
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
+def _once(error: RepeatedKeyError) -> str:
+    return f"name '{escaped(error.key)}' once"
+
+
+def _parts(override: str) -> tuple[list[str], str]:
+    """(the keys, the value as it was typed) of a `--set`."""
+    path, _, value = override.partition("=")
+    return path.strip().split("."), value
+
+
+def _apply(spec: type[Spec], content: dict[str, Any], override: str) -> None:
+    equals = "=" in override
+    keys, value = _parts(override)
     if not equals or len(keys) < 2 or not all(keys):
         raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
     try:
         parsed = read_value(value)
     except ValueError as error:
-        one_name = f"; if it is one name: {set_option(path.strip(), value.strip())}" if len(value) < _LONG_VALUE else ""
-        raise RecipeError(
-            f"--set {override[:_LONG_VALUE]!r}: the value is not YAML: {error}",
-            todo=f"put names in double quotes{one_name}",
-        ) from None
+        todo = _once(error) if isinstance(error, RepeatedKeyError) else _readable(spec, content, keys, value.strip())
+        raise RecipeError(f"--set {override[:_LONG_VALUE]!r}: the value is not YAML: {error}", todo=todo) from None
+    _put(content, keys, parsed, override)
+
+
+def _put(content: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
     place = content
     for depth, key in enumerate(keys[:-1], 1):
         inside = place.get(key)
@@ -115,7 +126,33 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(inside, dict):
             raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
         place = inside
-    place[keys[-1]] = parsed
+    place[keys[-1]] = value
+
+
+def _takes(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
+    """Whether a setting may have a value, whatever is wrong with others."""
+    changed = copy.deepcopy(content)
+    try:
+        _put(changed, keys, value, "")
+        spec.model_validate(changed)
+    except RecipeError:
+        return False
+    except ValidationError as error:
+        return all(list(problem["loc"][: len(keys)]) != list(keys) for problem in error.errors(include_url=False))
+    return True
+
+
+def _readable(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: str) -> str:
+    """What to do about the value of a `--set` that is not YAML."""
+    key = ".".join(keys)
+    example: Any
+    for example in ({"a": "b"}, ["a", "b"]):
+        if value[0] in "{[" and _takes(spec, content, keys, example):
+            blank = ", a blank after each colon" if isinstance(example, dict) else ""
+            return f"put names in double quotes{blank}, and close each bracket, like {set_option(key, example)}"
+    if len(value) < _LONG_VALUE and _takes(spec, content, keys, value):
+        return f"put names in double quotes; if it is one name: {set_option(key, value)}"
+    return "put names in double quotes"
 
 
 def _explain(error: ValidationError, spec: type[Spec]) -> str:

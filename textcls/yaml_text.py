@@ -27,10 +27,23 @@ _UNSEEN = re.compile(
 _LONGEST_KEY = 1000
 
 
+class RepeatedKeyError(ValueError):
+    """A key stands twice in a mapping.
+
+    Attributes:
+        key: the key.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class _TextLoader(yaml.SafeLoader):
     """Every scalar is a string but a bare null, `~` or nothing, which is None. A key that stands twice is an error."""
 
     commented = False
+    repeated: str | None = None
 
     def scan_to_next_token(self) -> None:
         ahead = 0
@@ -45,6 +58,7 @@ class _TextLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
+                    self.repeated = key.value
                     problem = f"the key {key.value!r} stands twice in a mapping"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
@@ -65,7 +79,8 @@ def read_yaml(text: str) -> Any:
     """What a YAML file holds: dicts, lists, strings and None.
 
     Raises:
-        ValueError: not YAML; a key that stands twice in a mapping.
+        ValueError: not YAML.
+        RepeatedKeyError: a key that stands twice in a mapping.
     """
     return _read(text, lambda loader: loader.get_single_data())
 
@@ -77,6 +92,7 @@ def read_value(text: str) -> Any:
 
     Raises:
         ValueError: not YAML; a comment in a collection.
+        RepeatedKeyError: a key that stands twice in a mapping.
     """
     stripped = text.strip(" \t\r\n")
     if (len(text) == 1 and not text.isalnum()) or re.fullmatch(r"[.-]+", stripped):
@@ -102,7 +118,10 @@ def _read(text: str, what: Any) -> Any:
         return what(loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         hint = "; ' #' begins a comment" if loader is not None and loader.commented else ""
-        raise ValueError(f"{error}{hint}") from None
+        message = f"{error}{hint}"
+        if loader is not None and loader.repeated is not None:
+            raise RepeatedKeyError(message, loader.repeated) from None
+        raise ValueError(message) from None
     finally:
         if loader is not None:
             loader.dispose()

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.unit.reading import options
 from textcls.errors import RecipeError
 from textcls.recipe import DataSpec, Recipe
 from textcls.recipe_file import describe_keys, keys_of, parse_recipe
@@ -312,6 +313,44 @@ def test_a_word_for_nothing_is_not_taken_for_a_name(word: str) -> None:
 def test_a_key_that_stands_twice_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(RecipeError, match=r"(?s)stands twice.*line \d"):
         parse_recipe(text)
+
+
+def test_a_key_that_stands_twice_is_to_be_named_once() -> None:
+    for text, sets in (
+        ("", ["data.label_map={a: b, a: c}"]),
+        ("", ["data.where={a: [b], a: [c]}"]),
+        ("data: {where: {a: b, a: c}}", []),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe(text, sets)
+        assert caught.value.todo == "name 'a' once"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.label_map={pos:neg,neg:",
+        "data.where={lang: [en}",
+        "data.labels=[a,",
+        "data.text_columns=[a",
+        "train.epochs={a",
+        "data.where.lang=[en",
+        "data.label_column={a: b",
+        "data.label_column='a",
+        "data.text_columns=*a",
+    ],
+)
+def test_what_is_advised_for_a_value_that_is_no_yaml_is_a_value_the_setting_takes(override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("", [override])
+    assert "put names in double quotes" in caught.value.todo
+    key, _, value = override.partition("=")
+    takes_many = key not in ("data.label_column", "train.epochs")
+    for option in options(caught.value.todo):
+        assert option.partition("=")[0] == key
+        parse_recipe("data: {label_column: other}", [option])
+        assert not (takes_many and value[0] in "{[" and value in option)
+    assert bool(options(caught.value.todo)) == (key != "train.epochs")
 
 
 def test_anchors_and_merges_mean_what_they_mean_in_yaml() -> None:
