@@ -115,7 +115,7 @@ class Twins(NamedTuple):
 
 
 def twins(counts: Mapping[str, int], label_map: Mapping[str, str]) -> list[Twins]:
-    """Names that are most likely one label, and the spelling that is clean, or else the most frequent.
+    """Names that are most likely one label, and the clean, most frequent, then plainest spelling.
 
     Args:
         counts: rows of each label name, after the label map.
@@ -150,8 +150,14 @@ def _target(group: list[str], counts: Mapping[str, int]) -> str:
     clean = [name for name in group if cleaned(name) == name]
     # pandas writes 1 as 1.0 as soon as a cell of the column is empty.
     clean = [name for name in clean if _INTEGER.fullmatch(name)] or clean
-    best = max(clean or group, key=lambda name: (counts[name], -len(name), name))
+    best = max(clean or group, key=lambda name: (counts[name], *_plainness(cleaned(name)), -len(name), name))
     return best if clean else cleaned(best)
+
+
+def _plainness(name: str) -> tuple[bool, ...]:
+    """Greater for what is easier to type: no wide characters, ASCII, no blanks, lower case."""
+    ascii_only = name.isascii() and name.isprintable()
+    return _compatible(name) == name, ascii_only, _no_blanks(name) == name, name.lower() == name
 
 
 def _seen(name: str) -> str:
