@@ -48,6 +48,10 @@ TWINS = {
     "blanks at both ends and no clean one": ({" neg": 9, "neg ": 2, "pos": 10}, {"neg": 11, "pos": 10}),
     "full width": ({"ｐｏｓ": 3, "pos": 10, "neg": 9}, {"pos": 13, "neg": 9}),
     "half width": ({"ﾖｲ": 3, "ヨイ": 10, "neg": 9}, {"ヨイ": 13, "neg": 9}),
+    "equal counts, and one is plain": ({"ｐｏｓ": 4, "Pos": 4, "pos": 4, "neg": 9}, {"pos": 12, "neg": 9}),
+    "equal counts, and one is ASCII": ({"don’t": 4, "don't": 4, "do": 9}, {"don't": 8, "do": 9}),
+    "equal counts, and one has no blanks": ({"so-so": 4, "so -so": 4, "do": 9}, {"so-so": 8, "do": 9}),
+    "equal counts, none clean": ({"ｐｏｓ ": 4, "pos ": 4, "neg": 9}, {"pos": 8, "neg": 9}),
     "case": ({"POS": 3, "Pos": 10, "pos": 4, "neg": 9}, {"Pos": 17, "neg": 9}),
     "an apostrophe": ({"don't": 10, "don’t": 3, "do": 9}, {"don't": 13, "do": 9}),
     "a dash": ({"x-1": 10, "x–1": 3, "do": 9}, {"x-1": 13, "do": 9}),
@@ -244,6 +248,25 @@ def test_labels_that_a_bundle_does_not_know_come_with_the_map_or_the_filter_that
     assert "'2', '#N/A' to 'bad', 'good', 'so so' with data.label_map" in caught.value.todo
     for option in options(caught.value.todo):
         assert attempt(option).found.labels == {"bad": 12, "good": 12}
+
+
+def test_where_a_bundle_knows_no_label_only_a_map_is_advised(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(str(tiny_bundle))
+    path = write(tmp_path / "a.csv", ["pos", "neg"], 12)
+
+    def attempt(*settings: str) -> Read:
+        found = read_as(evaluate_settings(bundle, [str(path)], settings).data, [path])
+        found.refuse_unfit()
+        return found
+
+    with pytest.raises(DataError) as caught:
+        attempt()
+    assert "where_not" not in caught.value.todo
+    (option,) = options(caught.value.todo)
+    assert option == 'data.label_map={"pos": "LABEL", "neg": "LABEL"}'
+    assert "LABEL is to be one of 'bad', 'good', 'so so'" in caught.value.todo
+    chosen = option.replace("LABEL", "good", 1).replace("LABEL", "bad")
+    assert attempt(chosen).found.labels == {"good": 12, "bad": 12}
 
 
 def test_a_dry_run_speaks_of_no_file_that_it_does_not_write(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _MOST_SHOWN = 10
 # Of a column with more, or longer, different cells only those that the settings name are counted.
 _MOST_SPELLINGS = 1000
 _LONGEST_SPELLING = 200
+# Stands in an advised label map for what the user is to choose.
+_CHOSEN = "LABEL"
 
 
 @dataclass
@@ -131,6 +133,16 @@ def unknown_advice(data: DataSpec, reasons: Mapping[str, int], spellings: Spelli
         advised = set_option("data.label_map", merged_map(data.label_map, known))
         return f"map the labels that are only spelled in another way: {advised}"
     unknown = [label for label in _unmapped(data, spellings) if not is_blank(label)]
+    if not any(rows and data.label_map.get(label, label) in data.labels for label, rows in spellings.labels.items()):
+        # Without the rows of the unknown labels, none would be left.
+        led = {**data.label_map, **dict.fromkeys(unknown[:_MOST_SHOWN], _CHOSEN)}
+        more = f", and {len(unknown) - _MOST_SHOWN:,} more labels likewise" if len(unknown) > _MOST_SHOWN else ""
+        return (
+            f"choose a label for each, where {_CHOSEN} stands: {set_option('data.label_map', led)}{more}; "
+            f"{_CHOSEN} is to be one of {named(data.labels)}"
+            if unknown
+            else ""
+        )
     return (
         f"map the labels {named(unknown)} to {named(data.labels)} with data.label_map, "
         f"or leave those rows out: {leaving_out(data, unknown)}"
