@@ -24,13 +24,16 @@ from pydantic import (
 
 from textcls.errors import redacted
 
+QUOTE_IT = "; put the name in quotes"
+"""Ends what is said of a value that would be a name in quotes."""
+
 
 def _name(value: object) -> str:
     """A label, column or cell value as the CSV spells it; YAML's scalars arrive as text (yaml_text.py)."""
     if value is None:
-        raise ValueError("a bare null, ~ or nothing is no name; put the name in quotes")
+        raise ValueError(f"a bare null, ~ or nothing is no name{QUOTE_IT}")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"a name is needed, not {type(value).__name__}; put the name in quotes")
+        raise ValueError(f"a name is needed, not {type(value).__name__}{QUOTE_IT}")
     return str(value)
 
 

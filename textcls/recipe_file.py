@@ -7,7 +7,8 @@ nearest. Not here: what the settings mean (recipe.py).
 import copy
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from textcls.command_line import command
 from textcls.errors import InputError, RecipeError
-from textcls.recipe import Recipe, Spec
+from textcls.recipe import QUOTE_IT, Recipe, Spec
 from textcls.yaml_text import RepeatedKeyError, escaped, read_value, read_yaml, set_option
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -89,9 +90,12 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
     try:
         return spec.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(
-            f"{source}: {_explain(error, spec)}", todo=f"{command('train')} --help-recipe lists every key"
-        ) from None
+        quoted = _in_quotes(error, spec, content, overrides)
+        todo = f"{command('train')} --help-recipe lists every key"
+        if quoted:
+            advised = " ".join(dict.fromkeys(quoted.values()))
+            todo = f"if a name is meant, put it in double quotes, with single ones around all: {advised}"
+        raise RecipeError(f"{source}: {_explain(error, spec, quoted)}", todo=todo) from None
 
 
 def _once(error: RepeatedKeyError) -> str:
@@ -142,21 +146,57 @@ def _takes(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value
     return True
 
 
+def _several(spec: type[Spec], content: dict[str, Any], keys: Sequence[str]) -> dict[str, str] | list[str] | None:
+    """An example of the mapping or list of names that a setting takes, if it takes one."""
+    examples: tuple[dict[str, str], list[str]] = ({"a": "b"}, ["a", "b"])
+    return next((example for example in examples if _takes(spec, content, keys, example)), None)
+
+
 def _readable(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: str) -> str:
     """What to do about the value of a `--set` that is not YAML."""
     key = ".".join(keys)
-    example: Any
-    for example in ({"a": "b"}, ["a", "b"]):
-        if value[0] in "{[" and _takes(spec, content, keys, example):
-            blank = ", a blank after each colon" if isinstance(example, dict) else ""
-            return f"put names in double quotes{blank}, and close each bracket, like {set_option(key, example)}"
+    if value[0] in "{[" and (example := _several(spec, content, keys)):
+        blank = ", a blank after each colon" if isinstance(example, dict) else ""
+        return f"put names in double quotes{blank}, and close each bracket, like {set_option(key, example)}"
     if len(value) < _LONG_VALUE and _takes(spec, content, keys, value):
         return f"put names in double quotes; if it is one name: {set_option(key, value)}"
     return "put names in double quotes"
 
 
-def _explain(error: ValidationError, spec: type[Spec]) -> str:
-    """All problems of some settings, one a line, each by its dotted key."""
+def _in_quotes(
+    error: ValidationError, spec: type[Spec], content: dict[str, Any], overrides: Sequence[str]
+) -> dict[tuple[int | str, ...], str]:
+    """Place of a problem -> the `--set` with the name in quotes, as a shell hands it on, where a `--set` was given."""
+    found = {}
+    for problem in error.errors(include_url=False):
+        if not problem["msg"].endswith(QUOTE_IT):
+            continue
+        for keys, value in map(_parts, reversed(overrides)):
+            if list(problem["loc"][: len(keys)]) != keys:
+                continue
+            parsed, typed = read_value(value), value.strip()
+            if typed[:1] in ("{", "[") and _several(spec, content, keys):
+                word = re.search(r"\b(null|Null|NULL)\b|~", typed)
+                named = _with_word(parsed, word[0]) if word else None
+            else:
+                named = typed
+            if named and len(typed) < _LONG_VALUE and _takes(spec, content, keys, named):
+                found[problem["loc"]] = set_option(".".join(keys), named)
+            break
+    return found
+
+
+def _with_word(value: Any, word: str) -> Any:
+    """The value with a word wherever it holds None."""
+    if isinstance(value, dict):
+        return {_with_word(key, word): _with_word(item, word) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_word(item, word) for item in value]
+    return word if value is None else value
+
+
+def _explain(error: ValidationError, spec: type[Spec], quoted: Collection[tuple[int | str, ...]] = ()) -> str:
+    """All problems of some settings, one a line, each by its dotted key; `quoted` are those the todo has a name for."""
     lines = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"])
@@ -165,7 +205,9 @@ def _explain(error: ValidationError, spec: type[Spec]) -> str:
             lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
         else:
             found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
-            lines.append(f"{where or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{found}")
+            said = problem["msg"].removeprefix("Value error, ")
+            said = said.removesuffix(QUOTE_IT) if problem["loc"] in quoted else said
+            lines.append(f"{where or 'recipe'}: {said}{found}")
     return "\n  ".join(dict.fromkeys(lines))
 
 

@@ -353,6 +353,32 @@ def test_what_is_advised_for_a_value_that_is_no_yaml_is_a_value_the_setting_take
     assert bool(options(caught.value.todo)) == (key != "train.epochs")
 
 
+@pytest.mark.parametrize(
+    ("override", "advised"),
+    [
+        ("data.label_column=null", """--set 'data.label_column="null"'"""),
+        ("data.text_columns=x: y", """--set 'data.text_columns="x: y"'"""),
+        ("data.text_columns=[x, null]", """--set 'data.text_columns=["x", "null"]'"""),
+        ("data.label_map={a: NULL, null: b}", """--set 'data.label_map={"a": "NULL", "NULL": "b"}'"""),
+        ("data.where.lang=Null", """--set 'data.where.lang="Null"'"""),
+        ("data.label_column=[a, b]", """--set 'data.label_column="[a, b]"'"""),
+    ],
+)
+def test_a_name_to_be_put_in_quotes_is_shown_as_a_shell_hands_it_on(override: str, advised: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("", [override])
+    assert advised in caught.value.todo
+    assert "put the name in quotes" not in str(caught.value)
+    parse_recipe("", options(caught.value.todo))
+
+
+@pytest.mark.parametrize("override", ["data.label_column=", "data.label_map={pos:neg}", "data.labels=[[a], b]"])
+def test_no_name_in_quotes_is_advised_that_nobody_typed(override: str) -> None:
+    with pytest.raises(RecipeError, match="put the name in quotes") as caught:
+        parse_recipe("", [override])
+    assert not options(caught.value.todo)
+
+
 def test_anchors_and_merges_mean_what_they_mean_in_yaml() -> None:
     text = """
     data:
