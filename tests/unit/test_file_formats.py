@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,23 @@ def test_a_compressed_file_that_is_cut_off_is_said_to_be_incomplete(tmp_path: Pa
     assert "is incomplete" in error.found
     assert "lines" in error.found
     assert "copy or download it again" in error.todo
+
+
+def test_a_small_gzip_file_that_is_cut_off_comes_with_how_much_of_it_can_be_read(tmp_path: Path) -> None:
+    rows = "".join(f"text number {i} is {i * i * 7919 % 10007},{'pos' if i % 3 else 'neg'}\n" for i in range(200))
+    content = gzip.compress(f"text,label\n{rows}".encode())
+    content = content[: len(content) // 2]
+    readable = zlib.decompressobj(wbits=31).decompress(content)
+    error = refusal(tmp_path / "rows.csv.gz", content)
+    assert len(readable) > 1000
+    lines = readable.count(b"\n")
+    assert f"about {lines} lines ({len(readable):,} bytes decompressed)" in error.found
+
+
+def test_a_bzip2_file_that_is_cut_off_comes_with_how_much_of_it_can_be_read(tmp_path: Path) -> None:
+    whole, cut_off = bz2.compress(CONTENT), bz2.compress(b"one more,neg\n")[:20]
+    error = refusal(tmp_path / "rows.csv.bz2", whole + cut_off)
+    assert f"({len(CONTENT):,} bytes decompressed)" in error.found
 
 
 def test_what_is_there_of_a_cut_off_gzip_file_can_be_used(tmp_path: Path) -> None:

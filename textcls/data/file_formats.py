@@ -175,13 +175,15 @@ class _Decompressed(io.RawIOBase):
             import pyarrow as pa
 
             self._content = pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+        self._read = self._content.read1 if codec in ("gzip", "bzip2") else self._content.read
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         try:
-            content = self._content.read(len(buffer))
+            # `read` gathers, and where the data break off loses, what it has; `read1` hands out each piece.
+            content = self._read(len(buffer))
         except (EOFError, OSError, zlib.error) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's or the network's, not the file's
