@@ -118,6 +118,16 @@ def test_rows_in_another_encoding_come_with_the_setting_that_reads_them_all(
     assert read(path, first_set(todo)) == rows
 
 
+def test_rows_that_fit_several_encodings_come_with_a_setting_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text,label\nfoo,굿\nbar,neg\n".encode("euc_kr"))
+    todo = todo_of(path)
+    assert " or --set data.encoding=" in todo
+    assert "look at what train --dry-run then prints" in todo
+    assert ("foo", "굿") in read(path, "data.encoding=cp949")
+    assert "data.encoding=cp949" in todo
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_the_encoding_is_told_by_the_rows_at_fault_wherever_they_are(tmp_path: Path, suffix: str) -> None:
     rows = [(f"plain text {i}", "pos") for i in range(9000)] + labelled(FRENCH, 40)

@@ -127,11 +127,11 @@ def _refuse_wide(uri: str, head: bytes, data: DataSpec) -> None:
     is_wide = encodings.is_wide(codec_name(data.encoding))
     if encodings.fits_wide(head, data.encoding) if is_wide else not found:
         return
-    right = found or encodings.likely_encoding(head) or "utf-8"
+    right = "" if found else encodings.setting(head)
     raise DataError(
         f"{uri} is {'in' if found else 'not in'} {'UTF-32' if 'utf-32' in (found, data.encoding) else 'UTF-16'}",
         expected=f"{data.encoding}, as data.encoding says",
-        todo=set_option("data.encoding", right),
+        todo=right or set_option("data.encoding", found or "utf-8"),
     )
 
 
@@ -152,7 +152,7 @@ def _encoding_hint(
             if any(set(data.columns) <= set(start.fields) for start in starts):
                 return f"it fits in another encoding: {set_option('data.encoding', encoding)}"
     if likely and likely != data.encoding and not encodings.reads(head[: head.rfind(b"\n") + 1] or head, data.encoding):
-        return f"it is likely to be in {likely}: {set_option('data.encoding', likely)}"
+        return f"it is likely to be in {' or '.join(encodings.likely_encodings(head))}: {encodings.setting(head)}"
     return ""
 
 

@@ -181,7 +181,7 @@ def _other_encoding(error: UnicodeError, data: DataSpec) -> str:
     content = error.object if isinstance(error, UnicodeDecodeError) else b""
     likely = encodings.likely_encoding(content)
     if likely and codec_name(likely) != codec_name(data.encoding):
-        return set_option("data.encoding", likely)
+        return encodings.setting(content)
     return "the file is damaged or cut off there, or set data.encoding to the encoding it was written in"
 
 

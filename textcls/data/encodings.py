@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
+from textcls.yaml_text import set_option
+
 # What charset-normalizer chooses from; without a list it names mac_iceland for short French texts.
 _CANDIDATES = {
     "gb18030": "gb18030",
@@ -41,9 +43,52 @@ _LATIN = {
     "mac_roman": frozenset(_WESTERN),
     "cp850": frozenset(_WESTERN),
 }
-_KANA = re.compile("[\u3041-\u30ff\uff66-\uff9f]")
+_KANA = re.compile("[\u3041-\u30ff]")
+# The most frequent characters of each language: a text holds many of them, read in a wrong encoding next to none.
+_HANGUL = (
+    "이다는을의에가고하지은도기사어로한를나자인아대그리정시보있과일서수면것게해라제스여부으라만장들안영화주전상"
+    "구동소원거오생어니세무마너조우와없려모았었습요네진미말좋재별매경험긍나쁜최연내관물음든할서비위성간용적더"
+)
+_SIMPLIFIED = (
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行"
+    "所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力"
+    "它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产"
+    "或新己制身果加西斯月话合回特代内信表化老给世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口"
+    "非差快质量服务态错电影喜欢买店坏评负值太价送满推荐"
+)
+_TRADITIONAL = (
+    "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過發後作裡用道行"
+    "所然家種事成方多經麼去法學如都同現當沒動面起看定天分還進好小部其些主樣理心她本前開但因只從想實日軍者意無力"
+    "它與長把機十民第公此已工使情明性知全三又關點正業外將兩高間由問很最重並物手應戰向頭文體政美相見被利什二等產"
+    "或新己制身果加西斯月話合回特代內信表化老給世位次度門任常先海通教兒原東聲提立及比員解水名真論處走義各入幾口"
+    "非差快質量服務態錯電影喜歡買店壞評負值太價送滿推薦"
+)
+_KANJI = (
+    "日一人年大十二本中長出三時行見月後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半"
+    "男西電校語土木聞食車何南万毎白天母火右読友左休父雨国会同事自社発者地業方新場員立開手力問代明動京目通言理体"
+    "田主題意不作用度強公持野以思家世多正安院心界教文元重近考画海売知道集別物使品計死特私始朝運終台広住無真有口"
+    "少町料工建空急止送切転研足究楽起着店病質待試族銀早映親験英医仕去味写字答夜音注帰古歌買悪図良面白評価最"
+)
+_KANA_LETTERS = "".join(map(chr, (*range(0x3041, 0x3094), *range(0x30A1, 0x30F7), 0x30FC)))
+# Encoding -> (what holds the characters in daily use, first bytes of those, the most frequent ones).
+# Of alike ones the first is likeliest.
+_ASIAN = {
+    "cp949": ("euc_kr", range(0xB0, 0xC9), frozenset(_HANGUL)),
+    "gb18030": ("gb2312", range(0xB0, 0xD8), frozenset(_SIMPLIFIED)),
+    "cp932": ("euc_jp", range(0xB0, 0xD0), frozenset(_KANJI + _KANA_LETTERS)),
+    "big5": ("big5", range(0xA4, 0xC7), frozenset(_TRADITIONAL)),
+    "euc_jp": ("euc_jp", range(0xB0, 0xD0), frozenset(_KANJI + _KANA_LETTERS)),
+}
+_ASIAN_SIGNS = frozenset(
+    "、。，．！？：；（）「」『』《》〈〉【】…—・～·“”‘’％￥　" + "".join(map(chr, range(0xFF10, 0xFF5B)))
+)
+# Means of the points of a text's characters (frequent 2, in daily use 1, others -1).
+_SURE_POINTS = 1.1
+_LEAST_POINTS = 0.5
+_CLEAR_LEAD = 0.3
+_CLEAR_LEAD_OF_ONE = 1.5  # divided by the number of characters: a few may be frequent ones by chance
 # Encoding -> (a script that its texts hold, the least share of it).
-_SCRIPTS = {"cp949": (re.compile("[\uac00-\ud7a3]"), 0.8), "cp932": (_KANA, 0.1), "euc_jp": (_KANA, 0.1)}
+_SCRIPTS = {"cp932": (_KANA, 0.1), "euc_jp": (_KANA, 0.1)}
 # Tried on a header that lacks the columns asked for.
 USUAL = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "gb18030", "cp932", "cp949", "big5", "cp1251", "cp1252", "cp1250")
 _HIGH = re.compile(rb"[\x80-\xff]")
@@ -59,7 +104,12 @@ _ICONV_NAMES = {"cp949": "UHC", "euc_jp": "EUC-JP", "utf-8": "UTF-8", "utf-8-sig
 
 
 def likely_encoding(sample: bytes) -> str:
-    """A codec name that reads all of a sample and makes the most sense of it; empty if none does.
+    """The first of `likely_encodings`; empty if there is none."""
+    return next(iter(likely_encodings(sample)), "")
+
+
+def likely_encodings(sample: bytes) -> list[str]:
+    """Names of the codecs that read all of a sample and make the most sense of it: one, or several about alike.
 
     Of encodings that extend each other the larger one is named: cp1252 for Latin-1, gb18030 for GBK, cp932 for
     Shift-JIS, cp949 for EUC-KR.
@@ -68,16 +118,26 @@ def likely_encoding(sample: bytes) -> str:
         sample: some of a file's lines, or its first bytes; a last line that is cut off is left out.
     """
     if wide := wide_encoding(sample):
-        return wide
+        return [wide]
     sample = sample[: sample.rfind(b"\n") + 1] or sample
     if not _HIGH.search(sample):
-        return ""
+        return []
     if reads(sample, "utf-8"):
-        return "utf-8"
+        return ["utf-8"]
     is_latin = sum(map(len, _ACCENTS_IN_WORD.findall(sample))) >= 0.7 * len(_HIGH.findall(sample))
+    if asian := _asian_encodings(sample, _SURE_POINTS):
+        return asian
     best = "" if is_latin else _best_candidate(sample)
     # Short texts of Latin scripts look alike to charset-normalizer; their letters tell them apart.
-    return (_latin_encoding(sample) if is_latin or best in _LATIN else best) or best or _best_candidate(sample)
+    best = (_latin_encoding(sample) if is_latin or best in _LATIN else best) or best or _best_candidate(sample)
+    alike = _asian_encodings(sample, _LEAST_POINTS) if best in (*_ASIAN, "big5hkscs") else []
+    return alike or ([best] if best else [])
+
+
+def setting(sample: bytes) -> str:
+    """The --set of the likely encoding of a sample, or of each of several alike; empty if there is none."""
+    options = [set_option("data.encoding", name) for name in likely_encodings(sample)]
+    return " or ".join(options) + ("; look at what train --dry-run then prints" if len(options) > 1 else "")
 
 
 def wide_encoding(head: bytes) -> str:
@@ -193,6 +253,35 @@ def _is_odd(before: str, char: str) -> bool:
     return before.islower() and (char.isupper() or char in _NEVER_AFTER_LOWER_CASE)
 
 
+def _asian_encodings(sample: bytes, least: float) -> list[str]:
+    """The East Asian encodings whose text looks most like one in their language, best first.
+
+    Most of them have a character for nearly all pairs of bytes; in a wrong encoding these are rare characters.
+
+    Args:
+        sample: some lines.
+        least: the points that an encoding must have.
+    """
+    lead = max(_CLEAR_LEAD, _CLEAR_LEAD_OF_ONE / max(1, len(_HIGH.findall(sample)) // 2))
+    points = {name: _asian_points(sample, name) for name in _ASIAN if reads(sample, name)}
+    ranked = sorted(points, key=lambda name: -points[name])
+    most = max(points.values(), default=0)
+    return [name for name in ranked if points[name] >= max(least, most - lead)]
+
+
+def _asian_points(sample: bytes, encoding: str) -> float:
+    """How much a text looks like one in an encoding's language, from -1 to 2: the mean over its characters."""
+    charset, daily, frequent = _ASIAN[encoding]
+    points = []
+    for char in sample.decode(encoding):
+        if char.isascii():
+            continue
+        code = char.encode(charset, "ignore")
+        is_daily = char in _ASIAN_SIGNS or (len(code) == 2 and code[0] in daily)
+        points.append(2 if char in frequent else 1 if is_daily else -1)
+    return sum(points) / len(points)
+
+
 def _best_candidate(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
@@ -206,6 +295,8 @@ def _best_candidate(sample: bytes) -> str:
 
 def _is_likely(sample: bytes, encoding: str) -> bool:
     """Whether a text in a language with a script of its own holds enough of it."""
+    if encoding in ("cp949", "big5"):
+        return reads(sample, encoding) and _asian_points(sample, encoding) >= _LEAST_POINTS
     if encoding not in _SCRIPTS or not reads(sample, encoding):
         return encoding not in _SCRIPTS
     script, least = _SCRIPTS[encoding]

@@ -91,20 +91,22 @@ def _other_encoding(sources: Sources, places: Sequence[Place]) -> str:
     if not bad:
         return ""
     if len(good) > _MIXED * (len(bad) + len(good)):
-        likely = encodings.likely_encoding(b"".join(bad))
-        kind = f"they look like {likely}" if likely else "they are damaged, or of several encodings"
+        likely = encodings.likely_encodings(b"".join(bad))
+        kind = f"they look like {' or '.join(likely)}" if likely else "they are damaged, or of several encodings"
         return f"other lines beyond ASCII are in {data.encoding}, these are not: {kind}. Convert where they come from"
-    likely = encodings.likely_encoding(b"".join((*bad, *good)))
+    sample = b"".join((*bad, *good))
+    likely = encodings.likely_encodings(sample)
     if not likely:
         return "no usual encoding reads these lines: export the files again, as UTF-8"
     if any(_is_read_rightly(file, data) for file in sources.files if file.uri != shard.uri):
-        target = f"{shard.uri}.utf8.csv"
+        target, to = shlex.quote(f"{shard.uri}.utf8.csv"), encodings.iconv_name(data.encoding)
+        printed = f"{'gzip -dc' if shard.uri.endswith('.gz') else 'cat'} {shlex.quote(shard.uri)}"
+        commands = (f"{printed} | iconv -f {encodings.iconv_name(name)} -t {to} > {target}" for name in likely)
         return (
-            f"other files are in {data.encoding}; convert this one and name the result: "
-            f"{'gzip -dc' if shard.uri.endswith('.gz') else 'cat'} {shlex.quote(shard.uri)} | "
-            f"iconv -f {encodings.iconv_name(likely)} -t {encodings.iconv_name(data.encoding)} > {shlex.quote(target)}"
+            f"other files are in {data.encoding}; convert this one"
+            f"{', look at the result' if len(likely) > 1 else ''} and name the result: {' or '.join(commands)}"
         )
-    return f"the bytes look like {likely}: {set_option('data.encoding', likely)}"
+    return f"the bytes look like {' or '.join(likely)}: {encodings.setting(sample)}"
 
 
 def _lines_beyond_ascii(sources: Sources, places: Sequence[Place]) -> tuple[Shard, list[bytes], list[bytes]]:
@@ -132,7 +134,7 @@ def _is_read_rightly(file: InputFile, data: DataSpec) -> bool:
     """Whether a file's beginning holds characters beyond ASCII and is in the encoding that was asked for."""
     with storage.explained(file.uri), open_bytes(file.uri) as content:
         head = content.read(_SAMPLE_BYTES)
-    return not head.isascii() and encodings.likely_encoding(head) == data.encoding.lower()
+    return not head.isascii() and data.encoding.lower() in encodings.likely_encodings(head)
 
 
 # --- dialects ---------------------------------------------------------------------------------------------------------
