@@ -33,6 +33,14 @@ _ALIKE = str.maketrans(
     | dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2032", "'")
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"')
 )
+# Cyrillic and Greek letters that look like a Latin one.
+_LOOK_LATIN = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406"
+    "\u0408\u0405\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5"
+    "\u03a7\u03bf",
+    "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo",
+)
 _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f")
 
 
@@ -97,6 +105,18 @@ def cleaned(name: str) -> str:
 def is_stray(name: str) -> bool:
     """Whether a name begins or ends with a blank or holds an invisible character that has no use there."""
     return _without_stray(name) != name
+
+
+def in_latin(name: str) -> str:
+    """The name with Latin letters for Cyrillic and Greek ones that look alike, if its other letters are Latin."""
+    latin = name.translate(_LOOK_LATIN)
+    letters = [char for char in name if char.isalpha()]
+    mixed = any(_is_latin(char) for char in letters) and all(_is_latin(char) for char in latin if char.isalpha())
+    return latin if mixed else name
+
+
+def _is_latin(char: str) -> bool:
+    return unicodedata.name(char, "").startswith("LATIN ")
 
 
 class Twins(NamedTuple):

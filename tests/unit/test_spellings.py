@@ -52,6 +52,9 @@ TWINS = {
     "equal counts, and one is ASCII": ({"don’t": 4, "don't": 4, "do": 9}, {"don't": 8, "do": 9}),
     "equal counts, and one has no blanks": ({"so-so": 4, "so -so": 4, "do": 9}, {"so-so": 8, "do": 9}),
     "equal counts, none clean": ({"ｐｏｓ ": 4, "pos ": 4, "neg": 9}, {"pos": 8, "neg": 9}),
+    "a Cyrillic letter": ({"p\u043es": 3, "pos": 10, "neg": 9}, {"pos": 13, "neg": 9}),
+    "a Greek letter and case": ({"\u039deg": 3, "pos": 10, "neg": 9, "Neg": 1}, {"pos": 10, "neg": 13}),
+    "a Cyrillic letter and no other spelling": ({"p\u043es": 12, "neg": 9}, {"pos": 12, "neg": 9}),
     "case": ({"POS": 3, "Pos": 10, "pos": 4, "neg": 9}, {"Pos": 17, "neg": 9}),
     "an apostrophe": ({"don't": 10, "don’t": 3, "do": 9}, {"don't": 13, "do": 9}),
     "a dash": ({"x-1": 10, "x–1": 3, "do": 9}, {"x-1": 13, "do": 9}),
@@ -267,6 +270,15 @@ def test_where_a_bundle_knows_no_label_only_a_map_is_advised(tiny_bundle: Path, 
     assert "LABEL is to be one of 'bad', 'good', 'so so'" in caught.value.todo
     chosen = option.replace("LABEL", "good", 1).replace("LABEL", "bad")
     assert attempt(chosen).found.labels == {"good": 12, "bad": 12}
+
+
+def test_a_letter_of_another_script_is_named_and_other_scripts_are_left_alone(tmp_path: Path) -> None:
+    (first, *_) = read([write(tmp_path / "a.csv", ["p\u043es", "neg"], 12)]).warnings
+    assert "CYRILLIC SMALL LETTER O (U+043E) among Latin letters; it may be 'pos'" in first
+    own = ["\u0445\u043e\u0440", "\u0391\u0392", "\u03bcm", "\u0394T", "caf\u00e9", "\u043e", "\u043f\u043exo"]
+    assert read([write(tmp_path / "b.csv", own, 12)]).warnings == []
+    mapped = read([tmp_path / "a.csv"], "data.label_map={x: p\u043es}")
+    assert not any("CYRILLIC" in warning for warning in mapped.warnings)
 
 
 def test_a_dry_run_speaks_of_no_file_that_it_does_not_write(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ Not here: what makes two names one (labels.py), what stops a run (checks.py).
 """
 
 import difflib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from textcls.labels import Twins, differences, folded, is_blank, is_missing_word, merged_map, twins
+from textcls.labels import Twins, differences, folded, in_latin, is_blank, is_missing_word, merged_map, twins
 from textcls.recipe import DataSpec
 from textcls.yaml_text import escaped, set_option
 
@@ -71,6 +72,10 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
         if not set(one.names) <= set(targets):
             told.append(_twins_told(one, counts))
             targets |= dict.fromkeys(one.names, one.target)
+    for name, latin in _in_two_scripts({} if own_labels else counts, data).items():
+        if name not in targets:
+            told.append(_scripts_told(name, latin, counts))
+            targets[name] = targets.get(latin, latin)
     for written, name in _known_by_another_spelling(data, spellings).items():
         if written not in targets:
             (named_one,) = _with_rows([written], spellings.labels)
@@ -98,6 +103,20 @@ def _twins_told(found: Twins, counts: Mapping[str, int]) -> str:
     if len(found.names) == 1:
         return f"label {named} holds blanks at an end or invisible characters; without them it is {shown(found.target)}"
     return f"labels {named} differ only in {differences(found.names)}"
+
+
+def _in_two_scripts(counts: Mapping[str, int], data: DataSpec) -> dict[str, str]:
+    """Label name with letters of another script among Latin ones -> the name it looks like, a found one if any."""
+    found = {folded(name): name for name in sorted(counts, key=lambda name: (counts[name], name))}
+    mixed = {name: in_latin(name) for name in counts if name not in data.label_map.values()}
+    return {name: found.get(folded(latin), latin) for name, latin in mixed.items() if latin != name}
+
+
+def _scripts_told(name: str, latin: str, counts: Mapping[str, int]) -> str:
+    (with_rows,) = _with_rows([name], counts)
+    strange = [one for one, other in zip(name, in_latin(name), strict=True) if one != other]
+    letters = first_few(f"{unicodedata.name(char)} (U+{ord(char):04X})" for char in dict.fromkeys(strange))
+    return f"label {with_rows} holds {letters} among Latin letters; it may be {shown(latin)}"
 
 
 def _with_rows(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
