@@ -152,7 +152,7 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         `rows`; `accuracy` {value, low, high}, a 95 % Wilson score interval; `macro_f1`; `weighted_f1`; `log_loss` in
         nats; `ece`, the expected calibration error; `per_class` {label: {precision, recall, f1, support}}; `confusion`
         {labels, support, pairs, other_rows}, see `_confusion`; `reliability`, the confidence bins that hold rows, each
-        {low, high, rows, confidence, accuracy}; `coverage`, what would be answered from a confidence on, [{confidence,
+        {low, high, rows, confidence, accuracy}; `coverage`, accuracy above each confidence threshold, [{confidence,
         coverage, accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
     """
     assert len(labels) == counts.classes, f"{len(labels)} labels for counts of {counts.classes} classes"

@@ -51,7 +51,7 @@ print(json.dumps([[(one.label, one.score) for one in labels] for labels in found
 
 
 def test_hugging_face_s_client_works_unmodified(locked: Service, classifier: Classifier) -> None:
-    # In a process of its own: here it is told to be offline.
+    # In a process of its own: this one sets HF_HUB_OFFLINE.
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     command = [sys.executable, "-c", HUGGING_FACE, locked.url, TEXT, KEY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND_S)

@@ -1,4 +1,4 @@
-"""bf16 on processors without it: a run is refused before any row is read, a bundle is scored in fp32, which is told."""
+"""bf16 on a CPU without it: training is refused before any row is read; a bundle is scored in fp32, with a warning."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext

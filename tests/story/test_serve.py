@@ -165,7 +165,7 @@ def test_the_service_gives_the_classifier_s_scores(service: Service, bundles: di
 
 
 def test_hugging_face_s_client_works_unmodified(service: Service) -> None:
-    # In a process of its own: here it is told to be offline.
+    # In a process of its own: this one sets HF_HUB_OFFLINE.
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     command = [sys.executable, "-c", HUGGING_FACE, service.url, TEXTS[0], KEY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND_S)

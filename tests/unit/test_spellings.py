@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.reading import Read, options, read, read_as
-from textcls.bundle import load_bundle
+from textcls.bundle import Bundle, load_bundle
 from textcls.data import checks
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
@@ -229,6 +229,17 @@ def test_labels_that_are_not_among_those_asked_for_are_told_with_what_helps(tmp_
         assert after.found.labels == {"pos": 12, "neg": 12}
 
 
+def evaluated(bundle: Bundle, path: Path, *settings: str) -> Read:
+    """The rows that an evaluation with these settings reads.
+
+    Raises:
+        DataError: too many rows are rejects.
+    """
+    found = read_as(evaluate_settings(bundle, [str(path)], settings).data, [path])
+    found.refuse_unfit()
+    return found
+
+
 def test_labels_that_a_bundle_does_not_know_come_with_the_map_or_the_filter_that_helps(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -236,9 +247,7 @@ def test_labels_that_a_bundle_does_not_know_come_with_the_map_or_the_filter_that
     path = write(tmp_path / "a.csv", ["Bad", "good ", "so\u00a0so", "good"], 12)
 
     def attempt(*settings: str) -> Read:
-        found = read_as(evaluate_settings(bundle, [str(path)], settings).data, [path])
-        found.refuse_unfit()
-        return found
+        return evaluated(bundle, path, *settings)
 
     with pytest.raises(DataError) as caught:
         attempt()
@@ -257,19 +266,14 @@ def test_where_a_bundle_knows_no_label_only_a_map_is_advised(tiny_bundle: Path, 
     bundle = load_bundle(str(tiny_bundle))
     path = write(tmp_path / "a.csv", ["pos", "neg"], 12)
 
-    def attempt(*settings: str) -> Read:
-        found = read_as(evaluate_settings(bundle, [str(path)], settings).data, [path])
-        found.refuse_unfit()
-        return found
-
     with pytest.raises(DataError) as caught:
-        attempt()
+        evaluated(bundle, path)
     assert "where_not" not in caught.value.todo
     (option,) = options(caught.value.todo)
     assert option == 'data.label_map={"pos": "LABEL", "neg": "LABEL"}'
     assert "LABEL is to be one of 'bad', 'good', 'so so'" in caught.value.todo
     chosen = option.replace("LABEL", "good", 1).replace("LABEL", "bad")
-    assert attempt(chosen).found.labels == {"good": 12, "bad": 12}
+    assert evaluated(bundle, path, chosen).found.labels == {"good": 12, "bad": 12}
 
 
 def test_a_letter_of_another_script_is_named_and_other_scripts_are_left_alone(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ class _Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            # `read` gathers, and where the data break off loses, what it has; `read1` hands out each piece.
+            # `read` discards its buffer when the data end early; `read1` returns each piece as it is decompressed.
             content = self._read(len(buffer))
         except (EOFError, OSError, zlib.error) as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -202,7 +202,7 @@ class _Decompressed(io.RawIOBase):
         reached = f"after about {self._lines:,} lines ({self._bytes:,} bytes decompressed)"
         if re.search("end-of-stream|Truncated", reason):
             return DataError(
-                f"{self._uri} is incomplete: its {self._codec} data break off {reached}",
+                f"{self._uri} is incomplete: its {self._codec} data end early, {reached}",
                 expected="the whole file",
                 todo="copy or download it again" + self._salvage("what is there"),
             )

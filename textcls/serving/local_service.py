@@ -75,7 +75,7 @@ def run_service(
         todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
         raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
     first = _place_of(bundle)
-    loaded = load_bundle(first)  # what is wrong with it is told now, not once Ray has started
+    loaded = load_bundle(first)  # a bad bundle is refused before Ray starts
     _refuse_a_taken_port(host, port)
     if tls is not None:
         _refuse_a_bad_certificate(tls)
