@@ -203,6 +203,15 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
         raise
 
 
+def precision_asked(bundle: Bundle, precision: str = "auto") -> str:
+    """The precision, or for `auto` that of the bundle's run; a recipe of another version may not have it."""
+    if precision != "auto":
+        return precision
+    train = bundle.manifest.recipe.get("train")
+    found = train.get("precision") if isinstance(train, dict) else None
+    return found if found in ("fp32", "bf16") else "auto"
+
+
 def _verified(uri: str, directory: str) -> Bundle:
     """The bundle in a local directory, after a look at every byte; messages name `uri`."""
     manifest, digest = _open_seal(storage.read_bytes(storage.join(directory, MANIFEST)), storage.join(uri, MANIFEST))

@@ -308,7 +308,7 @@ def test_a_run_of_its_own_has_the_cluster_that_stays() -> None:
 def test_the_service_on_kubernetes_is_the_service_of_serve_yaml() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from textcls.serving.app import NAME, AppArgs
+    from textcls.serving.deployment import NAME, AppArgs
 
     content = yaml.safe_load(KUBERAY["kuberay/rayservice.yaml"]["spec"]["serveConfigV2"])
     (application,) = ServeDeploySchema.model_validate(content).applications

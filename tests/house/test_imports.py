@@ -59,7 +59,7 @@ ORDER = """
     textcls.inference.evaluate textcls.inference.predict
 
     textcls.serving
-    textcls.serving.batcher textcls.serving.schema textcls.serving.counters
+    textcls.serving.batcher textcls.serving.schema textcls.serving.counters textcls.serving.deployment
     textcls.serving.body textcls.serving.cors textcls.serving.openapi
     textcls.serving.scorer
     textcls.serving.api

@@ -50,7 +50,7 @@ def test_every_cluster_and_project_file_parses(path: Path) -> None:
 def test_the_service_s_file_is_one_that_ray_serve_and_the_service_take() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from textcls.serving.app import NAME, AppArgs
+    from textcls.serving.deployment import NAME, AppArgs
 
     content = yaml.safe_load((ROOT / "cluster" / "serve.yaml").read_text(encoding="utf-8"))
     (application,) = ServeDeploySchema.model_validate(content).applications

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from textcls.bundle import Bundle, load_bundle
+from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import ModelError
 from textcls.inference.encoder import RaggedModel
 from textcls.labels import ABSTAIN
@@ -281,15 +281,6 @@ class PaddedModel:
         ids_BL, mask_BL = padded(windows, self._pad_id)
         ids_BL, mask_BL = ids_BL.to(self._device), None if mask_BL is None else mask_BL.to(self._device)
         return logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16)
-
-
-def precision_asked(bundle: Bundle, precision: str = "auto") -> str:
-    """The precision, or for `auto` that of the bundle's run; a recipe of another version may not have it."""
-    if precision != "auto":
-        return precision
-    train = bundle.manifest.recipe.get("train")
-    found = train.get("precision") if isinstance(train, dict) else None
-    return found if found in ("fp32", "bf16") else "auto"
 
 
 def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from textcls import storage
-from textcls.bundle import Bundle
+from textcls.bundle import Bundle, precision_asked
 from textcls.data.account import BlockSummary
 from textcls.data.division import clean_rows
 from textcls.data.input_files import InputFile, expand
@@ -26,7 +26,7 @@ from textcls.data.rejects import REJECT_SCHEMA, write_rejects
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.errors import RunDirError
-from textcls.inference.classifier import Classifier, Encoded, precision_asked
+from textcls.inference.classifier import Classifier, Encoded
 from textcls.inference.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.inference.workers import Workers, ahead, plan_workers, run_on_workers
 from textcls.metrics import Counts, summarise

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textcls import storage
-from textcls.bundle import Bundle
+from textcls.bundle import Bundle, precision_asked
 from textcls.data.csv_layout import Layout, layout_notes
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
@@ -25,7 +25,7 @@ from textcls.data.pipeline import run_on_ray
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
-from textcls.inference.classifier import Classifier, Encoded, precision_asked
+from textcls.inference.classifier import Classifier, Encoded
 from textcls.inference.prediction_rows import (
     BlockSize,
     Columns,

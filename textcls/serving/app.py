@@ -12,32 +12,20 @@ import logging
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from textcls.errors import InputError
 from textcls.recipe import ServeSpec
 from textcls.serving.api import Api
+from textcls.serving.deployment import NAME, AppArgs, read_key
 from textcls.serving.scorer import Scorer
 
-NAME = "Classifier"
 # A batch takes less than a second; a model at work for so long will not come back.
 _STUCK_S = 60.0
 _SWITCH_S = 2e-4
-
-
-class AppArgs(BaseModel):
-    """Arguments of the application."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    bundle: str
-    serve: ServeSpec = ServeSpec()
 
 
 def app(args: AppArgs) -> Application:
@@ -128,25 +116,6 @@ class Replica:
         """Raises if the model hangs: Ray replaces the replica then."""
         if self._scorer.batcher.busy_s > _STUCK_S:
             raise RuntimeError(f"the model has been busy with one batch for {self._scorer.batcher.busy_s:.0f} s")
-
-
-def read_key(source: str | None) -> str | None:
-    """The key that `serve.api_key_from` leads to.
-
-    Raises:
-        InputError: there is none, or it cannot stand in a header.
-    """
-    if source is None:
-        return None
-    kind, _, place = source.partition(":")
-    try:
-        key = (os.environ.get(place, "") if kind == "env" else Path(place).read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"serve.api_key_from {source}: {error}") from None
-    if not key or not key.isascii() or not key.isprintable():
-        found = "nothing there" if not key else "characters there that a header cannot hold"
-        raise InputError(f"serve.api_key_from {source}: {found}", expected="a key of printable ASCII characters")
-    return key
 
 
 def _threads(spec: ServeSpec) -> int:

@@ -24,12 +24,13 @@ from pathlib import Path
 from types import FrameType
 
 from textcls import storage
-from textcls.bundle import load_bundle
+from textcls.bundle import load_bundle, precision_asked
 from textcls.errors import InputError, ServeError
 from textcls.ray_cluster import attached
 from textcls.ray_session import ray_session
 from textcls.recipe import ServeSpec
 from textcls.serving import haproxy
+from textcls.serving.deployment import NAME, read_key
 
 _APP = "textcls"
 _START_S = 300.0
@@ -82,12 +83,12 @@ def run_service(
     # Not in TMPDIR, whose path may be too long.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
         os.environ |= haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls)
-        # Not before: Ray Serve reads the environment when it is imported.
-        from textcls.inference.classifier import precision_note
-        from textcls.serving.app import read_key
+        if not spec.gpu_share and precision_asked(loaded, spec.precision) == "bf16":
+            # Takes seconds to import, and is needed by replicas alone otherwise.
+            from textcls.inference.classifier import precision_note
 
-        if not spec.gpu_share and (note := precision_note(loaded, spec.precision, "cpu")):
-            say(note)
+            if note := precision_note(loaded, spec.precision, "cpu"):
+                say(note)
         key = read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
             _deploy(first, first, spec, 0, serving=first, labels=None)
@@ -259,8 +260,6 @@ def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: st
     # Where only user_config is new, replicas go on running; serve.run would replace them each time.
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
-
-    from textcls.serving.app import NAME
 
     user_config = {"bundle": bundle, "loads": loads, "serving": serving, "labels": labels}
     application = {

@@ -1,0 +1,49 @@
+"""What starts the service and what serves have in common: the deployment's name, its arguments, where its key is.
+
+In: settings. Out: checked arguments, and the key. Not here: the application (app.py). Loads neither Ray nor torch: the
+driver of a service on this machine needs no model.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from textcls.errors import InputError
+from textcls.recipe import ServeSpec
+
+NAME = "Classifier"
+
+
+class AppArgs(BaseModel):
+    """Arguments of the application."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bundle: str
+    serve: ServeSpec = ServeSpec()
+
+
+def read_key(source: str | None) -> str | None:
+    """The key that `serve.api_key_from` leads to.
+
+    Raises:
+        InputError: there is none, or it cannot stand in a header.
+    """
+    if source is None:
+        return None
+    kind, _, place = source.partition(":")
+    try:
+        key = (os.environ.get(place, "") if kind == "env" else Path(place).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"serve.api_key_from {source}: {error}", todo="write the key there, or name another place"
+        ) from None
+    if not key or not key.isascii() or not key.isprintable():
+        found = "nothing there" if not key else "characters there that a header cannot hold"
+        raise InputError(
+            f"serve.api_key_from {source}: {found}",
+            expected="a key of printable ASCII characters",
+            todo="export the variable" if kind == "env" else "write the key into the file",
+        )
+    return key
