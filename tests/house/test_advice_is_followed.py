@@ -117,10 +117,7 @@ FOLLOWED = {
     "recipe_file.parse_recipe": [f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"],
     "recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
     "recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],
-    "serving.deployment.read_key": [
-        "unit/test_deployment.py::test_a_key_that_is_not_there_is_found_once_it_is_put_there"
-    ]
-    * 2,
+    "serving.deployment.read_key": ["unit/test_deployment.py::test_a_key_is_found_once_it_is_put_there"] * 2,
     "serving.haproxy.failure": [
         f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed",
         "house/test_cluster_files.py::test_the_lock_holds_what_the_project_asks_for",

@@ -62,7 +62,8 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # Which would keep back a thousand lines of the log, and lose them when a replica ends.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # How long a replica that ends stays reachable. HAProxy, on this machine, has turned away from it at once.
+        # How long a replica that is to end stays reachable: HAProxy passes on the requests that it has read meanwhile.
+        # With 0.1 s, 82 to 200 of 500 requests in flight at SIGTERM got 503; with 1 s all are answered.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
