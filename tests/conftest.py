@@ -22,6 +22,16 @@ ENVIRONMENT = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="repeat faults as often as a nightly run should: minutes more")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether repetitions run whole; without, each distinct moment is tried once."""
+    return bool(request.config.getoption("--full"))
+
+
 def pytest_configure() -> None:
     """Sets the environment before any test module is imported: libraries read these once, at import."""
     os.environ.update(ENVIRONMENT)

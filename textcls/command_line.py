@@ -8,7 +8,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def add_common_arguments(
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar=key, help=f"{overrides} (YAML)")
     parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
     return parser
+
+
+def run_command(
+    argv: Sequence[str] | None,
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace, float], None],
+    *,
+    interrupted: Callable[[argparse.Namespace], str],
+) -> int:
+    """Parses a command line and runs the command; returns its exit status, see `exit_status`.
+
+    Args:
+        argv: the arguments; None for those of this process.
+        parser: of the command.
+        body: the command, given its arguments and when it started (Unix time, in seconds).
+        interrupted: what to tell a user who pressed Ctrl-C about going on.
+    """
+    started = time.time()
+    escape_unencodable()
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: body(arguments, started), interrupted=lambda: interrupted(arguments))
 
 
 def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> int:

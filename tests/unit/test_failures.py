@@ -56,7 +56,8 @@ def test_what_torch_raises_of_wrong_ids_and_shapes_would_be_raised_again(code: s
 )
 def test_an_error_of_python_code_would_be_raised_again(error: Exception) -> None:
     assert would_recur(error)
-    assert isinstance(final_error({0: pickle.loads(pickle.dumps(error))}), ModelError | TrainingError)
+    carried = pickle.loads(pickle.dumps(error))  # as Ray carries it
+    assert isinstance(final_error({0: carried}), ModelError | TrainingError)
 
 
 @pytest.mark.parametrize(

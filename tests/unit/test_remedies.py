@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.languages import CHINESE, FRENCH, JAPANESE, KOREAN, RUSSIAN, TAIWANESE
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
@@ -26,12 +27,6 @@ from textcls.recipe import DataSpec, TextSpec
 from textcls.recipe_file import parse_recipe
 
 Texts = list[tuple[str, str]]
-CHINESE = ["这部电影真的很好看", "非常糟糕的体验", "服务态度很差", "物流很快，质量不错"]
-FRENCH = ["un café très bon", "une mauvaise expérience", "où êtes-vous ?", "déjà vu"]
-JAPANESE = ["この映画は本当に面白かった", "とても悪い体験でした", "サービスがひどい"]
-KOREAN = ["이 영화는 정말 재미있었어요", "매우 나쁜 경험이었습니다", "서비스가 별로예요"]
-TAIWANESE = ["這部電影真的很好看", "非常糟糕的體驗", "服務態度很差"]
-RUSSIAN = ["Этот фильм был очень хорош", "Ужасный опыт", "Обслуживание плохое"]
 
 
 def sources_of(paths: Sequence[Path], data: DataSpec) -> Sources:
@@ -80,8 +75,9 @@ def first_set(todo: str) -> str:
     return words[1].rstrip(";")
 
 
-def labelled(texts: Sequence[str], times: int = 3) -> Texts:
-    return [(text, ("pos", "neg")[i % 2]) for i, text in enumerate(list(texts) * times)]
+def labelled(lines: Sequence[str], times: int = 3) -> Texts:
+    """The texts of some lines, with labels in ASCII."""
+    return [(line.rpartition(",")[0], ("pos", "neg")[i % 2]) for i, line in enumerate(list(lines) * times)]
 
 
 def as_csv(rows: Texts) -> str:
@@ -92,7 +88,7 @@ def as_csv(rows: Texts) -> str:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "texts"),
+    ("encoding", "lines"),
     [
         ("cp1252", FRENCH),
         ("latin-1", FRENCH),
@@ -109,9 +105,9 @@ def as_csv(rows: Texts) -> str:
 )
 @pytest.mark.parametrize("wrong", ["utf-8", "ascii"])
 def test_rows_in_another_encoding_come_with_the_setting_that_reads_them_all(
-    tmp_path: Path, encoding: str, texts: list[str], wrong: str
+    tmp_path: Path, encoding: str, lines: list[str], wrong: str
 ) -> None:
-    rows = labelled(texts)
+    rows = labelled(lines)
     path = tmp_path / "rows.csv"
     path.write_bytes(as_csv(rows).encode(encoding))
     todo = todo_of(path, f"data.encoding={wrong}")

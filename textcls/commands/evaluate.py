@@ -10,16 +10,13 @@ import time
 from collections.abc import Sequence
 
 from textcls.bundle import load_bundle
-from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.inference.settings import evaluate_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    started = time.time()
-    escape_unencodable()
-    arguments = parser().parse_args(argv)
-    return exit_status(lambda: _run(arguments, started), interrupted=lambda: "; the same command starts again")
+    return run_command(argv, parser(), _run, interrupted=lambda _: "; the same command starts again")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ SIGTERM, 130 if interrupted before it served. Not here: the service (serving/loc
 import argparse
 from collections.abc import Sequence
 
-from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
 from textcls.recipe import ServeSpec
 from textcls.recipe_file import parse_recipe
@@ -15,12 +15,10 @@ from textcls.recipe_file import parse_recipe
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    escape_unencodable()
-    arguments = parser().parse_args(argv)
-    return exit_status(lambda: _run(arguments), interrupted=lambda: "")
+    return run_command(argv, parser(), _run, interrupted=lambda _: "")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, started: float) -> None:
     spec = _spec(arguments.overrides)
     if arguments.allow_new_labels:
         spec = spec.model_copy(update={"allow_new_labels": True})

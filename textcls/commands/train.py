@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from textcls import storage
-from textcls.command_line import add_common_arguments, command, escape_unencodable, exit_status, say
+from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
 from textcls.recipe import Recipe
 from textcls.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
@@ -18,10 +18,7 @@ from textcls.recipe_file import describe_keys, included_recipes, parse_recipe, r
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    started = time.time()
-    escape_unencodable()
-    arguments = parser().parse_args(argv)
-    return exit_status(lambda: _run(arguments, started), interrupted=lambda: _way_on(arguments))
+    return run_command(argv, parser(), _run, interrupted=_way_on)
 
 
 def _way_on(arguments: argparse.Namespace) -> str:

@@ -76,7 +76,7 @@ def refuse_unfit(
             f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
             expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
             todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or correct)
-            + f"; if they may go: --set data.max_reject_fraction={_fraction_above(rejects / read)}",
+            + f"; if they may go: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
         )
     if len(labels) == 1:
         raise DataError(
@@ -161,7 +161,8 @@ def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float 
     raise DataError(
         f"a label is called {ABSTAIN!r}, which with calibration.min_precision is the answer to a text that is "
         "not sure enough",
-        todo=f"rename the label: {' '.join(renamed)}; or always answer: --set calibration.min_precision=null",
+        todo=f"rename the label: {' '.join(renamed)}; or always answer: "
+        f"{set_option('calibration.min_precision', None)}",
     )
 
 

@@ -1,7 +1,7 @@
 """Which encoding some bytes are in, where the one that was asked for cannot read them, or reads them wrongly. Pure.
 
 In: a sample of a file's bytes. Out: the name of a Python codec for `data.encoding`. Not here: which bytes make a good
-sample (evidence.py), what an encoding means for cutting a file (csv_shards.py).
+sample (remedies.py), what an encoding means for cutting a file (csv_shards.py).
 
 The lines that the asked encoding cannot read say most, wherever in the file they are; its first bytes may be ASCII.
 """

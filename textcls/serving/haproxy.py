@@ -152,6 +152,7 @@ def _wanted(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | N
 
 
 def _returns(refusal: Refusal, body: Path) -> str:
+    """What `http-request return` takes to answer with a refusal, whose body is in a file."""
     headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
     return f"status {refusal.status} content-type application/json file {body} {headers}"
 
@@ -169,12 +170,8 @@ def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
     refusal = Refusal("overloaded", "more is waiting than can be answered soon; come back later", retry_after_s=1)
     body = folder / "overloaded.json"
     body.write_bytes(to_json(refusal.body()))
-    headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
-    refuse = f"http-request return status {refusal.status} content-type application/json file {body} {headers}"
-    return [
-        *_cors_rules(spec.cors_origins),
-        f"{refuse} if METH_POST {{ be_conn gt {spec.max_queued_texts * spec.max_replicas} }}",
-    ]
+    too_many = f"METH_POST {{ be_conn gt {spec.max_queued_texts * spec.max_replicas} }}"
+    return [*_cors_rules(spec.cors_origins), f"http-request return {_returns(refusal, body)} if {too_many}"]
 
 
 def _cors_rules(origins: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from textcls import storage
-from textcls.bundle import load_bundle, precision_asked
+from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import InputError, ServeError
 from textcls.ray_cluster import attached
 from textcls.ray_session import ray_session
@@ -96,7 +96,7 @@ def run_service(
             scheme = "http" if tls is None else "https"
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
             try:
-                _follow(Path(folder), hangups, bundle, first, spec, key, say)
+                _follow(Path(folder), hangups, bundle, loaded, spec, key, say)
             except KeyboardInterrupt:
                 say("ending: requests in flight are answered first, new ones get 503")
                 _drain()
@@ -106,19 +106,18 @@ def _follow(
     folder: Path,
     hangups: "queue.SimpleQueue[None]",
     bundle: str,
-    first: str,
+    first: Bundle,
     spec: ServeSpec,
     key: str | None,
     say: Callable[[str], None],
 ) -> None:
     """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
-    loads, serving = 0, first
-    labels = list(load_bundle(first).manifest.labels)
+    loads, serving, labels = 0, first.uri, list(first.manifest.labels)
     while True:
         hangups.get()
         loads += 1
         place = _place_of(bundle)
-        _deploy(place, first, spec, loads, serving=serving, labels=labels)
+        _deploy(place, first.uri, spec, loads, serving=serving, labels=labels)
         _wait_until_loaded()
         infos = haproxy.ask_replicas(folder, "/info", key)
         say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], place, serving)}")
@@ -153,7 +152,7 @@ def _wait_until_loaded() -> None:
         state = serve.status().applications.get(_APP)
         if state is not None and state.status == "RUNNING":
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # Ray tells nobody when it is
 
 
 def _place_of(bundle: str) -> str:
@@ -185,7 +184,10 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}", todo="--port, --host") from None
+        raise InputError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            todo="name a free port with --port, or an address of this machine with --host",
+        ) from None
 
 
 def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:

@@ -34,7 +34,7 @@ from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
 from textcls.training.trainer import fit, publish_bundle
 from textcls.training.worker import TrainOutcome
-from textcls.training.workers import plan_workers, refuse_unsupported_precision
+from textcls.training.workers import Workers, plan_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
 
@@ -81,10 +81,7 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
     run.bind_model(model)
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
-        workers = plan_workers(recipe.scale)
-        refuse_unsupported_precision(recipe.train.precision, workers)
-        for line in rehearsal.result():  # what cannot be used is refused before a row is read
-            say(f"  note: {line}")
+        workers = _workers(recipe, rehearsal, say)
         journal.note(
             "run_started",
             attempt=run.attempts_so_far() + 1,
@@ -136,10 +133,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     """
     _, tokenizer, rehearsal = _found(recipe, say)
     with ray_session(verbose=verbose):
-        workers = plan_workers(recipe.scale)
-        refuse_unsupported_precision(recipe.train.precision, workers)
-        for line in rehearsal.result():  # what cannot be used is refused before a row is read
-            say(f"  note: {line}")
+        workers = _workers(recipe, rehearsal, say)
         prepared = _prepare(recipe, tokenizer, None, say)
     for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
         say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
@@ -164,6 +158,19 @@ def _found(recipe: Recipe, say: Say, *, commit: str = "") -> "tuple[Pretrained, 
         rehearsal.result()  # most likely refused, and sooner without Ray
     say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
     return model, tokenizer, rehearsal
+
+
+def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> Workers:
+    """The workers, once nothing speaks against training on them; before a row is read.
+
+    Raises:
+        InputError: the cluster, its hardware or the model cannot do what the recipe asks for.
+    """
+    workers = plan_workers(recipe.scale)
+    refuse_unsupported_precision(recipe.train.precision, workers)
+    for line in rehearsal.result():
+        say(f"  note: {line}")
+    return workers
 
 
 def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:
