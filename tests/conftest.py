@@ -82,9 +82,9 @@ def save_tiny_bundle(
     import torch
 
     from textcls.bundle import write_bundle
-    from textcls.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
-    from textcls.text import prepare_tokenizer
-    from textcls.training.model import build_model
+    from textcls.modeling.build import build_model
+    from textcls.settings.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
+    from textcls.text.tokenizer import prepare_tokenizer
 
     spec = TextSpec(**({"max_tokens": 32} | text))
     built = build_model(str(model), labels, ModelSpec(), pad_id=0, seed=seed)

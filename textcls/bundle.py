@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from textcls import storage
 from textcls.errors import BundleError
-from textcls.recipe import Recipe, TextSpec
+from textcls.settings.recipe import Recipe, TextSpec
 
 MANIFEST = "bundle.json"
 FORMAT_VERSION = 1

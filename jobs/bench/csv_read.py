@@ -29,8 +29,8 @@ from textcls.data.csv_scan import scan_range
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.recipe import DataSpec, TextSpec
-from textcls.text import normalise
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.text.tokenizer import normalise
 
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)
 _DATA, _TEXT = DataSpec(), TextSpec()

@@ -28,16 +28,15 @@ import numpy as np
 import torch
 import torch.onnx
 
-from textcls.calibration import softmax
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.inference.classifier import Classifier
-from textcls.recipe_file import parse_recipe
-from textcls.text import TokenizerFiles
-from textcls.training import plan
-from textcls.training.collate import padded
+from textcls.modeling.batching import micro_batches, padded
+from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.calibration import softmax
+from textcls.text.tokenizer import TokenizerFiles
 
 # Batches of ONNX Runtime: padded tokens, and tokens of padding above which another batch costs less.
 _MAX_TOKENS, _MAX_PADDING = 2048, 64
@@ -168,7 +167,7 @@ def _onnx_int8(classifier: Classifier, model: Any, pad_id: int, folder: Path, th
         windows = [one.windows[0] for one in classifier.encode(texts)]
         lengths = np.array([len(window) for window in windows])
         probabilities = np.zeros((len(texts), len(classifier.labels)))
-        for rows in plan.micro_batches(np.arange(len(texts)), lengths, _MAX_TOKENS, _MAX_PADDING):
+        for rows in micro_batches(np.arange(len(texts)), lengths, _MAX_TOKENS, _MAX_PADDING):
             ids_BL, mask_BL = padded([windows[row] for row in rows], pad_id)
             mask_BL = torch.ones_like(ids_BL) if mask_BL is None else mask_BL
             (logits,) = session.run(None, {"input_ids": ids_BL.numpy(), "attention_mask": mask_BL.numpy()})

@@ -12,7 +12,7 @@ import litserve
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from textcls.training.precision import uses_bf16
+from textcls.modeling.precision import uses_bf16
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -24,7 +24,7 @@ from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe_file import parse_recipe
 
 _JOBS = Path(__file__).resolve().parent.parent
 # As predict.py does: rows that are sorted by length together.

@@ -21,20 +21,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from textcls import pretrained
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.recipe import Recipe
-from textcls.recipe_file import parse_recipe
-from textcls.text import TextEncoder, TokenizerFiles, prepare_tokenizer
-from textcls.training import plan
-from textcls.training.collate import TokenRows
-from textcls.training.cpu_speed import adapt_to_cpu
-from textcls.training.model import build_model, build_optimizer, tokens_at_once
-from textcls.training.precision import uses_bf16
+from textcls.modeling import pretrained
+from textcls.modeling.batching import tokens_at_once
+from textcls.modeling.build import build_model
+from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.modeling.precision import uses_bf16
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import parse_recipe
+from textcls.text.tokenizer import TextEncoder, TokenizerFiles, prepare_tokenizer
+from textcls.training import batch_plan
+from textcls.training.optimizer import build_optimizer
 from textcls.training.step import Stepper
+from textcls.training.token_rows import TokenRows
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
 _LABELS = ("negative", "positive")
@@ -64,8 +66,8 @@ def main() -> None:
     data = _rows(recipe, tokenizer)
     mean = data.lengths.mean()
     print(f"{len(data):,} rows of {arguments.source}, {mean:.1f} tokens each, {arguments.threads} threads")
-    epoch = plan.epoch_batches(data.lengths, 42, 0, 32)
-    print(f"padded / real tokens of an epoch: {plan.padding_ratio(epoch, data.lengths):.4f}")
+    epoch = batch_plan.epoch_batches(data.lengths, 42, 0, 32)
+    print(f"padded / real tokens of an epoch: {batch_plan.padding_ratio(epoch, data.lengths):.4f}")
 
     tutorial = _tutorial(directory, data, tokenizer)
     textcls = _textcls(recipe, directory, data, tokenizer)
@@ -146,7 +148,7 @@ def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: Tokeniz
     )
     step = 0
     for epoch in itertools.count():
-        for batch in plan.epoch_batches(data.lengths, 42, epoch, 32):
+        for batch in batch_plan.epoch_batches(data.lengths, 42, epoch, 32):
             stepper(step, batch)
             step += 1
             yield

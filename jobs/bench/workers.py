@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe_file import parse_recipe
 from textcls.training.run import train
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"

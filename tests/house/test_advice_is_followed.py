@@ -13,7 +13,7 @@ FORMATS = "unit/test_file_formats.py::"
 REMEDIES = "unit/test_remedies.py::"
 NODES = "story/test_changing_nodes.py::"
 REHEARSAL = "unit/test_rehearsal.py::"
-CLUSTER = "unit/test_ray_cluster.py::"
+CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
@@ -79,57 +79,59 @@ FOLLOWED = {
     "data.rows._reordered": [
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
     ],
-    "inference.evaluate._claimed": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
-    "inference.predictions_dir.PredictionsDir.claim": [
+    "batch.evaluate._claimed": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "batch.predictions_dir.PredictionsDir.claim": [
         f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
         f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
         f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command",
     ],
-    "inference.predictions_dir._read": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
-    "inference.settings.nothing_scored": [
+    "batch.predictions_dir._read": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "batch.settings.nothing_scored": [
         "local_ray/test_predict.py::test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on"
     ],
-    "inference.workers.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
-    "inference.workers._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
+    "batch.actor_pool.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+    "batch.actor_pool._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
     "output.lock._busy": ["unit/test_lock.py::test_a_second_job_is_refused_until_the_first_has_ended"],
-    "pretrained.find_model": [
+    "modeling.pretrained.find_model": [
         f"{ADVICE}test_weights_that_would_be_unpickled_come_with_the_command_that_converts_them",
         f"{ADVICE}test_a_hash_of_weights_in_parts_comes_with_the_setting_that_asks_for_none",
         f"{ADVICE}test_another_hash_comes_with_the_setting_that_takes_the_file",
     ],
-    "pretrained._find": [
+    "modeling.pretrained._find": [
         f"{ADVICE}test_a_path_that_leads_nowhere_can_be_corrected",
         "unit/test_pretrained.py::test_a_hub_name_without_a_network_is_refused_with_a_way_out",
     ],
-    "pretrained.read_config": [f"{ADVICE}test_a_damaged_configuration_can_be_copied_again"] * 2,
-    "ray_cluster._found": [
+    "modeling.pretrained.read_config": [f"{ADVICE}test_a_damaged_configuration_can_be_copied_again"] * 2,
+    "on_ray.cluster._found": [
         f"{CLUSTER}test_an_address_that_is_no_head_s_is_told",
         f"{CLUSTER}test_an_address_that_is_no_head_s_is_told",
         f"{CLUSTER}test_auto_where_no_ray_runs_is_told",
     ],
-    "ray_cluster._ask": [
+    "on_ray.cluster._ask": [
         f"{CLUSTER}test_certificates_that_are_not_there_are_told",
         f"{CLUSTER}test_what_is_wrong_with_an_address_is_told",
     ],
-    "ray_cluster._no_entry": ["story/test_encrypted_cluster.py::test_a_token_in_the_home_directory_is_used"],
-    "ray_session._refusal": [f"{CLUSTER}test_an_error_of_ray_s_own_that_the_user_can_mend_says_how"] * 3
+    "on_ray.cluster._no_entry": ["story/test_encrypted_cluster.py::test_a_token_in_the_home_directory_is_used"],
+    "on_ray.session._refusal": [f"{CLUSTER}test_an_error_of_ray_s_own_that_the_user_can_mend_says_how"] * 3
     + [f"{CLUSTER}test_ray_is_started_again_where_a_busy_machine_was_too_slow"],
-    "recipe_file.parse_recipe": [f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"],
-    "recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
-    "recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],
+    "settings.recipe_file.parse_recipe": [
+        f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"
+    ],
+    "settings.recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
+    "settings.recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],
     "serving.deployment.read_key": ["unit/test_deployment.py::test_a_key_is_found_once_it_is_put_there"] * 2,
-    "serving.haproxy.failure": [
+    "serving.local.haproxy.failure": [
         f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed",
         "house/test_cluster_files.py::test_the_lock_holds_what_the_project_asks_for",
     ],
-    "serving.local_service.run_service": [
+    "serving.local.service.run_service": [
         "unit/test_command_line.py::test_serve_needs_linux_and_says_so",
         f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed",
     ],
-    "serving.local_service._refuse_a_taken_port": [
+    "serving.local.service._refuse_a_taken_port": [
         f"{ADVICE}test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed"
     ],
-    "serving.local_service._wait_until_ready": [
+    "serving.local.service._wait_until_ready": [
         "story/test_serve.py::test_another_bundle_is_taken_up_under_load_and_a_damaged_one_is_not"
     ]
     * 2,
@@ -149,17 +151,17 @@ FOLLOWED = {
         "story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again",
         "story/test_faults.py::test_storage_that_fails_for_a_while_costs_time_and_nothing_else",
     ],
-    "text._pad_id": [f"{REHEARSAL}test_a_padding_token_named_as_advised_makes_a_decoder_work"],
-    "text._unloadable": ["unit/test_text.py::test_sentence_pieces_are_refused_with_what_converts_them"],
+    "text.tokenizer._pad_id": [f"{REHEARSAL}test_a_padding_token_named_as_advised_makes_a_decoder_work"],
+    "text.tokenizer._unloadable": ["unit/test_tokenizer.py::test_sentence_pieces_are_refused_with_what_converts_them"],
     "training.checkpoint.check_checkpoint": [f"{ADVICE}test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it"]
     * 3,
-    "training.events.mlflow_asked": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],
-    "training.events.MlflowRun.__init__": [
+    "tracking.events.mlflow_asked": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],
+    "tracking.events.MlflowRun.__init__": [
         "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
     ],
     "training.failures.final_error": ["local_ray/test_training.py::test_an_error_of_python_code_ends_the_run_at_once"],
-    "training.model.head_of": ["unit/test_model.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
-    "training.precision.refuse_bf16_without_support": [
+    "modeling.build.head_of": ["unit/test_build.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
+    "modeling.precision.refuse_bf16_without_support": [
         "local_ray/test_precision.py::test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read"
     ],
     "training.model_files.model_here": [
@@ -188,12 +190,12 @@ FOLLOWED = {
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"
     ],
     "training.run_dir.RunDir.bind_data": [f"{ADVICE}test_other_rows_can_be_put_back_or_left"],
-    "training.trainer._Fit._remake_blocks": [
+    "training.attempts._Fit._remake_blocks": [
         f"{NODES}test_nodes_that_die_while_reading_and_tokenizing_and_while_training_take_no_row_along"
     ],
-    "training.trainer._no_room": ["story/test_faults.py::test_cpus_that_others_use_are_waited_for_up_to_the_bound"],
-    "training.trainer._told_plainly": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
-    "training.workers.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+    "training.attempts._no_room": ["story/test_faults.py::test_cpus_that_others_use_are_waited_for_up_to_the_bound"],
+    "training.attempts._told_plainly": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
+    "training.scaling.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
 }
 
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from textcls.recipe_file import parse_recipe
 from textcls.serving.schema import needs_key
+from textcls.settings.recipe_file import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -226,7 +226,7 @@ def test_the_upload_of_a_job_is_what_it_needs_and_small(monkeypatch: pytest.Monk
     excludes = yaml.safe_load(FILES["runtime_env.yaml"])["excludes"]
     _dir_travel(ROOT, [_get_excludes(ROOT, excludes)], found.append, include_gitignore=True)
     names = {path.relative_to(ROOT).as_posix() for path in found if path.is_file()}
-    assert names >= {"jobs/train.py", "jobs/recipes/base.yaml", "textcls/training/worker.py", "textcls/py.typed"}
+    assert names >= {"jobs/train.py", "jobs/recipes/base.yaml", "textcls/training/loop.py", "textcls/py.typed"}
     assert {name.partition("/")[0] for name in names if "/" in name} == {"cluster", "jobs", "textcls"}
     assert sum(path.stat().st_size for path in found) < 5 * 2**20, "Ray refuses more than 500 MiB"
 
@@ -389,7 +389,7 @@ def test_the_dashboard_s_own_metrics_are_counted_by_a_replica() -> None:
 
 
 def test_the_dashboard_s_metrics_of_training_are_those_that_a_worker_has_ray_export() -> None:
-    source = (ROOT / "textcls" / "training" / "events.py").read_text(encoding="utf-8")
+    source = (ROOT / "textcls" / "tracking" / "events.py").read_text(encoding="utf-8")
     made = re.findall(r'\b(Gauge|Histogram|Counter)\("(textcls_\w+)"', source)
     suffixes = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("_total",), "Gauge": ("",)}
     exported = {f"ray_{name}{suffix}" for kind, name in made for suffix in suffixes[kind]}

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -11,95 +12,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-# Every module, top to bottom: a line may import from the lines above it, not from its own and not from those below.
-ORDER = """
-    textcls
-    textcls.plain_text
-    textcls.errors textcls.yaml_text
-    textcls.command_line textcls.recipe
-    textcls.recipe_file textcls.labels textcls.storage textcls.metrics textcls.calibration textcls.report
-    textcls.label_names textcls.ray_cluster
-    textcls.ray_session
-    textcls.text textcls.pretrained textcls.bundle textcls.report_chart
-
-    textcls.output
-    textcls.output.lock textcls.output.side_product
-
-    textcls.data
-    textcls.data.input_files textcls.data.csv_layout textcls.data.csv_scan textcls.data.split textcls.data.spellings
-    textcls.data.checks textcls.data.account
-    textcls.data.rejects textcls.data.encodings textcls.data.file_formats
-    textcls.data.csv_records
-    textcls.data.csv_head
-    textcls.data.csv_shards
-    textcls.data.rows textcls.data.division
-    textcls.data.remedies
-    textcls.data.pipeline
-
-    textcls.training
-    textcls.training.plan textcls.training.collate textcls.training.checkpoint textcls.training.precision
-    textcls.training.baseline textcls.training.events textcls.training.export
-    textcls.training.failures
-    textcls.training.progress_display
-    textcls.training.model textcls.training.model_files textcls.training.run_dir textcls.training.workers
-    textcls.training.cpu_speed textcls.training.step textcls.training.scoring
-    textcls.training.worker
-    textcls.training.trainer
-
-    textcls.inference
-    textcls.inference.encoder
-    textcls.inference.classifier textcls.inference.settings
-
-    textcls.training.rehearsal
-    textcls.training.run
-
-    textcls.inference.prediction_rows textcls.inference.predictions_dir
-    textcls.inference.workers
-    textcls.inference.evaluate textcls.inference.predict
-
-    textcls.serving
-    textcls.serving.batcher textcls.serving.schema textcls.serving.counters textcls.serving.deployment
-    textcls.serving.body textcls.serving.cors textcls.serving.openapi
-    textcls.serving.scorer
-    textcls.serving.api
-    textcls.serving.app
-    textcls.serving.private_sockets
-    textcls.serving.haproxy_settings
-    textcls.serving.haproxy
-    textcls.serving.local_service
-
-    textcls.commands
-    textcls.commands.train textcls.commands.evaluate textcls.commands.predict textcls.commands.serve
-    textcls.__main__
-
-    jobs.train jobs.evaluate jobs.predict jobs.serve
-"""
-
-# Heavy libraries, and the only modules that may import them.
-IMPORTERS = {
-    "ray": """
-        textcls.ray_cluster textcls.ray_session textcls.data.pipeline textcls.data.division
-        textcls.training.worker textcls.training.workers textcls.training.progress_display textcls.training.trainer
-        textcls.training.run textcls.training.events textcls.training.failures textcls.training.model_files
-        textcls.inference.workers
-        textcls.serving.app textcls.serving.private_sockets textcls.serving.local_service
-    """,
-    "torch": """
-        textcls.training.collate textcls.training.model textcls.training.step textcls.training.scoring
-        textcls.training.cpu_speed textcls.training.rehearsal textcls.training.precision textcls.training.workers
-        textcls.training.checkpoint textcls.training.worker textcls.inference.encoder textcls.inference.classifier
-    """,
-    "transformers": """
-        textcls.text textcls.training.model textcls.training.cpu_speed textcls.training.rehearsal
-        textcls.inference.classifier
-    """,
-    "tokenizers": "textcls.text",
-    "sklearn": "textcls.training.baseline",
-    "matplotlib": "textcls.label_names textcls.report_chart",
-    "huggingface_hub": "textcls.pretrained",
-    "charset_normalizer": "textcls.data.encodings",
-}
 
 # Dependencies that no line of ours imports, and why they are declared all the same.
 NOT_IMPORTED = {
@@ -140,31 +52,15 @@ def first_parts(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    placed = ORDER.split()
-    assert sorted(placed) == sorted(MODULES)
-
-
 def test_imports_run_one_way() -> None:
-    line_of = {name: number for number, line in enumerate(ORDER.splitlines()) for name in line.split()}
-    backward = [
-        f"{name} imports {other}"
-        for name, imported in IMPORTS.items()
-        for other in imported & set(line_of)
-        if line_of[other] >= line_of.get(name, sys.maxsize)
-    ]
-    assert backward == []
+    """The layers of pyproject.toml: a new module needs no entry there, a new room does."""
+    lint = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-logo"], cwd=ROOT, capture_output=True)
+    assert lint.returncode == 0, lint.stdout.decode()
 
 
 def test_every_import_of_ours_names_a_module_that_exists() -> None:
     ours = {name for imported in IMPORTS.values() for name in imported if name.partition(".")[0] in ("textcls", "jobs")}
     assert ours - set(MODULES) == set()
-
-
-@pytest.mark.parametrize("library", IMPORTERS)
-def test_a_heavy_library_is_imported_only_where_it_belongs(library: str) -> None:
-    found = {name for name, imported in IMPORTS.items() if library in first_parts(imported)}
-    assert found == set(IMPORTERS[library].split())
 
 
 # --- pyproject.toml --------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from textcls.recipe import Recipe
-from textcls.recipe_file import describe_keys, keys_of, parse_recipe, recipe_text
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe, recipe_text
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -146,11 +146,10 @@ def test_what_the_tree_draws_is_there(path: str) -> None:
         assert (ROOT / path).is_file()
 
 
-def test_the_tree_draws_every_module_job_and_folder_of_tests() -> None:
-    found = (path for place in ("textcls", "jobs") for path in (ROOT / place).rglob("*.py"))
-    modules = [path for path in found if path.name != "__init__.py"]
-    folders = [path for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"]
-    places = [*(path.relative_to(ROOT).as_posix() for path in modules), *(f"tests/{path.name}/" for path in folders)]
+def test_the_tree_draws_every_job_and_every_folder() -> None:
+    jobs = [path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs").rglob("*.py")]
+    folders = [path for place in ("textcls", "tests") for path in (ROOT / place).iterdir() if path.is_dir()]
+    places = [*jobs, *(f"{path.relative_to(ROOT).as_posix()}/" for path in folders if path.name != "__pycache__")]
     assert [path for path in places if path not in TREE] == []
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from textcls.recipe import Recipe
-from textcls.recipe_file import describe_keys, keys_of, parse_recipe
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "jobs" / "recipes").iterdir())

@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 
 from textcls.inference.classifier import Classifier
-from textcls.recipe import ServeSpec
 from textcls.serving.api import Api
 from textcls.serving.scorer import Scorer
+from textcls.settings.recipe import ServeSpec
 
 BOUND_S = 60.0
 

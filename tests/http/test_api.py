@@ -20,10 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
-from textcls.recipe import ServeSpec
 from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
 from textcls.serving.scorer import Scorer
+from textcls.settings.recipe import ServeSpec
 
 from ..conftest import save_tiny_bundle
 from .conftest import BOUND_S, Reply, Service, service_of

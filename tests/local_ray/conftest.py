@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from textcls.recipe import Recipe
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import parse_recipe
 
 
 @pytest.fixture(scope="session", autouse=True)

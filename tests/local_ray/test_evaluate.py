@@ -12,16 +12,16 @@ import ray
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.batch.evaluate import evaluate
+from textcls.batch.settings import evaluate_settings
 from textcls.bundle import Calibration, load_bundle
 from textcls.data.pipeline import ReadData
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
-from textcls.inference.evaluate import evaluate
-from textcls.inference.settings import evaluate_settings
-from textcls.metrics import Counts, summarise
+from textcls.on_ray.session import ray_session
 from textcls.output.lock import alone_in
-from textcls.ray_session import ray_session
-from textcls.text import prepare_tokenizer
+from textcls.tasks.metrics import Counts, summarise
+from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.run import train
 
 ONE_CPU = ("scale.workers=1", "scale.cpus_per_worker=1")
@@ -133,7 +133,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_line_and_no_row_that_can_be_scor
     with pytest.raises(DataError, match="none of the 2 rows could be scored: 2 text_too_long"):
         evaluated(bundle, long, tmp_path / "out")
     short, said = write_labelled(tmp_path / "s.csv", [("a film", "good"), ("another", "bad")]), list[str]()
-    monkeypatch.setattr("textcls.inference.evaluate.draw_report", lambda report: 1 / 0)
+    monkeypatch.setattr("textcls.batch.evaluate.draw_report", lambda report: 1 / 0)
     evaluated(bundle, short, tmp_path / "out", said=said)
     told = "  report.png failed, and the job goes on without it: ZeroDivisionError: division by zero"
     assert told in said

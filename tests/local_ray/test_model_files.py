@@ -6,8 +6,8 @@ import pytest
 import ray
 
 from textcls.errors import ModelError
-from textcls.pretrained import Pretrained, find_model, hashes
-from textcls.recipe import ModelSpec
+from textcls.modeling.pretrained import Pretrained, find_model, hashes
+from textcls.settings.recipe import ModelSpec
 from textcls.training import model_files
 from textcls.training.model_files import model_here
 

@@ -15,8 +15,8 @@ from textcls.data import division
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.data.spellings import Spellings
 from textcls.errors import DataError
-from textcls.ray_session import ray_session
-from textcls.text import prepare_tokenizer
+from textcls.on_ray.session import ray_session
+from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.run import dry_run
 
 

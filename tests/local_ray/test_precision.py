@@ -11,12 +11,13 @@ import torch
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.batch import evaluate, predict
+from textcls.batch.settings import evaluate_settings, predict_settings
 from textcls.bundle import load_bundle
 from textcls.errors import RecipeError
-from textcls.inference import evaluate, predict
 from textcls.inference.classifier import Classifier
-from textcls.inference.settings import evaluate_settings, predict_settings
-from textcls.training import precision, run, workers
+from textcls.modeling import precision
+from textcls.training import run, scaling
 
 
 @pytest.mark.parametrize("asked_elsewhere", [False, True], ids=["the driver's node", "another node"])
@@ -25,10 +26,10 @@ def test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read(
 ) -> None:
     without = ray.remote(num_cpus=0)(lambda: "none")
     if asked_elsewhere:
-        monkeypatch.setattr(workers, "_own_node", lambda: "the driver's, which can hold no worker")
-        monkeypatch.setattr(workers, "_processor_support", without)
+        monkeypatch.setattr(scaling, "_own_node", lambda: "the driver's, which can hold no worker")
+        monkeypatch.setattr(scaling, "_processor_support", without)
     else:
-        monkeypatch.setattr(workers, "bf16_support", lambda device: "none")
+        monkeypatch.setattr(scaling, "bf16_support", lambda device: "none")
     reviews, out, said = write_reviews(tmp_path / "r.csv", 60), tmp_path / "out", []
     recipe = small_recipe(tiny_model_dir, reviews, "train.precision=bf16")
     for refused in (
@@ -44,7 +45,7 @@ def test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read(
 
 
 def test_a_node_tells_of_its_own_processor() -> None:
-    assert ray.get(workers._processor_support.remote()) == precision.bf16_support(torch.device("cpu"))
+    assert ray.get(scaling._processor_support.remote()) == precision.bf16_support(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])

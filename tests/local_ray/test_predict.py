@@ -20,14 +20,14 @@ import ray
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import write_reviews
+from textcls.batch.actor_pool import Workers, run_on_workers
+from textcls.batch.predict import predict
+from textcls.batch.settings import predict_settings
 from textcls.bundle import Calibration, load_bundle
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RunDirError, ScoringError
 from textcls.inference.classifier import Classifier
-from textcls.inference.predict import predict
-from textcls.inference.settings import predict_settings
-from textcls.inference.workers import Workers, run_on_workers
-from textcls.ray_session import ray_session
+from textcls.on_ray.session import ray_session
 
 CASES = Path(__file__).parents[1] / "csv"
 ONE_CPU = ("scale.workers=1", "scale.cpus_per_worker=1")

@@ -12,9 +12,10 @@ import ray
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.bundle import load_bundle
 from textcls.errors import StorageError
-from textcls.training import events, run, trainer
+from textcls.tracking import events
+from textcls.training import attempts, run
+from textcls.training.loop import train_worker
 from textcls.training.run_dir import RunDir
-from textcls.training.worker import train_worker
 
 
 def _failing(*_: Any, **__: Any) -> None:
@@ -67,7 +68,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     monkeypatch.setattr(run, "write_rejects", _failing)
     monkeypatch.setattr(run, "draw_report", _failing)
     monkeypatch.setattr(run, "_train_baseline", _killed_baseline())
-    monkeypatch.setattr(trainer, "train_worker", _without_metrics)
+    monkeypatch.setattr(attempts, "train_worker", _without_metrics)
     for sink in (events.EventFile, events.TensorBoard):
         monkeypatch.setattr(sink, "take", _failing)
     said.clear()

@@ -20,15 +20,15 @@ from safetensors.numpy import load_file
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.errors import ModelError, RecipeError, TrainingError
-from textcls.metrics import Counts
-from textcls.pretrained import find_model
-from textcls.recipe import ScaleSpec
-from textcls.text import TokenizerFiles, prepare_tokenizer
-from textcls.training import run, trainer
+from textcls.modeling.pretrained import find_model
+from textcls.settings.recipe import ScaleSpec
+from textcls.tasks.metrics import Counts
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.training import attempts, run
 from textcls.training.checkpoint import Progress
+from textcls.training.loop import TrainOutcome, train_worker
 from textcls.training.run_dir import RunDir
-from textcls.training.worker import TrainOutcome, train_worker
-from textcls.training.workers import Workers, plan_workers
+from textcls.training.scaling import Workers, plan_workers
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def fitted(
     recipe = small_recipe(model, path, *overrides)
     run = RunDir.claim(str(out), recipe, resume=resume)
     said = [] if said is None else said
-    return trainer.fit(
+    return attempts.fit(
         recipe, find_model(recipe.model), prepared, tokenizer, run, Workers(workers, False, 1), said.append
     )
 
@@ -69,19 +69,19 @@ def wrapped(before_step: Callable[[object], None]) -> Callable[[dict], TrainOutc
     """
 
     def train(config: dict) -> TrainOutcome:
-        from textcls.training import worker
+        from textcls.training import loop
 
-        step = worker._Worker._step
+        step = loop._Worker._step
 
         def spied(self, batch):
             before_step(self, batch)
             step(self, batch)
 
-        worker._Worker._step = spied
+        loop._Worker._step = spied
         try:
             return train_worker(config)
         finally:
-            worker._Worker._step = step
+            loop._Worker._step = step
 
     return train
 
@@ -155,7 +155,7 @@ def test_every_row_is_used_once_an_epoch_and_scored_once(reviews, tiny_model_dir
         with open(seen, "a") as file:
             file.writelines(f"{worker.progress.epoch} {row}\n" for row in batch.tolist())
 
-    monkeypatch.setattr(trainer, "train_worker", wrapped(note))
+    monkeypatch.setattr(attempts, "train_worker", wrapped(note))
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out")
     rows = [tuple(map(int, line.split())) for line in Path(seen).read_text().splitlines()]
     train = reviews[1].account.train
@@ -177,7 +177,7 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
             tempfile.mkdtemp(prefix=worker.staged)  # what a kill while a checkpoint is copied leaves
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(trainer, "train_worker", wrapped(kill_thrice))
+    monkeypatch.setattr(attempts, "train_worker", wrapped(kill_thrice))
     said: list[str] = []
     staged = set(Path(tempfile.gettempdir()).glob("textcls-checkpoint-*"))
     killed = fitted(reviews, tiny_model_dir, tmp_path / "killed", *settings, said=said)
@@ -203,7 +203,7 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
             open(mark, "w").close()
             threading.Event().wait()  # alive, and answering Ray
 
-    monkeypatch.setattr(trainer, "train_worker", wrapped(stick_once))
+    monkeypatch.setattr(attempts, "train_worker", wrapped(stick_once))
     said: list[str] = []
     hung = fitted(reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=5", workers=2, said=said)
     assert sum("(rank 0: rank 1 did not answer for 5 s)" in line for line in said) == 1, said
@@ -231,8 +231,8 @@ def test_workers_that_make_way_lose_no_step_and_not_a_bit(reviews, tiny_model_di
         noticed.extend(nodes)
         return "a node goes"
 
-    monkeypatch.setattr(trainer, "train_worker", wrapped(note_slowly))
-    monkeypatch.setattr(trainer.Lookout, "reason", reason)
+    monkeypatch.setattr(attempts, "train_worker", wrapped(note_slowly))
+    monkeypatch.setattr(attempts.Lookout, "reason", reason)
     said: list[str] = []
     moved = fitted(reviews, tiny_model_dir, tmp_path / "moved", *settings, workers=workers, said=said)
     assert noticed == [ray.get_runtime_context().get_node_id()]
@@ -256,7 +256,7 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     settings = ("train.epochs=1", "calibration.min_precision=0.9")
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", *settings)
     recipe, run = small_recipe(tiny_model_dir, path, *settings), RunDir(str(tmp_path / "out"), resumed=False)
-    trainer.publish_bundle(recipe, prepared, tokenizer, outcome, run, {})
+    attempts.publish_bundle(recipe, prepared, tokenizer, outcome, run, {})
 
     classifier = Classifier.load(str(tmp_path / "out" / "bundle"), threads=1)
     calibration = classifier.bundle.manifest.calibration
@@ -312,7 +312,7 @@ def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, t
         if worker.rank == worker.world_size - 1 and worker.progress.step == 2:
             raise IndexError("index 66 is out of bounds")
 
-    monkeypatch.setattr(trainer, "train_worker", wrapped(fail))
+    monkeypatch.setattr(attempts, "train_worker", wrapped(fail))
     said: list[str] = []
     out, settings = tmp_path / "out", (f"scale.workers={workers}", "scale.max_failures=3")
     with pytest.raises(TrainingError, match=f"rank {workers - 1} failed: IndexError: index 66 is out of bounds"):

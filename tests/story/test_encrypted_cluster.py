@@ -25,7 +25,7 @@ ASK = f"""
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
 from textcls.command_line import exit_status
-from textcls.ray_cluster import answering_head
+from textcls.on_ray.cluster import answering_head
 sys.exit(exit_status(answering_head, interrupted=lambda: ""))
 """
 

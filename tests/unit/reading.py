@@ -13,8 +13,8 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import spelling_warnings
-from textcls.recipe import DataSpec, TextSpec
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.recipe_file import parse_recipe
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ import pytest
 
 from tests.unit.reading import options, read
 from textcls import storage
+from textcls.batch import actor_pool as scoring_workers
+from textcls.batch.predictions_dir import MANIFEST as PREDICTIONS
+from textcls.batch.predictions_dir import PredictionsDir
 from textcls.bundle import MANIFEST, load_bundle, write_bundle
 from textcls.commands import predict as predict_command
 from textcls.commands import serve as serve_command
@@ -39,14 +42,11 @@ from textcls.errors import (
     StorageError,
     TextclsError,
 )
-from textcls.inference import workers as scoring_workers
-from textcls.inference.predictions_dir import MANIFEST as PREDICTIONS
-from textcls.inference.predictions_dir import PredictionsDir
-from textcls.pretrained import find_model, read_config
-from textcls.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
-from textcls.recipe_file import parse_recipe
-from textcls.text import TextEncoder, prepare_tokenizer
-from textcls.training import workers as training_workers
+from textcls.modeling.pretrained import find_model, read_config
+from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
+from textcls.settings.recipe_file import parse_recipe
+from textcls.text.tokenizer import TextEncoder, prepare_tokenizer
+from textcls.training import scaling as training_workers
 from textcls.training.checkpoint import MANIFEST as CHECKPOINT
 from textcls.training.run_dir import RunDir
 
@@ -140,7 +140,7 @@ def test_a_forgotten_csv_or_out_can_be_named(tmp_path: Path) -> None:
 
 def test_a_certificate_without_its_key_can_go_or_be_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     def attempt(*more: str) -> None:
-        serve_command._run(serve_command.parser().parse_args(["--bundle", "no/such/bundle", *more]))
+        serve_command._run(serve_command.parser().parse_args(["--bundle", "no/such/bundle", *more]), 0.0)
 
     assert "name both, or neither" in todo_of(lambda: attempt("--tls-cert", "a.pem"))
     # Both ways lead on to the next problem.
@@ -535,7 +535,7 @@ def test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it(tmp_path: Pat
 
 
 def test_an_out_that_holds_something_can_be_left_for_a_new_one(tmp_path: Path) -> None:
-    from textcls.inference.evaluate import _claimed
+    from textcls.batch.evaluate import _claimed
 
     for name in ("report.json", "cat.png"):
         (tmp_path / name).write_bytes(b"{}")
@@ -575,21 +575,21 @@ def test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one() -> None:
 
 
 def test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from textcls.serving import local_service
-    from textcls.serving.haproxy import failure
+    from textcls.serving.local import service
+    from textcls.serving.local.haproxy import failure
 
     with socket.socket() as taken, socket.socket() as free:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         host, port = taken.getsockname()
-        assert "--port" in todo_of(lambda: local_service._refuse_a_taken_port(host, port))
+        assert "--port" in todo_of(lambda: service._refuse_a_taken_port(host, port))
         assert failure({"kind": "address", "found": "taken"}).todo == "another --port"
         free.bind(("127.0.0.1", 0))
         other = free.getsockname()[1]
-    local_service._refuse_a_taken_port(host, other)
+    service._refuse_a_taken_port(host, other)
 
     def attempt() -> None:
-        local_service.run_service("no/such/bundle", ServeSpec(), host=host, port=other, say=print)
+        service.run_service("no/such/bundle", ServeSpec(), host=host, port=other, say=print)
 
     monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
     assert "unset RAY_ADDRESS" in todo_of(attempt)

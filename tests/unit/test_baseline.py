@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from textcls.recipe import TextSpec
+from textcls.settings.recipe import TextSpec
 from textcls.training import baseline
 from textcls.training.baseline import train_baseline
 

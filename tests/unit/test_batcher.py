@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textcls.recipe import ServeSpec
 from textcls.serving.batcher import Answer, Batcher, QueueFull
+from textcls.settings.recipe import ServeSpec
 
 BOUND_S = 20
 

@@ -22,7 +22,7 @@ from textcls import bundle as bundle_module
 from textcls import storage
 from textcls.bundle import MANIFEST, Calibration, load_bundle, write_bundle
 from textcls.errors import BundleError, RunDirError, StorageError
-from textcls.recipe import Recipe, TextSpec
+from textcls.settings.recipe import Recipe, TextSpec
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("négatif", "neutral", "positive")

@@ -1,4 +1,4 @@
-"""The laws of textcls/calibration.py: sums over pieces, the temperature that was put in comes out, thresholds hold."""
+"""The laws of textcls/tasks/calibration.py: sums over pieces, the temperature that was put in, thresholds."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from textcls.calibration import (
+from textcls.tasks.calibration import (
     TEMPERATURES,
     best_temperature,
     confidence_counts,

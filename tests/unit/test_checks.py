@@ -6,7 +6,7 @@ import pytest
 
 from textcls.data import checks
 from textcls.errors import DataError
-from textcls.recipe import DataSpec, SplitSpec
+from textcls.settings.recipe import DataSpec, SplitSpec
 
 GOOD: dict[str, Any] = {
     "read": 1000,

@@ -14,11 +14,11 @@ from tests.conftest import save_tiny_bundle
 from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
-from textcls.inference import encoder as encoder_module
 from textcls.inference.classifier import Classifier, PaddedModel
-from textcls.inference.encoder import RaggedModel
-from textcls.training import precision
-from textcls.training.precision import uses_bf16
+from textcls.modeling import cpu_scoring as encoder_module
+from textcls.modeling import precision
+from textcls.modeling.cpu_scoring import RaggedModel
+from textcls.modeling.precision import uses_bf16
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(

@@ -13,8 +13,8 @@ import pytest
 from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, exit_status, say
 from textcls.errors import InputError
-from textcls.recipe import DataSpec
-from textcls.recipe_file import included_recipes, recipe_text
+from textcls.settings.recipe import DataSpec
+from textcls.settings.recipe_file import included_recipes, recipe_text
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -150,9 +150,9 @@ def test_an_encoding_of_parquet_is_refused_in_words_and_is_part_of_a_csv_job_s_i
 
 
 def test_parts_of_two_encodings_never_stand_in_one_directory(tiny_bundle: Path, tmp_path: Path) -> None:
+    from textcls.batch.predict import _identity
+    from textcls.batch.predictions_dir import PredictionsDir
     from textcls.bundle import load_bundle
-    from textcls.inference.predict import _identity
-    from textcls.inference.predictions_dir import PredictionsDir
 
     bundle = load_bundle(str(tiny_bundle))
     first, second = (_identity(bundle, [], DataSpec(), "csv", name, False) for name in ("utf-8", "utf-8-sig"))

@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event as Record
 
 from textcls import storage
 from textcls.errors import InputError, StorageError
-from textcls.recipe import Recipe
-from textcls.training.events import STEPS_DONE, Event, EventFile, Journal, TensorBoard, journal_of, mlflow_asked
+from textcls.settings.recipe import Recipe
+from textcls.tracking.events import STEPS_DONE, Event, EventFile, Journal, TensorBoard, journal_of, mlflow_asked
 
 POINT = Event(STEPS_DONE, {"step": 10, "loss": 0.5, "learning_rate": 1e-4})
 EPOCH = Event("epoch_done", {"epoch": 1, "step": 20, "macro_f1": 0.75})

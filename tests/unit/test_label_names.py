@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from textcls.label_names import DrawnNames
-from textcls.metrics import Counts, summarise
-from textcls.report_chart import PNG_SIZE, draw_report
+from textcls.reporting.label_names import DrawnNames
+from textcls.reporting.picture import PNG_SIZE, draw_report
+from textcls.tasks.metrics import Counts, summarise
 
 CHINESE = ("好评", "差评", "中性")
 
@@ -162,7 +162,7 @@ def test_the_picture_is_drawn_without_a_missing_letter(
 def test_the_key_is_in_the_picture(no_font: None) -> None:
     from matplotlib.figure import Figure
 
-    from textcls.report_chart import _draw_key
+    from textcls.reporting.picture import _draw_key
 
     figure = Figure()
     names = DrawnNames.of([*CHINESE, "plain", "ok"])

@@ -1,9 +1,9 @@
-"""The laws of textcls/labels.py: an order that no file layout can change, and names that look like one."""
+"""The laws of textcls/tasks/labels.py: an order that no file layout can change, and names that look like one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.labels import label_order, lookalikes
+from textcls.tasks.labels import label_order, lookalikes
 
 NAMES = st.lists(st.text(max_size=8), max_size=12)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textcls.serving.local_service import outcome_of
+from textcls.serving.local.service import outcome_of
 
 REFUSED = "/new: model.safetensors is damaged\n  to do:    copy it again"
 

@@ -1,4 +1,4 @@
-"""The laws of textcls/metrics.py, and its agreement with scikit-learn."""
+"""The laws of textcls/tasks/metrics.py, and its agreement with scikit-learn."""
 
 import functools
 import itertools
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from textcls.metrics import CONFIDENCE_BINS, MOST_PAIRS, Counts, summarise, wilson_interval
-from textcls.report import confusion_matrix
+from textcls.reporting.terminal import confusion_matrix
+from textcls.tasks.metrics import CONFIDENCE_BINS, MOST_PAIRS, Counts, summarise, wilson_interval
 
 seeds = st.integers(0, 2**32 - 1)
 

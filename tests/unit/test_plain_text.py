@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textcls import progress
 from textcls.command_line import exit_status, say
 from textcls.data import checks
 from textcls.data.rows import shown
 from textcls.errors import DataError, InputError
-from textcls.metrics import Counts, summarise
 from textcls.plain_text import json_text, visible, visible_lines
-from textcls.recipe import DataSpec, SplitSpec
-from textcls.report import print_report
-from textcls.report_chart import draw_report
-from textcls.training import progress_display
+from textcls.reporting.picture import draw_report
+from textcls.reporting.terminal import print_report
+from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.tasks.metrics import Counts, summarise
 
 HOSTILE = {
     "line break": "a\nto do:    b",
@@ -163,9 +163,9 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    board = progress_display.Board()
+    board = progress.Board()
     board.post(None, f"epoch of {hostile}")
-    with progress_display.shown(board.take, say):
+    with progress.shown(board.take, say):
         pass
     shown_text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "")
     assert "epoch of a" in shown_text
@@ -176,8 +176,8 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
 
 
 def test_files_for_people_hold_letters_and_true_values(hostile: str, tmp_path: Path) -> None:
-    from textcls.inference.predictions_dir import PredictionsDir
-    from textcls.training.events import Event, EventFile
+    from textcls.batch.predictions_dir import PredictionsDir
+    from textcls.tracking.events import Event, EventFile
     from textcls.training.run_dir import RunDir
 
     content = {"labels": {"好评": 3, hostile: 2}, "files": [f"{hostile}.csv"]}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from textcls.errors import RecipeError
-from textcls.training import precision
-from textcls.training.precision import bf16_support, fp32_note, refuse_bf16_without_support, uses_bf16
+from textcls.modeling import precision
+from textcls.modeling.precision import bf16_support, fp32_note, refuse_bf16_without_support, uses_bf16
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -14,12 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.data.csv_records import read_shard
-from textcls.data.csv_shards import column_names, plan_shards
-from textcls.data.input_files import expand
-from textcls.data.rows import TextReader
-from textcls.errors import DataError
-from textcls.inference.prediction_rows import (
+from textcls.batch.prediction_rows import (
     BlockSize,
     Columns,
     prediction_table,
@@ -27,7 +22,12 @@ from textcls.inference.prediction_rows import (
     read_blocks,
     table_writer,
 )
-from textcls.inference.settings import UnlabelledSpec
+from textcls.batch.settings import UnlabelledSpec
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import column_names, plan_shards
+from textcls.data.input_files import expand
+from textcls.data.rows import TextReader
+from textcls.errors import DataError
 
 SIZE = BlockSize(rows=3, text_chars=1000, chars=1000)
 LABELS = ("bad", "good")

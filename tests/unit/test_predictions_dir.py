@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from textcls import storage
+from textcls.batch.predictions_dir import PredictionsDir
 from textcls.errors import RunDirError
-from textcls.inference.predictions_dir import PredictionsDir
 from textcls.output import lock
 
 IDENTITY = {"bundle": "b" * 64, "files": {"/a.csv": {"place": 0, "size_bytes": 7}}, "all_scores": False}

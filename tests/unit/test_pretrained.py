@@ -1,4 +1,4 @@
-"""What textcls/pretrained.py accepts as a model, and that each refusal names it."""
+"""What textcls/modeling/pretrained.py accepts as a model, and that each refusal names it."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ import pytest
 
 from textcls import storage
 from textcls.errors import InputError, ModelError
-from textcls.pretrained import find_model, read_config
-from textcls.recipe import ModelSpec
+from textcls.modeling.pretrained import find_model, read_config
+from textcls.settings.recipe import ModelSpec
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_a_hub_name_without_a_network_is_refused_with_a_way_out(name: str, tmp_p
     code = (
         "import sys, time\n"
         "from textcls.errors import ModelError\n"
-        "from textcls.pretrained import find_model\n"
-        "from textcls.recipe import ModelSpec\n"
+        "from textcls.modeling.pretrained import find_model\n"
+        "from textcls.settings.recipe import ModelSpec\n"
         "started = time.process_time()\n"
         "try:\n"
         "    find_model(ModelSpec(pretrained=sys.argv[1]))\n"

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from tests.unit.reading import options
 from textcls.errors import RecipeError
-from textcls.recipe import DataSpec, Recipe
-from textcls.recipe_file import describe_keys, keys_of, parse_recipe
-from textcls.yaml_text import escaped, set_option
+from textcls.settings.recipe import DataSpec, Recipe
+from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe
+from textcls.settings.yaml_text import escaped, set_option
 
 ROOT = Path(__file__).parents[2]
 KEYS = [key for key, _, _ in describe_keys()]

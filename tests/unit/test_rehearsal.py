@@ -13,13 +13,14 @@ import torch
 from textcls.bundle import Calibration, seal_bundle
 from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
-from textcls.recipe import Recipe
-from textcls.text import prepare_tokenizer
-from textcls.training import cpu_speed, rehearsal
+from textcls.modeling import cpu_training
+from textcls.modeling.build import build_model, head_of
+from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.settings.recipe import Recipe
+from textcls.text.tokenizer import prepare_tokenizer
+from textcls.training import rehearsal
 from textcls.training.checkpoint import write_weights
-from textcls.training.cpu_speed import adapt_to_cpu
 from textcls.training.export import export_files
-from textcls.training.model import build_model, head_of
 from textcls.training.rehearsal import begin_rehearsal, rehearse
 
 LABELS = ("bad", "good", "so so")
@@ -312,8 +313,10 @@ def test_a_padding_token_named_as_advised_makes_a_decoder_work(directory: Callab
 def test_attention_that_training_would_compute_otherwise_is_refused(
     directory: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attention = cpu_speed._attention
-    monkeypatch.setattr(cpu_speed, "_attention", lambda *args, **named: attention(*args, **(named | {"scaling": 0.1})))
+    attention = cpu_training._attention
+    monkeypatch.setattr(
+        cpu_training, "_attention", lambda *args, **named: attention(*args, **(named | {"scaling": 0.1}))
+    )
     with pytest.raises(ModelError, match="scores differently while it is validated"):
         rehearsed(directory("electra"))
 
@@ -329,7 +332,7 @@ def test_a_head_that_a_temperature_cannot_be_folded_into_is_refused(
 def test_a_fast_encoder_that_computes_something_else_is_refused(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from textcls.inference.encoder import RaggedModel
+    from textcls.modeling.cpu_scoring import RaggedModel
 
     logits = RaggedModel.logits
     monkeypatch.setattr(RaggedModel, "logits", lambda self, windows: logits(self, windows) * 1.01)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.languages import CHINESE, FRENCH, JAPANESE, KOREAN, RUSSIAN, TAIWANESE
+from textcls.batch.settings import UnlabelledSpec
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
@@ -22,9 +23,8 @@ from textcls.data.input_files import expand
 from textcls.data.remedies import Place, Sources, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
-from textcls.inference.settings import UnlabelledSpec
-from textcls.recipe import DataSpec, TextSpec
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.recipe_file import parse_recipe
 
 Texts = list[tuple[str, str]]
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from textcls.batch.settings import UnlabelledSpec
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
-from textcls.inference.settings import UnlabelledSpec
-from textcls.recipe import DataSpec, TextSpec
-from textcls.text import normalise
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.text.tokenizer import normalise
 
 law = settings(deadline=None, derandomize=True, database=None)
 cells = st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x00\x1f\udc80\udcffa")), max_size=12)

@@ -8,8 +8,8 @@ import pytest
 
 from textcls import storage
 from textcls.errors import RunDirError
-from textcls.pretrained import Pretrained
-from textcls.recipe import ModelSpec, Recipe
+from textcls.modeling.pretrained import Pretrained
+from textcls.settings.recipe import ModelSpec, Recipe
 from textcls.training.checkpoint import MANIFEST
 from textcls.training.run_dir import RunDir
 

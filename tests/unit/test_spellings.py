@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.unit.reading import Read, options, read, read_as
+from textcls.batch.settings import evaluate_settings
 from textcls.bundle import Bundle, load_bundle
 from textcls.data import checks
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
-from textcls.inference.settings import evaluate_settings
-from textcls.labels import differences, is_blank, is_missing_word, twins
-from textcls.recipe import DataSpec, SplitSpec
-from textcls.recipe_file import parse_recipe
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.recipe_file import parse_recipe
+from textcls.settings.yaml_text import set_option
+from textcls.tasks.labels import differences, is_blank, is_missing_word, twins
 
 
 def write(path: Path, labels: list[str], repeat: int = 1, columns: str = "text,label") -> Path:

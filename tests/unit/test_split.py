@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textcls.data import split
-from textcls.recipe import SplitSpec
+from textcls.settings.recipe import SplitSpec
 
 
 def divided(keys, labels, spec, *, parts=1, keep_all=False, places=None, classes=None):

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from textcls.batch.settings import evaluate_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
-from textcls.inference.settings import evaluate_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     bundle = load_bundle(arguments.bundle)
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
-    from textcls.inference.evaluate import evaluate
+    from textcls.batch.evaluate import evaluate
     from textcls.output.side_product import side_product
-    from textcls.report import print_report
+    from textcls.reporting.terminal import print_report
 
     report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textcls import storage
+from textcls.batch.settings import predict_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
-from textcls.inference.settings import predict_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
-    from textcls.inference.predict import predict
+    from textcls.batch.predict import predict
 
     manifest = predict(
         bundle,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
-from textcls.recipe import ServeSpec
-from textcls.recipe_file import parse_recipe
+from textcls.settings.recipe import ServeSpec
+from textcls.settings.recipe_file import parse_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +25,8 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
     # Ray takes seconds to import: only once the arguments are known to be good.
-    from textcls.serving.haproxy import Tls
-    from textcls.serving.local_service import run_service
+    from textcls.serving.local.haproxy import Tls
+    from textcls.serving.local.service import run_service
 
     run_service(
         arguments.bundle,

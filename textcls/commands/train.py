@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
-from textcls.recipe import Recipe
-from textcls.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     recipe = _read_recipe(arguments)
     # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
     from textcls.output.side_product import side_product
-    from textcls.report import print_report
+    from textcls.reporting.terminal import print_report
     from textcls.training.run import dry_run, train
 
     if arguments.dry_run:

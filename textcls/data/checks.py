@@ -15,9 +15,9 @@ from textcls.data import spellings as spelled
 from textcls.data.spellings import Spellings
 from textcls.data.split import cut_points
 from textcls.errors import DataError
-from textcls.labels import ABSTAIN, merged_map
-from textcls.recipe import DataSpec, SplitSpec
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.yaml_text import set_option
+from textcls.tasks.labels import ABSTAIN, merged_map
 
 _FEW_ROWS = 10
 _MANY_LABELS = 1000

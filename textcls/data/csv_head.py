@@ -21,8 +21,8 @@ from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, hol
 from textcls.data.file_formats import is_compressed, open_bytes, other_text_format, refuse_other_formats
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
-from textcls.recipe import DataSpec
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec
+from textcls.settings.yaml_text import set_option
 
 # Decides the layout: some hundred rows, read in a millisecond.
 _HEAD_BYTES = 2**17

@@ -15,8 +15,8 @@ from itertools import product
 from typing import NamedTuple
 
 from textcls.errors import DataError
-from textcls.recipe import DataSpec
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec
+from textcls.settings.yaml_text import set_option
 
 _DELIMITERS = ",;\t|"
 # Never chosen, only named when nothing else fits.

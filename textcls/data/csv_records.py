@@ -20,8 +20,8 @@ from textcls.data.csv_layout import Dialect, Layout
 from textcls.data.csv_scan import INSIDE, OUTSIDE, escaped_state_after, state_after
 from textcls.data.file_formats import open_bytes
 from textcls.errors import DataError
-from textcls.recipe import DataSpec
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec
+from textcls.settings.yaml_text import set_option
 
 # A line may be longer than its longest cell; the floor keeps a small cell limit from refusing whole files.
 _LINE_CELLS = 4

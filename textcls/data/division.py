@@ -19,7 +19,7 @@ import ray
 
 from textcls.data import split
 from textcls.data.account import EXAMPLES
-from textcls.recipe import SplitSpec
+from textcls.settings.recipe import SplitSpec
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
 _ROWS_PER_PART = 4_000_000

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
-from textcls.yaml_text import set_option
+from textcls.settings.yaml_text import set_option
 
 # What charset-normalizer chooses from; without a list it names mac_iceland for short French texts.
 _CANDIDATES = {

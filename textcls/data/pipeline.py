@@ -35,9 +35,9 @@ from textcls.data.input_files import expand
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import CleanRow, Reject, RowCleaner
 from textcls.data.spellings import Spellings
-from textcls.labels import label_order
-from textcls.recipe import DataSpec, Recipe, TextSpec
-from textcls.text import TokenizerFiles, encoder_of
+from textcls.settings.recipe import DataSpec, Recipe, TextSpec
+from textcls.tasks.labels import label_order
+from textcls.text.tokenizer import TokenizerFiles, encoder_of
 
 # A block is cut at whichever comes first; small enough for many tasks, large enough to keep Ray's overhead below 1 %.
 _BLOCK_ROWS = 20_000

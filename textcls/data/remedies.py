@@ -20,8 +20,8 @@ from textcls.data.file_formats import is_compressed, open_bytes
 from textcls.data.input_files import InputFile
 from textcls.data.rows import Reason, cut_in_two
 from textcls.errors import TextclsError
-from textcls.recipe import DataSpec
-from textcls.yaml_text import set_option
+from textcls.settings.recipe import DataSpec
+from textcls.settings.yaml_text import set_option
 
 # What is looked at: enough to tell an encoding or a dialect, little enough for a second.
 _SAMPLE_BYTES = 2**16

@@ -1,7 +1,7 @@
 """Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
 
 In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` or None. Not here: reading files
-(csv_shards.py), duplicates and splits (split.py), label ids (labels.py).
+(csv_shards.py), duplicates and splits (split.py), label ids (tasks/labels.py).
 """
 
 import shlex
@@ -15,10 +15,10 @@ from textcls.data.csv_layout import Layout, header_again, header_reordered, is_t
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
-from textcls.labels import is_blank
 from textcls.plain_text import visible
-from textcls.recipe import DataSpec, TextSpec
-from textcls.text import normalise
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.labels import is_blank
+from textcls.text.tokenizer import normalise
 
 _SHOWN_CHARS = 120
 # Blanks, quotes and a byte order mark around a name in a second copy of the header.

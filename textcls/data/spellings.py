@@ -2,7 +2,7 @@
 
 In: data settings; rows by spelling of labels and of the columns that `data.where` names. Out: sentences for the user,
 and the `--set` that does what they say. Pure.
-Not here: what makes two names one (labels.py), what stops a run (checks.py).
+Not here: what makes two names one (tasks/labels.py), what stops a run (checks.py).
 """
 
 import difflib
@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from textcls.labels import Twins, differences, folded, in_latin, is_blank, is_missing_word, merged_map, twins
-from textcls.recipe import DataSpec
-from textcls.yaml_text import escaped, set_option
+from textcls.settings.recipe import DataSpec
+from textcls.settings.yaml_text import escaped, set_option
+from textcls.tasks.labels import Twins, differences, folded, in_latin, is_blank, is_missing_word, merged_map, twins
 
 # Of more groups, labels or values the first few are shown.
 _MOST_SHOWN = 10

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from textcls.recipe import SplitSpec
+from textcls.settings.recipe import SplitSpec
 
 TRAIN, VAL, TEST, DUPLICATE = range(4)
 SPLITS = ("train", "val", "test", "duplicates")

@@ -1,8 +1,8 @@
 """Texts -> scores. THE inference path: evaluation, batch jobs and HTTP all call it, and nothing else scores for users.
 
 In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the probability of every label, the label,
-how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: files (evaluate.py,
-predict.py), requests (serving/).
+how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: files (batch/evaluate.py,
+batch/predict.py), requests (serving/).
 
 Texts run in batches of a bounded number of tokens, with little or no padding; what a text scores does not depend on its
 company. How it is scored is the bundle's to say: no argument here changes a score beyond
@@ -22,13 +22,12 @@ import torch
 
 from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import ModelError
-from textcls.inference.encoder import RaggedModel
-from textcls.labels import ABSTAIN
-from textcls.text import TextEncoder, TokenizerFiles
-from textcls.training import plan
-from textcls.training.collate import padded
-from textcls.training.model import logits_of
-from textcls.training.precision import fp32_note, uses_bf16
+from textcls.modeling.batching import micro_batches, padded
+from textcls.modeling.build import logits_of
+from textcls.modeling.cpu_scoring import RaggedModel
+from textcls.modeling.precision import fp32_note, uses_bf16
+from textcls.tasks.labels import ABSTAIN
+from textcls.text.tokenizer import TextEncoder, TokenizerFiles
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
@@ -271,7 +270,7 @@ class PaddedModel:
     def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
         """float32 [N, C] of at least one window of token ids."""
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
-        batches = plan.micro_batches(np.arange(len(windows)), lengths_N, self._batch_tokens, self._max_padding)
+        batches = micro_batches(np.arange(len(windows)), lengths_N, self._batch_tokens, self._max_padding)
         logits_NC = torch.cat([self._logits([windows[place] for place in places]) for places in batches])
         found_NC = torch.empty_like(logits_NC)
         found_NC[torch.from_numpy(np.concatenate(batches)).to(self._device)] = logits_NC

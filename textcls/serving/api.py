@@ -25,7 +25,6 @@ from starlette.types import Receive, Scope, Send
 
 from textcls.inference.classifier import ItemError
 from textcls.plain_text import json_text
-from textcls.recipe import ServeSpec
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull
 from textcls.serving.body import read_body
@@ -34,6 +33,7 @@ from textcls.serving.counters import Counters
 from textcls.serving.openapi import openapi
 from textcls.serving.schema import Asked, Refusal, to_json
 from textcls.serving.scorer import NotReady, Scored, Scorer, Scoring
+from textcls.settings.recipe import ServeSpec
 
 _JSON = "application/json"
 _GONE = 499  # as nginx has it: the client left before its answer

@@ -1,7 +1,7 @@
 """The service as a Ray Serve application: `textcls.serving.app:app`, as cluster/serve.yaml and jobs/serve.py name it.
 
 In: a bundle's URI and a `ServeSpec`; later, by `user_config`, the URI of another bundle. Out: replicas that answer
-HTTP. Not here: the answers (api.py), the model (scorer.py), a machine's own Ray (local_service.py).
+HTTP. Not here: the answers (api.py), the model (scorer.py), a machine's own Ray (service.py).
 
 Ray replaces a replica whose `reconfigure` raises. A bundle that cannot be used must not cost the one that can: it is
 told in /info, and a replica that starts meanwhile serves the bundle that the application began with.
@@ -18,10 +18,10 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from textcls.recipe import ServeSpec
 from textcls.serving.api import Api
 from textcls.serving.deployment import NAME, AppArgs, read_key
 from textcls.serving.scorer import Scorer
+from textcls.settings.recipe import ServeSpec
 
 # A batch takes less than a second; a model at work for so long will not come back.
 _STUCK_S = 60.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from textcls.errors import InputError
-from textcls.recipe import ServeSpec
+from textcls.settings.recipe import ServeSpec
 
 NAME = "Classifier"
 

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from textcls.recipe import ServeSpec
 from textcls.serving.schema import (
     QUEUE_MS,
     REFUSALS,
@@ -23,6 +22,7 @@ from textcls.serving.schema import (
     TaskRequest,
     needs_key,
 )
+from textcls.settings.recipe import ServeSpec
 
 _JSON = "application/json"
 _BODY_CODES = ("body_timeout", "body_too_large", "not_json_type", "unknown_encoding", "not_gzip", "not_json")

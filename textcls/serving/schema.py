@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
-from textcls.recipe import ServeSpec
+from textcls.settings.recipe import ServeSpec
 
 # code: (status, what it means). The message of each adds what was found and what is taken.
 REFUSALS: Mapping[str, tuple[int, str]] = {

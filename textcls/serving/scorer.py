@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from textcls.errors import BundleError, TextclsError
 from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
-from textcls.recipe import ServeSpec
 from textcls.serving.batcher import Batcher
+from textcls.settings.recipe import ServeSpec
 
 # Below so many characters a request is tokenized at once, in about 1 ms; above it, on a thread beside the event loop.
 _SMALL_CHARS = 4000

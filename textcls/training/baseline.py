@@ -1,6 +1,6 @@
 """What a minute of classical machine learning reaches on the same rows: the number a fine-tuned model has to beat.
 
-In: the texts and label ids of the training and the test split. Out: the numbers of metrics.py, for TF-IDF over words
+In: the texts and label ids of the training and the test split. Out: the numbers of tasks/, for TF-IDF over words
 and pairs of words with logistic regression (scikit-learn). Not here: tuning. The settings are standard ones, chosen by
 cross-validation on the training part of `rotten_tomatoes`, where neighbouring ones differ by less than their noise.
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from textcls.metrics import Counts, summarise
-from textcls.recipe import TextSpec
-from textcls.text import normalise
+from textcls.settings.recipe import TextSpec
+from textcls.tasks.metrics import Counts, summarise
+from textcls.text.tokenizer import normalise
 
 MAX_ROWS = 200_000
 

@@ -1,7 +1,7 @@
 """The files of a bundle from a checkpoint.
 
 In: the local directory of a checkpoint, the tokenizer, the fitted temperature. Out: a Hugging Face model directory that
-lacks the manifest alone. Not here: the manifest (bundle.py), where a bundle goes (trainer.py).
+lacks the manifest alone. Not here: the manifest (bundle.py), where a bundle goes (attempts.py).
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from textcls.plain_text import json_text
-from textcls.text import TokenizerFiles
+from textcls.text.tokenizer import TokenizerFiles
 
 
 def export_files(checkpoint: str, directory: str, *, tokenizer: TokenizerFiles, head: str, temperature: float) -> None:

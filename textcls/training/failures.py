@@ -1,7 +1,7 @@
 """Which failures of workers another try may not meet.
 
 In: what the workers of an attempt raised. Out: the error that ends the run at once, or None if they should be started
-again. Not here: starting them (trainer.py).
+again. Not here: starting them (attempts.py).
 
 The rule: a worker is started again after what may be the machine's: its process or node died, a peer did not answer,
 memory, storage or the network failed. What Python code raises by itself (a wrong index, shape, type, value or key, an

@@ -1,7 +1,7 @@
 """The pretrained model on the node of a worker.
 
 In: the model as the driver found it. Out: a directory on this node with the same files, byte for byte.
-Not here: finding it by name (pretrained.py). A worker never does: on its node the name may mean another model.
+Not here: finding it by name (modeling/pretrained.py). A worker never does: on its node the name may mean another model.
 
 Where the driver's path does not hold these files, they come from the driver's node through Ray, once per node, into
 the cache under the hash of their content.
@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls import storage
 from textcls.errors import ModelError
-from textcls.pretrained import Pretrained, cache_root, hashes
+from textcls.modeling.pretrained import Pretrained, cache_root, hashes
 
 # What the object store holds of a file at once.
 _PIECE_BYTES = 64 * 2**20

@@ -28,13 +28,14 @@ from textcls import storage
 from textcls.bundle import Calibration, seal_bundle
 from textcls.errors import ModelError, StorageError
 from textcls.inference.classifier import Classifier, Encoded
-from textcls.recipe import Recipe
-from textcls.text import TextEncoder, TokenizerFiles, read_tokenizer_config
+from textcls.modeling.batching import padded
+from textcls.modeling.build import build_model, head_of, logits_of
+from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.settings.recipe import Recipe
+from textcls.text.tokenizer import TextEncoder, TokenizerFiles, read_tokenizer_config
 from textcls.training.checkpoint import read_weights, write_weights
-from textcls.training.collate import padded
-from textcls.training.cpu_speed import adapt_to_cpu
 from textcls.training.export import export_files
-from textcls.training.model import build_model, head_of, logits_of, row_losses
+from textcls.training.optimizer import row_losses
 
 # Law 8: how far the probabilities of a text may lie apart, alone and in company, in fp32.
 _TOLERANCE = 1e-5

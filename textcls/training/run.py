@@ -21,20 +21,20 @@ from textcls.data.input_files import expand
 from textcls.data.pipeline import PreparedData, ReadData
 from textcls.data.rejects import write_rejects
 from textcls.errors import InputError, StorageError, one_line
-from textcls.metrics import summarise
+from textcls.modeling.pretrained import Pretrained, find_model, read_config
+from textcls.on_ray.session import ray_session
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
-from textcls.pretrained import Pretrained, find_model, read_config
-from textcls.ray_session import ray_session
-from textcls.recipe import Recipe
-from textcls.report_chart import draw_report
-from textcls.text import TokenizerFiles, prepare_tokenizer
-from textcls.training.events import Journal, journal_of, mlflow_asked
+from textcls.reporting.picture import draw_report
+from textcls.settings.recipe import Recipe
+from textcls.tasks.metrics import summarise
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.tracking.events import Journal, journal_of, mlflow_asked
+from textcls.training.attempts import fit, publish_bundle
+from textcls.training.loop import TrainOutcome
 from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
-from textcls.training.trainer import fit, publish_bundle
-from textcls.training.worker import TrainOutcome
-from textcls.training.workers import Workers, plan_workers, refuse_unsupported_precision
+from textcls.training.scaling import Workers, plan_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
 

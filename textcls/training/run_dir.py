@@ -27,12 +27,12 @@ from typing import Any
 from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
+from textcls.modeling.pretrained import Pretrained
 from textcls.output.lock import NOTE as LOCK_NOTE
 from textcls.plain_text import json_text
-from textcls.pretrained import Pretrained
-from textcls.recipe import Recipe
+from textcls.settings.recipe import Recipe
+from textcls.settings.yaml_text import set_option
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
-from textcls.yaml_text import set_option
 
 _FORMAT = 1
 # What a run that was refused for its data leaves: the account of why. The next try may write over it.

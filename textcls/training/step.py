@@ -1,7 +1,7 @@
 """One optimizer step on one rank's share of a global batch.
 
-In: the rows of a global batch. Out: moved weights, and what the step cost. Not here: which rows (plan.py), when to
-stop, validate or keep a checkpoint (worker.py).
+In: the rows of a global batch. Out: moved weights, and what the step cost. Not here: the rows (batch_plan.py), when to
+stop, validate or keep a checkpoint (loop.py).
 """
 
 import contextlib
@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from textcls.recipe import TrainSpec
-from textcls.training import plan
-from textcls.training.collate import TokenRows
-from textcls.training.model import clip_gradients, learning_rate, logits_of, row_losses
+from textcls.modeling.batching import micro_batches
+from textcls.modeling.build import logits_of
+from textcls.settings.recipe import TrainSpec
+from textcls.training import batch_plan
+from textcls.training.optimizer import clip_gradients, learning_rate, row_losses
+from textcls.training.token_rows import TokenRows
 
 
 class StepCost(NamedTuple):
@@ -63,10 +65,10 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.spec)
         lengths, device = self.data.lengths, next(self.model.parameters()).device
-        share = plan.share_of(batch, lengths, self.rank, self.world_size)
+        share = batch_plan.share_of(batch, lengths, self.rank, self.world_size)
         # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
         weight = 1 / len(batch) if len(share) else 0.0
-        parts = plan.micro_batches(share if len(share) else batch[:1], lengths, self.max_tokens)
+        parts = micro_batches(share if len(share) else batch[:1], lengths, self.max_tokens)
         self.wrapped.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, padded = torch.zeros((), dtype=torch.float64, device=device), 0

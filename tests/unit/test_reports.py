@@ -1,0 +1,256 @@
+"""What textcls/reporting/terminal.py and report_chart.py show, and that no label or gap in the report can spoil it."""
+
+import copy
+import io
+import re
+
+import numpy as np
+import pytest
+
+from textcls.bundle import Calibration
+from textcls.reporting.picture import PNG_SIZE, draw_report
+from textcls.reporting.terminal import PLAIN_WIDTH, confused_pairs, confusion_matrix, print_report
+from textcls.tasks.metrics import Counts, summarise
+
+NASTY = [
+    "[bold]red[/bold]",
+    r"$\frac{x$",
+    "a\nb\x1b[31m\ttab",
+    "🙂👍🏽",
+    "幸福",
+    ":smile:",
+    "x" * 200,
+    "مرحبا",
+]
+
+
+def summary_of(labels: list[str], seed: int = 0, rows: int = 600) -> dict:
+    draw = np.random.default_rng(seed)
+    truth = draw.integers(0, len(labels), rows)
+    logits = draw.normal(size=(rows, len(labels)))
+    logits[np.arange(rows), truth] += 2
+    p = np.exp(logits)
+    return summarise(Counts.of(p / p.sum(axis=1, keepdims=True), truth), labels)
+
+
+def report_of(labels: list[str]) -> dict:
+    return {
+        "test": summary_of(labels),
+        "baseline": {**summary_of(labels, seed=1), "rows_used": 4321, "features": 9, "seconds": 1.5},
+        "history": [{"epoch": n, "step": 10 * n, "loss": 1 / n, "accuracy": 0.8, "macro_f1": 0.79} for n in (1, 2, 3)],
+        "curve": [(step, 2 / step) for step in range(1, 31)],
+        "best": {"step": 20},
+        "tokens": {"percentiles": {"50": 27, "99": 56, "100": 1078}, "truncated_fraction": 0.125},
+        "padding_ratio": 1.024,
+        "speed": {"rows_per_s": 151.2, "tokens_per_s": 4401.0, "seconds": 118.0},
+    }
+
+
+TWO, FIVE, MANY = ["negative", "positive"], list("abcde"), [f"intent_{n:02}" for n in range(77)]
+
+
+def printed(report: dict) -> str:
+    file = io.StringIO()
+    print_report(report, file)
+    return file.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def cells(line: str) -> list[str]:
+    return [cell for cell in line.split("  ") if cell.strip()]
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png))
+    image.load()
+    return image.size
+
+
+@pytest.fixture(params=[TWO, FIVE, MANY, NASTY], ids=["2", "5", "77", "nasty"])
+def report(request):
+    return report_of(request.param)
+
+
+def test_the_table_sets_the_model_beside_the_baseline():
+    report = report_of(TWO)
+    lines = {cells(line)[0].strip(): cells(line)[1:] for line in printed(report).splitlines() if len(cells(line)) > 1}
+
+    for name, key in [("macro F1", "macro_f1"), ("weighted F1", "weighted_f1"), ("log loss (nats)", "log_loss")]:
+        shown = [cell.strip() for cell in lines[name]]
+        assert shown == [f"{report[side][key]:.4f}" for side in ("test", "baseline")]
+    accuracy = report["test"]["accuracy"]
+    assert lines["accuracy"][0].strip() == f"{accuracy['value']:.4f}"
+    assert lines["95 % interval"][0].strip() == f"{accuracy['low']:.4f} to {accuracy['high']:.4f}"
+
+
+def test_each_label_has_its_figures_and_its_baseline():
+    report = report_of(FIVE)
+    lines = [[cell.strip() for cell in cells(line)] for line in printed(report).splitlines()]
+
+    for name, one in report["test"]["per_class"].items():
+        figures = [f"{one[key]:.4f}" for key in ("precision", "recall", "f1")]
+        assert [name, *figures, str(one["support"]), f"{report['baseline']['per_class'][name]['f1']:.4f}"] in lines
+
+
+def test_of_many_labels_the_worst_are_shown_and_the_table_says_so():
+    report = report_of(MANY)
+    text = printed(report)
+    by_label = text[text.index("By label") : text.index("Most confused")]
+    by_f1 = sorted(MANY, key=lambda name: report["test"]["per_class"][name]["f1"])
+
+    assert "the 10 of 77 with the lowest F1" in by_label
+    assert [name for name in MANY if name in by_label] == sorted(by_f1[:10])
+
+
+def test_the_cost_is_told():
+    text = printed(report_of(TWO))
+
+    assert "50 % 27, 99 % 56, longest 1,078; 12.5% of the rows were cut" in text
+    assert "trained in 118 s: 151 rows/s, 4,401 tokens/s" in text
+    assert "padding: 2.4% on top" in text
+    assert "trained on 4,321 rows in 1.5 s" in text
+
+
+def test_a_bundle_that_was_not_calibrated_says_nothing_of_it():
+    uncalibrated = Calibration().model_dump()
+    assert "calibrated" not in printed(report_of(TWO) | {"calibration": uncalibrated})
+
+
+def test_calibration_is_told_and_abstaining_where_it_is_wanted():
+    calibration = {"temperature": 1.25, "ece_before": 0.09, "ece_after": 0.021, "threshold": 0.0, "min_precision": None}
+    text = printed({**report_of(TWO), "calibration": calibration})
+    assert "temperature 1.25: ECE on the validation split 0.090 -> 0.021" in text
+    assert "abstains" not in text
+
+    shy = {**report_of(TWO), "calibration": calibration | {"threshold": 0.8125, "min_precision": 0.95}}
+    shy["test"]["answered"] = {"rows": 450, "coverage": 0.75, "accuracy": 0.9511}
+    text = " ".join(printed(shy).split())
+    assert "abstains below 0.812, for 95.0% right answers: answers 75.0% of the test rows, 0.9511 of them" in text
+
+
+def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():
+    confusion = {"labels": ["a", "b", "c"], "support": [53, 40, 3], "other_rows": 0}
+    confusion["pairs"] = [[0, 0, 50], [1, 1, 31], [1, 0, 9], [0, 1, 3], [2, 1, 3]]
+
+    assert confused_pairs(confusion, 2) == [("b", "a", 9, 9 / 40), ("a", "b", 3, 3 / 53)]
+    assert confused_pairs(confusion, 9)[2:] == [("c", "b", 3, 1.0)]
+
+
+def test_a_report_with_a_full_matrix_is_shown_as_one_with_pairs():
+    report = report_of(FIVE)
+    matrix, _ = confusion_matrix(report["test"]["confusion"], 5)
+    before = {**report, "test": report["test"] | {"confusion": {"labels": FIVE, "matrix": matrix.tolist()}}}
+
+    assert printed(before) == printed(report)
+    assert draw_report(before) == draw_report(report)
+
+
+def test_a_log_is_plain_text_of_bounded_width(report, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    text = printed(report)
+
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= PLAIN_WIDTH
+    assert max(map(len, text.splitlines())) > 40
+
+
+def test_a_terminal_gets_style_but_no_command_from_a_label(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    file = Terminal()
+    print_report(report_of(NASTY), file)
+
+    assert "\x1b[1m" in file.getvalue()
+    assert "\x1b[31m" not in file.getvalue()
+
+
+def test_labels_are_shown_as_they_are_written():
+    text = printed(report_of(NASTY))
+
+    for name in ("[bold]red[/bold]", r"$\frac{x$", r"a\nb\x1b[31m\ttab", ":smile:", "幸福", "🙂"):
+        assert name in text
+
+
+def test_a_long_label_gives_way_and_no_figure_is_cut(monkeypatch):
+    report = report_of(["y" * 300, "z z " * 75])
+    monkeypatch.setenv("COLUMNS", "70")
+    terminal = Terminal()
+    print_report(report, terminal)
+    text = terminal.getvalue()
+
+    assert "y" * 10 in text
+    assert "y" * 70 not in text
+    assert printed(report).count("y…") == 3
+    for one in report["test"]["per_class"].values():
+        assert f"{one['f1']:.4f}" in text
+
+
+def test_any_encoding_can_hold_the_log():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    print_report(report_of(NASTY), file)
+    file.flush()
+
+    assert rb"\u5e78\u798f" in file.buffer.getvalue()
+
+
+def test_a_failed_baseline_is_said_and_not_shown(report):
+    report["baseline"] = {"error": "no baseline on 4 rows: empty vocabulary"}
+    text = printed(report)
+
+    assert text.count("TF-IDF baseline") == 1, "where it says why there is none"
+
+    assert "no baseline on 4 rows: empty vocabulary" in text
+    assert "baseline F1" not in text
+    assert size_of(draw_report(report)) == PNG_SIZE
+
+
+def test_the_test_result_alone_is_a_report(report):
+    alone = {"test": report["test"]}
+
+    assert "macro F1" in printed(alone)
+    assert "baseline" not in printed(alone)
+    assert not re.search(r" -( |$)", printed(alone), re.MULTILINE), "no column of dashes"
+    assert size_of(draw_report(alone)) == PNG_SIZE
+
+
+def test_no_test_rows_leave_dashes():
+    report = {"test": summarise(Counts.zero(2), TWO), "baseline": summarise(Counts.zero(2), TWO)}
+
+    assert "Test split: 0 rows" in printed(report)
+    assert size_of(draw_report(report)) == PNG_SIZE
+
+
+def test_one_epoch_is_a_curve():
+    report = report_of(TWO)
+    report["history"], report["curve"] = report["history"][:1], [(10, 0.5)]
+
+    assert size_of(draw_report(report)) == PNG_SIZE
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_picture_has_its_size_whatever_the_labels(report):
+    assert size_of(draw_report(report)) == PNG_SIZE
+
+
+def test_the_picture_shows_the_figures(report):
+    other = copy.deepcopy(report)
+    other["test"] = summary_of(list(report["test"]["per_class"]), seed=9)
+
+    assert draw_report(report) == draw_report(report)
+    assert draw_report(report) != draw_report(other)
+
+
+def test_drawing_leaves_the_reader_s_matplotlib_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    draw_report(report_of(TWO))
+
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,95 @@
+"""The laws of textcls/training/token_rows.py: a batch holds its rows, padded to the longest of them and no further."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textcls.training.token_rows import TokenRows
+
+PAD = 7
+ROW = st.tuples(st.lists(st.integers(0, 30_000), min_size=1, max_size=9), st.integers(0, 3))
+# Arrow tables of several chunks, each a slice out of the middle of a longer array: so they come from the object store.
+CHUNK = st.tuples(st.lists(ROW, max_size=5), st.integers(0, 3), st.integers(0, 3))
+
+
+def arrow_table(chunks: list[tuple[list, int, int]]) -> tuple[pa.Table, list]:
+    """(table, the rows it holds): of each chunk so many rows at the front and the end lie outside the slice."""
+    tables, kept = [], []
+    for rows, before, after in chunks:
+        table = pa.table(
+            {
+                "input_ids": pa.array([ids for ids, _ in rows], pa.list_(pa.int32())),
+                "label": pa.array([label for _, label in rows], pa.int32()),
+            }
+        )
+        stop = max(before, len(rows) - after)
+        tables.append(table.slice(before, stop - before))
+        kept += rows[before:stop]
+    return pa.concat_tables(tables), kept
+
+
+def test_columns_may_be_chunked_differently() -> None:
+    """As after filtering a block from which every row goes to another split."""
+    ids = pa.chunked_array([[[1, 2]], [[3]]], pa.list_(pa.int32()))
+    uneven = pa.table({"input_ids": ids, "label": pa.chunked_array([[0, 1]], pa.int32())})
+    empty = pa.table({"input_ids": pa.chunked_array([], pa.list_(pa.int32())), "label": pa.array([], pa.int32())})
+    found = TokenRows([empty, uneven])
+    assert found.batch(np.array([1, 0]), PAD).input_ids_BL.tolist() == [[3, PAD], [1, 2]]
+
+
+@given(parts=st.lists(st.lists(CHUNK, min_size=1, max_size=3), max_size=3), data=st.data())
+def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject) -> None:
+    built = [arrow_table(part) for part in parts]
+    rows = [row for _, kept in built for row in kept]
+    found = TokenRows([table for table, _ in built])
+
+    assert len(found) == len(rows)
+    assert found.lengths.tolist() == [len(ids) for ids, _ in rows]
+    assert found.labels.tolist() == [label for _, label in rows]
+    assert (found.lengths.dtype, found.labels.dtype) == (np.int32, np.int64)
+    if not rows:
+        return
+
+    places = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=12))
+    batch = found.batch(np.array(places), PAD)
+    chosen = [rows[place] for place in places]
+    longest = max(len(ids) for ids, _ in chosen)
+    padded = [ids + [PAD] * (longest - len(ids)) for ids, _ in chosen]
+    mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in chosen]
+
+    assert batch.input_ids_BL.tolist() == padded
+    assert batch.labels_B.tolist() == [label for _, label in chosen]
+    assert batch.input_ids_BL.dtype == batch.labels_B.dtype == torch.int64
+    if any(0 in row for row in mask):
+        assert batch.attention_mask_BL is not None
+        assert batch.attention_mask_BL.tolist() == mask
+        assert batch.attention_mask_BL.dtype == torch.int64
+    else:
+        assert batch.attention_mask_BL is None
+
+
+def test_the_token_ids_stay_where_they_are() -> None:
+    values = pa.array(range(10), pa.int32())
+    table = pa.table(
+        {
+            "input_ids": pa.ListArray.from_arrays(pa.array([0, 4, 10], pa.int32()), values),
+            "label": pa.array([0, 1], pa.int32()),
+        }
+    )
+    before = pa.total_allocated_bytes()
+    rows = TokenRows([table] * 1000)
+    assert pa.total_allocated_bytes() == before
+    assert rows.batch(np.array([1999]), PAD).input_ids_BL.tolist() == [[4, 5, 6, 7, 8, 9]]
+
+
+def test_a_batch_moves_whole() -> None:
+    table, _ = arrow_table([([([1, 2], 0), ([3], 1)], 0, 0)])
+    rows = TokenRows([table])
+    for places in ([0, 1], [0]):
+        batch = rows.batch(np.array(places), PAD)
+        moved = batch.to(torch.device("meta"))
+        assert [None if part is None else part.device.type for part in moved] == [
+            None if part is None else "meta" for part in batch
+        ]

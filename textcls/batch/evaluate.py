@@ -1,0 +1,263 @@
+"""Bundle + labelled CSV files -> the report that training makes of its test split.
+
+In: a verified bundle, settings, an --out. Out: the report; OUT holds it, drawn and in numbers, the account of all rows
+and the rejects. Not here: reading and cleaning rows (data/), the processes (actor_pool.py), the numbers (tasks/).
+
+Rows are read and checked as for training, but not divided: each row that can be scored is, duplicates too.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from textcls import storage
+from textcls.batch.actor_pool import Workers, ahead, plan_workers, run_on_workers
+from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shards
+from textcls.bundle import Bundle, precision_asked
+from textcls.data.account import BlockSummary
+from textcls.data.division import clean_rows
+from textcls.data.input_files import InputFile, expand
+from textcls.data.pipeline import ReadData, file_and_line
+from textcls.data.rejects import REJECT_SCHEMA, write_rejects
+from textcls.data.rows import shown as shown_cell
+from textcls.data.spellings import spelling_warnings
+from textcls.errors import RunDirError
+from textcls.inference.classifier import Classifier, Encoded
+from textcls.modeling.precision import fp32_note
+from textcls.on_ray.session import ray_session
+from textcls.output.lock import NOTE as LOCK_NOTE
+from textcls.output.lock import alone_in
+from textcls.output.side_product import side_product
+from textcls.plain_text import json_text
+from textcls.progress import Board, RowStanding, shown
+from textcls.reporting.picture import draw_report
+from textcls.settings.recipe import Recipe
+from textcls.tasks.metrics import Counts, summarise
+
+Say = Callable[[str], None]
+
+# Rows that are sorted by length together.
+_SLICE_ROWS = 2_048
+# What an evaluation that was refused or interrupted leaves: the account of why. The next may write over it.
+_ACCOUNT = {"rows.json", "rejects.parquet"}
+
+
+def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> dict[str, Any]:
+    """Measures a bundle by labelled rows and leaves the report in `out`; returns it.
+
+    Args:
+        bundle: a verified bundle.
+        spec: from `evaluate_settings`.
+        out: URI of a new directory.
+        say: takes one line for the user at a time.
+        verbose: show Ray's own log lines as well.
+
+    Raises:
+        InputError: files, settings, rows or directory cannot be used.
+        StorageError: the disk or the network failed.
+        ScoringError: processes died too often.
+    """
+    files = expand(spec.data.csv)
+    with alone_in(storage.absolute(out)):
+        return _evaluated(bundle, spec, files, _claimed(out), say, verbose=verbose)
+
+
+def _evaluated(
+    bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
+) -> dict[str, Any]:
+    data = with_small_shards(spec.data, files)
+    # The rest of the run's recipe, which another version may have written, has no part in it.
+    recipe = Recipe(text=bundle.manifest.text).model_copy(update={"data": data})
+    with ray_session(verbose=verbose):
+        read = ReadData(recipe)
+        _write_json(uri, "rows.json", _account(read, None))
+        write_rejects(uri, read.rejects())
+        for line in read.told():
+            say(line)
+        read.refuse_unfit()
+        for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
+            say(f"  warning: {warning}")
+        workers = plan_workers(spec.scale, items=len(read.blocks))
+        say(f"scoring {read.summary.rows:,} rows, duplicates included: {workers}")
+        found = _scored(read, bundle, workers, say)
+        if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
+            say(f"  {note}")
+        for reason, number in found.summary.reasons.most_common():
+            say(f"  rejected {number:,}: {reason}, like {_spot(read, found, reason)}")
+        write_rejects(uri, chain(read.rejects(), _tables(read, found)))
+        account = _account(read, found)
+        assert account["read"] == account["evaluated"] + account["rejects"], account
+        _write_json(uri, "rows.json", account)
+        if not found.counts.rows:
+            raise nothing_scored(account["reject_reasons"], spec.data, files, where=f"{uri}/rejects.parquet lists them")
+    say(f"  {account['read']:,} = evaluated {account['evaluated']:,} + rejects {account['rejects']:,}")
+    report = {
+        "title": "Evaluation",
+        "test": summarise(found.counts, bundle.manifest.labels),
+        "calibration": bundle.manifest.calibration.model_dump(),
+        "tokens": _tokens(bundle, found),
+        "rows": account,
+        "bundle": {"uri": bundle.uri, "digest": bundle.digest},
+        "files": read.files,
+        "written_at": time.time(),
+    }
+    with side_product("report.png", say):
+        storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
+    # Last: an evaluation that has a report is finished.
+    _write_json(uri, "report.json", report)
+    return report
+
+
+def _claimed(out: str) -> str:
+    """The absolute URI of an --out that is empty, or as good as."""
+    uri = storage.absolute(out)
+    names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
+    if "report.json" in names:
+        raise RunDirError(f"{uri} holds a finished report", todo="name a new directory with --out")
+    if others := names - _ACCOUNT - {"report.png"}:
+        raise RunDirError(
+            f"{uri} is not empty ({', '.join(sorted(others)[:3])}, ...)", todo="name a new directory with --out"
+        )
+    return uri
+
+
+@dataclass
+class _Found:
+    """What scoring finds in blocks.
+
+    Attributes:
+        counts: of the rows that have scores.
+        summary: tokens of these, and reasons of the others.
+        truncated: rows that were cut.
+        rejects: rows without scores, in row order within a block.
+        fp32: whether some were scored in fp32.
+    """
+
+    counts: Counts
+    summary: BlockSummary = field(default_factory=BlockSummary)
+    truncated: int = 0
+    rejects: list["_Unscored"] = field(default_factory=list)
+    fp32: bool = False
+
+    def add(self, other: "_Found") -> None:
+        """Adds a later block's."""
+        self.counts += other.counts
+        self.summary.add(other.summary)
+        self.truncated += other.truncated
+        self.rejects += other.rejects
+        self.fp32 |= other.fp32
+
+
+@dataclass(frozen=True)
+class _Unscored:
+    """A row that was read and that the classifier refuses."""
+
+    place: int
+    reason: str
+    value: str
+
+
+@dataclass(frozen=True)
+class _EvaluateBlock:
+    """The work on one block of rows."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _Found]:
+        """Yields the rows done, slice by slice; returns what was found."""
+        found = _Found(Counts.zero(len(self.labels)))
+        id_of = {label: label_id for label_id, label in enumerate(self.labels)}
+        for rows, encoded in ahead(self._encoded_slices(classifier, clean_rows(block))):
+            scores = classifier.score_encoded(encoded)
+            scored = np.array([error is None for error in scores.errors], bool)
+            label_ids = np.array([id_of[label] for label in rows["label"].to_pylist()], np.int64)
+            refused = [
+                _Unscored(rows["place"][i].as_py(), error.code, shown_cell(rows["text"][i].as_py()))
+                for i, error in enumerate(scores.errors)
+                if error is not None
+            ]
+            summary = BlockSummary(
+                rows=int(scored.sum()),
+                reasons=Counter(one.reason for one in refused),
+                token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
+            )
+            counts = Counts.of(scores.probabilities[scored], label_ids[scored], threshold=classifier.threshold)
+            in_fp32 = classifier.precision == "fp32"
+            found.add(_Found(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
+            yield len(rows)
+        return found
+
+    def _encoded_slices(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
+        for start in range(0, len(rows), _SLICE_ROWS):
+            part = rows.slice(start, _SLICE_ROWS)
+            yield part, classifier.encode(part["text"].to_pylist())
+
+
+def _scored(read: ReadData, bundle: Bundle, workers: Workers, say: Say) -> _Found:
+    """What all blocks add up to, in row order, whatever the order in which they are done."""
+    work, board = _EvaluateBlock(bundle.manifest.labels), Board()
+    started, done = time.monotonic(), 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
+
+    with shown(board.take, say, verb="scoring"):
+        by_block = dict(run_on_workers(work, read.blocks, workers, bundle.uri, on_rows=on_rows))
+    total = _Found(Counts.zero(len(bundle.manifest.labels)))
+    for index in range(len(read.blocks)):
+        total.add(by_block[index])
+    return total
+
+
+def _account(read: ReadData, found: _Found | None) -> dict[str, Any]:
+    """Law 1: read = evaluated + rejects, to the row."""
+    reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
+    return {
+        "read": read.summary.read,
+        "evaluated": found.counts.rows if found else 0,
+        "rejects": reasons.total(),
+        "outside_where": read.summary.outside_where,
+        "reject_reasons": dict(reasons),
+    }
+
+
+def _tokens(bundle: Bundle, found: _Found) -> dict[str, Any]:
+    """Lengths as `BlockSummary.tokens` has them; what counts as cut is what was cut."""
+    tokens = found.summary.tokens(bundle.manifest.text.max_tokens)
+    cut = {"truncated_rows": found.truncated, "truncated_fraction": found.truncated / max(found.summary.rows, 1)}
+    return tokens | cut
+
+
+def _tables(read: ReadData, found: _Found) -> Iterator[pa.Table]:
+    """Rejects of the classifier, after those of reading."""
+    if found.rejects:
+        places = [file_and_line(one.place) for one in found.rejects]
+        arrays = [
+            [read.files[file] for file, _ in places],
+            [line for _, line in places],
+            [""] * len(places),
+            [one.reason for one in found.rejects],
+            [one.value for one in found.rejects],
+        ]
+        yield pa.table(
+            [pa.array(values, kind) for values, kind in zip(arrays, REJECT_SCHEMA.types, strict=True)],
+            schema=REJECT_SCHEMA,
+        )
+
+
+def _spot(read: ReadData, found: _Found, reason: str) -> str:
+    one = next(one for one in found.rejects if one.reason == reason)
+    file, line = file_and_line(one.place)
+    return f"{read.files[file]}:{line}: {one.value or '(empty)'}"
+
+
+def _write_json(uri: str, name: str, content: dict[str, Any]) -> None:
+    storage.write_bytes(storage.join(uri, name), json_text(content, indent=1, default=list).encode())

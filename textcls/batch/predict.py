@@ -1,0 +1,311 @@
+"""Bundle + CSV files -> predictions, every row of the input exactly once, in order.
+
+In: a verified bundle, settings, an --out. Out: the manifest; OUT holds it and the parts, in input order.
+Not here: what a row of the output holds (prediction_rows.py), what lies in OUT (predictions_dir.py), the processes
+(actor_pool.py).
+
+    shards ─▶ workers, each: read ─▶ blocks ─▶ tokenize ─▶ score ─▶ one part, one record ─▶ manifest
+
+A worker holds three blocks at most: one that is written, one that waits and one that is read.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from textcls import storage
+from textcls.batch.actor_pool import ahead, plan_workers, run_on_workers
+from textcls.batch.prediction_rows import (
+    BlockSize,
+    Columns,
+    RowBlock,
+    prediction_table,
+    read_blocks,
+    table_writer,
+)
+from textcls.batch.predictions_dir import PredictionsDir
+from textcls.batch.settings import PredictSpec, nothing_scored, with_small_shards
+from textcls.bundle import Bundle, precision_asked
+from textcls.data.csv_layout import Layout, layout_notes
+from textcls.data.csv_records import Shard, read_shard
+from textcls.data.csv_shards import column_names, plan_shards
+from textcls.data.input_files import InputFile, expand
+from textcls.data.pipeline import run_on_ray
+from textcls.data.remedies import Sources, remedy
+from textcls.data.rows import TextReader
+from textcls.errors import InputError
+from textcls.inference.classifier import Classifier, Encoded
+from textcls.modeling.precision import fp32_note
+from textcls.on_ray.session import ray_session
+from textcls.output.lock import alone_in
+from textcls.progress import Board, RowStanding, shown
+from textcls.settings.recipe import DataSpec
+
+Say = Callable[[str], None]
+
+# Some ten batches, and some seconds on a CPU: progress is told once a block.
+_CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
+_GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
+# Rows x labels of a block, at most: 64 MB of scores.
+_BLOCK_SCORES = 2**24
+
+# Above this share of the rows, an error comes with what to do about it.
+_MANY_ERRORS = 0.01
+
+# Settings on which the rows of a part depend.
+_READING = {
+    "text_columns",
+    "header",
+    "delimiter",
+    "quoting",
+    "skip_initial_space",
+    "escape",
+    "encoding",
+    "max_cell_chars",
+    "shard_bytes",
+}
+
+
+def predict(
+    bundle: Bundle,
+    spec: PredictSpec,
+    out: str,
+    *,
+    suffix: str,
+    csv_encoding: str = "utf-8",
+    all_scores: bool,
+    say: Say,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Predicts every row of the files and leaves the predictions in `out`; returns their manifest.
+
+    Args:
+        bundle: a verified bundle.
+        spec: from `predict_settings`.
+        out: URI of a new directory, or of one that this very job began: it then goes on.
+        suffix: `parquet` or `csv`.
+        csv_encoding: of CSV parts; `utf-8-sig` begins each with the byte order mark by which Excel knows UTF-8.
+        all_scores: write every label's score, not just the best one's.
+        say: takes one line for the user at a time.
+        verbose: show Ray's own log lines as well.
+
+    Raises:
+        InputError: files, settings or directory cannot be used.
+        StorageError: the disk or the network failed; the same call goes on from there.
+        ScoringError: processes died too often; the same call goes on from there.
+    """
+    files = expand(spec.data.csv)
+    data = with_small_shards(spec.data, files)
+    identity = _identity(bundle, files, data, suffix, csv_encoding, all_scores)
+    with alone_in(storage.absolute(out)):
+        target = PredictionsDir.claim(out, identity, suffix=suffix)
+        try:
+            with ray_session(verbose=verbose):
+                manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, say)
+        except InputError:
+            target.abandon()
+            raise
+        if manifest["rows"] and not manifest["labels"]:
+            target.refuse(manifest)
+            raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
+        target.finish(manifest)
+    for reason, rows in manifest["errors"].items():
+        if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, Sources.whole(files, data))):
+            say(f"  warning: {rows:,} rows have the error {reason}; {found}")
+    return manifest
+
+
+def _predicted(
+    bundle: Bundle,
+    spec: PredictSpec,
+    files: Sequence[InputFile],
+    data: DataSpec,
+    target: PredictionsDir,
+    csv_encoding: str,
+    all_scores: bool,
+    say: Say,
+) -> dict[str, Any]:
+    """Finishes every part; the manifest of them all."""
+    layouts, shards = plan_shards(files, data, run=run_on_ray)
+    for line in layout_notes(layouts):
+        say(f"  note: {line}")
+    headers = [column_names(layout) for layout in layouts]
+    columns = Columns.plan(headers, bundle.manifest.labels, all_scores=all_scores)
+    for new, name in columns.renamed.items():
+        say(f"  column {name!r} of the CSV is {new!r} in the predictions")
+    records = target.records()
+    if target.continued:
+        say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
+    pending = [index for index in range(len(shards)) if index not in records]
+    if pending:
+        workers = plan_workers(spec.scale, items=len(pending))
+        say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {workers}")
+        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
+        progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
+        with shown(progress.board.take, say, verb="predicting"):
+            for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
+                records[pending[position]] = record
+                progress.finish(pending[position], record["rows"])
+        used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
+        if note := fp32_note(precision_asked(bundle), used):
+            say(f"  {note}")
+    for line in _lost_files(shards, records):
+        say(f"  warning: {line}")
+    return _manifest(bundle, target, shards, records, columns)
+
+
+@dataclass(frozen=True)
+class _PredictShard:
+    """The work on one shard: its part, then its record."""
+
+    shards: tuple[Shard, ...]
+    layouts: tuple[Layout, ...]
+    data: DataSpec
+    columns: Columns
+    target: PredictionsDir
+    csv_encoding: str
+
+    def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
+        """Yields the rows done, block by block; returns the record."""
+        shard = self.shards[index]
+        rows, truncated = 0, 0
+        labels: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        with (
+            storage.written_whole(self.target.part_uri(index)) as file,
+            table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
+        ):
+            for block, encoded in ahead(self._encoded_blocks(classifier, shard)):
+                scores = classifier.score_encoded(encoded)
+                table = prediction_table(block, scores, self.columns, file=shard.uri, file_index=shard.file_index)
+                writer.write_table(table)
+                rows += len(table)
+                truncated += int(scores.truncated.sum())
+                labels.update(label for label in table["label"].to_pylist() if label is not None)
+                errors.update(error for error in table["error"].to_pylist() if error is not None)
+                yield len(table)
+        record = {
+            "rows": rows,
+            "labels": dict(sorted(labels.items())),
+            "errors": dict(sorted(errors.items())),
+            "truncated": truncated,
+            "precision": classifier.precision,
+        }
+        self.target.write_record(index, record)
+        return record
+
+    def _encoded_blocks(self, classifier: Classifier, shard: Shard) -> Iterator[tuple[RowBlock, list[Encoded]]]:
+        layout = self.layouts[shard.file_index]
+        size = _CPU_BLOCK if classifier.device == "cpu" else _GPU_BLOCK
+        size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
+        for block in read_blocks(read_shard(shard, layout, self.data), TextReader(layout, self.data), size):
+            yield block, classifier.encode(block.texts)
+
+
+def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each file none of whose rows could be scored, if others' could."""
+    labelled: Counter[str] = Counter()
+    errors: dict[str, Counter[str]] = {}
+    for index, shard in enumerate(shards):
+        labelled[shard.uri] += sum(records[index]["labels"].values())
+        errors.setdefault(shard.uri, Counter()).update(records[index]["errors"])
+    for uri, reasons in errors.items():
+        if reasons and not labelled[uri] and labelled.total():
+            counted = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+            yield f"no row of {uri} could be scored: {counted}"
+
+
+class _Progress:
+    """How far the job is, from rows done and parts finished.
+
+    How many rows there are is not known before they are read: finished parts tell how many a byte holds.
+
+    Args:
+        part_bytes: bytes of the input that each part stands for; 0 where that says nothing of its rows.
+        records: of the parts that an earlier start finished.
+    """
+
+    def __init__(self, part_bytes: Sequence[int], records: Mapping[int, Mapping[str, Any]]) -> None:
+        self.board = Board()
+        self._bytes, self._started, self._new = part_bytes, time.monotonic(), 0
+        self._old = self._finished = sum(record["rows"] for record in records.values())
+        self._finished_bytes = sum(part_bytes[index] for index in records)
+
+    def add(self, rows: int) -> None:
+        """More rows are done."""
+        self._new += rows
+        self._post()
+
+    def finish(self, index: int, rows: int) -> None:
+        """A part is finished."""
+        self._finished += rows
+        self._finished_bytes += self._bytes[index]
+        self._post()
+
+    def _post(self) -> None:
+        total = None
+        if self._finished_bytes and all(self._bytes):
+            total = round(self._finished / self._finished_bytes * sum(self._bytes))
+        spent = max(time.monotonic() - self._started, 1e-6)
+        self.board.post(RowStanding(self._old + self._new, total, self._new / spent))
+
+
+def _bytes_of(index: int, shards: Sequence[Shard], files: Sequence[InputFile]) -> int:
+    """Bytes of a file that a shard is."""
+    shard, following = shards[index], shards[index + 1] if index + 1 < len(shards) else None
+    size = files[shard.file_index].size_bytes
+    end = following.start_byte if following and following.file_index == shard.file_index else size
+    return end - shard.start_byte
+
+
+def _identity(
+    bundle: Bundle, files: Sequence[InputFile], data: DataSpec, suffix: str, csv_encoding: str, all_scores: bool
+) -> dict[str, Any]:
+    """All that a part's bytes depend on."""
+    return {
+        "bundle": bundle.digest,
+        "files": {file.uri: {"place": place, "size_bytes": file.size_bytes} for place, file in enumerate(files)},
+        "data": data.model_dump(mode="json", include=_READING),
+        "format": suffix,
+        "all_scores": all_scores,
+        # A job that was begun before there was a choice wrote UTF-8 and did not say so.
+        **({"csv_encoding": csv_encoding} if csv_encoding != "utf-8" else {}),
+    }
+
+
+def _manifest(
+    bundle: Bundle,
+    target: PredictionsDir,
+    shards: Sequence[Shard],
+    records: Mapping[int, Mapping[str, Any]],
+    columns: Columns,
+) -> dict[str, Any]:
+    """What the predictions hold, in numbers; the same whether or not the job was interrupted."""
+
+    def added(what: str) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for index in range(len(shards)):
+            total.update(records[index][what])
+        return dict(sorted(total.items()))
+
+    return {
+        "bundle": {"uri": bundle.uri, "digest": bundle.digest, "labels": list(bundle.manifest.labels)},
+        "rows": sum(record["rows"] for record in records.values()),
+        "labels": added("labels"),
+        "errors": added("errors"),
+        "truncated": sum(record["truncated"] for record in records.values()),
+        "renamed_columns": columns.renamed,
+        "precision": sorted({record["precision"] for record in records.values()}),
+        "versions": bundle.manifest.versions,
+        "files": [
+            {
+                "name": target.part_name(index),
+                "rows": records[index]["rows"],
+                "input": shard.uri,
+                "first_line": shard.first_line,
+            }
+            for index, shard in enumerate(shards)
+        ],
+    }

@@ -1,0 +1,142 @@
+"""Pretrained encoder + labels -> a module to fine-tune.
+
+In: a local model directory and the recipe. Out: torch objects. Not here: the loop (loop.py), whether products run in
+bfloat16 (precision.py).
+
+Shapes: B rows of a batch, C classes.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from textcls.errors import ModelError
+from textcls.settings.recipe import ModelSpec
+
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "seq_classif_dropout",
+)
+
+# Kinds of models (`model_type`) whose encoder layers are BERT's and whose head reads the first token alone.
+_LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+
+
+def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_id: int, seed: int) -> Any:
+    """A sequence classifier in float32 with a fresh head; equal arguments give equal weights.
+
+    Args:
+        directory: local model directory.
+        labels: label names in id order; kept in the configuration.
+        spec: dropout, if it is not the model's own.
+        pad_id: id of the padding token.
+        seed: seeds the head.
+
+    Raises:
+        ModelError: the directory's weights do not belong to its configuration, or it has no classifier class.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    transformers.logging.set_verbosity_error()  # the load report speaks of the head, which is meant to be new
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    try:
+        config = AutoConfig.from_pretrained(directory)
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: i for i, name in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+        config.pad_token_id = pad_id
+        if spec.dropout is not None:
+            for name in _DROPOUTS:
+                if hasattr(config, name):
+                    setattr(config, name, spec.dropout)
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            directory, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration can be wrong in as many ways as there are models
+        raise ModelError(
+            f"{spec.pretrained}: transformers cannot load it as a sequence classifier: {error}",
+            expected="a BERT-family encoder",
+        ) from error
+    prefix = f"{model.base_model_prefix}."
+    reshaped = {key for key, *_ in loaded["mismatched_keys"]}
+    lost = [k for k in sorted({*loaded["missing_keys"], *reshaped}) if k.startswith(prefix) and "pooler" not in k]
+    if lost:
+        raise ModelError(
+            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing or of another shape, like {lost[0]}",
+            expected="weights that belong to the model's config.json",
+        )
+    return model
+
+
+def freeze_unused(model: Any, ids: Sequence[int]) -> None:
+    """Takes weights that no text reaches out of training: data parallelism would wait for their gradients.
+
+    BigBird's pooler, LUKE's entities and ESM's contacts are such. The optimizer leaves them as they are in any case.
+
+    Args:
+        model: on the CPU.
+        ids: token ids of any text.
+    """
+    training = model.training
+    logits_of(model.eval(), torch.tensor([ids]), None, bf16=False).sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+
+
+def layers_like_bert(model: Any) -> Any:
+    """The encoder's layers, a `ModuleList`, if they are BERT's and the head reads the first token alone; else None."""
+    config = model.config
+    if getattr(config, "model_type", None) not in _LIKE_BERT or config.is_decoder or config.add_cross_attention:
+        return None
+    return model.base_model.encoder.layer
+
+
+def head_of(model: Any, classes: int) -> str:
+    """Name of the linear layer that gives the logits: what a temperature is folded into.
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    inside = f"{model.base_model_prefix}."
+    found: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == classes and not name.startswith(inside)
+    ]
+    if not found:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer of {classes} outputs at its end",
+            expected="logits from a linear layer, whose weights a temperature can be folded into",
+            todo="--set calibration.temperature=false",
+        )
+    return found[-1]
+
+
+def divide_logits(model: Any, head: str, temperature: float) -> None:
+    """Folds a temperature into the head of that name: from now on the model's logits are divided by it."""
+    with torch.no_grad():
+        for parameter in model.get_submodule(head).parameters():
+            parameter.div_(temperature)
+
+
+def logits_of(
+    model: Any, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None, *, bf16: bool
+) -> torch.Tensor:
+    """float32 [B, C]."""
+    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
+        output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL)
+    logits_BC: torch.Tensor = output.logits.float()
+    return logits_BC

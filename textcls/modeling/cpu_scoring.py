@@ -1,0 +1,313 @@
+"""A BERT-family classifier made for scoring on CPUs: the same mathematics in fewer and faster operations.
+
+In: a transformers classifier; then windows of token ids, of any number and lengths. Out: their logits. Not here: other
+kinds of models and GPUs, which run transformers' own code (classifier.py).
+
+What it does otherwise than transformers:
+  - Nothing is padded but for attention, and there windows of like length share a group: the matrix products, which are
+    most of the work, see each token of all windows once.
+  - Weights are laid out for oneDNN once, and in bf16 if they multiply so: a short text is bound by reading them.
+  - Query, key and value are one product; bias and activation are part of theirs.
+  - The head reads the first token alone, so the last layer computes no other, and no token's key and value: 17 % of
+    the products of 6 layers.
+  - Where there is enough to do, threads take different windows instead of sharing each step: they never wait for one of
+    them that the machine has interrupted, as it does all the time under an HTTP load.
+
+Shapes: N windows, T tokens of all of them, B windows of a group, L tokens of its longest, H heads, E hidden size,
+D = E / H, C labels.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from textcls.modeling.batching import micro_batches
+from textcls.modeling.build import layers_like_bert
+
+# The configuration's activation -> oneDNN's name of it and of how it is computed.
+_ACTIVATIONS = {
+    "gelu": ("gelu", "none"),
+    "gelu_new": ("gelu", "tanh"),
+    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+# Tokens of a batch, which bound the memory of a thread.
+_BATCH_TOKENS = 2048
+# Below so many tokens for each thread, threads share every step: a text alone is ready sooner then.
+_SHARE_TOKENS = 400
+# Tokens of padding in a group of windows, above which another group costs less.
+_MAX_PADDING = 128
+# Above so many tokens their number is rounded up to a multiple of `_ROUND`: oneDNN makes kernels for each number that
+# it meets (some milliseconds), and keeps those of about 140.
+_EXACT, _ROUND = 64, 32
+# float32 numbers of an AVX-512 register.
+_VECTOR = 16
+
+
+class RaggedModel:
+    """Scores windows without padding them, on as many threads as torch had when it was made; cannot be trained."""
+
+    def __init__(self, model: Any, *, bf16: bool) -> None:
+        base, dtype = model.base_model, torch.bfloat16 if bf16 else torch.float32
+        self._embeddings, self._project = base.embeddings, getattr(base, "embeddings_project", None)
+        # RoBERTa's positions begin after that of the padding, which counts for no position.
+        counts = model.config.model_type in ("roberta", "xlm-roberta", "camembert")
+        self._unplaced: int | None = base.embeddings.padding_idx if counts else None
+        self._pad_id = model.config.pad_token_id or 0
+        layers, make = base.encoder.layer, (model.config.num_attention_heads, model.config.hidden_act, dtype)
+        self._layers = [_Layer(layer, *make) for layer in layers[:-1]]
+        self._last = _LastLayer(layers[-1], *make)
+        self._pooler, self._head = getattr(base, "pooler", None), model.classifier
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="scoring")
+
+    @classmethod
+    def of(cls, model: Any, *, bf16: bool) -> Self | None:
+        """The model of a transformers classifier on the CPU, whose embeddings and head it goes on to use.
+
+        None if it is not built like BERT, or the processor is not one that this was made for.
+
+        Args:
+            model: in evaluation mode.
+            bf16: whether matrix products run in bfloat16.
+        """
+        has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        fits = has_onednn and platform.machine() in ("x86_64", "AMD64") and layers_like_bert(model) is not None
+        return cls(model, bf16=bf16) if fits and model.config.hidden_act in _ACTIVATIONS else None
+
+    def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """float32 [N, C] of at least one window of token ids."""
+        lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
+        apart = self._threads > 1 and lengths_N.sum() >= self._threads * _SHARE_TOKENS
+        batches = _batches(lengths_N, self._threads if apart else 1)
+
+        def run(places: np.ndarray) -> torch.Tensor:
+            return self._first_tokens([windows[place] for place in places], lengths_N[places])
+
+        outcomes = self._on_a_thread_each(run, batches) if apart else [run(places) for places in batches]
+        first_NE = torch.empty(len(windows), outcomes[0].shape[1])
+        for places, first_BE in zip(batches, outcomes, strict=True):
+            first_NE[torch.from_numpy(places)] = first_BE
+        first_N1E = first_NE.unsqueeze(1)
+        logits_NC: torch.Tensor = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
+        return logits_NC
+
+    def _on_a_thread_each(
+        self, run: Callable[[np.ndarray], torch.Tensor], batches: Sequence[np.ndarray]
+    ) -> list[torch.Tensor]:
+        def alone(places: np.ndarray) -> torch.Tensor:
+            torch.set_num_threads(1)  # of this thread, and of threads that first run torch meanwhile
+            with torch.inference_mode():
+                return run(places)
+
+        running = [self._pool.submit(alone, places) for places in batches]
+        wait(running)
+        torch.set_num_threads(self._threads)
+        return [one.result() for one in running]
+
+    def _first_tokens(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+        """float32 [N, E]: what the encoder makes of each window's first token."""
+        parts = micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
+        order_N = np.concatenate(parts)
+        groups = _Group.of_parts([lengths_N[places] for places in parts])
+        hidden_TE = self._embedded([windows[place] for place in order_N], lengths_N[order_N])
+        for layer in self._layers:
+            hidden_TE = layer(hidden_TE, groups)
+        ordered_NE = self._last(hidden_TE, groups)
+        first_NE = torch.empty_like(ordered_NE)
+        first_NE[torch.from_numpy(order_N)] = ordered_NE
+        return first_NE
+
+    def _embedded(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+        """float32 [T, E]: the windows' tokens one after the other, and a few that belong to none."""
+        tokens = int(lengths_N.sum())
+        rounded = tokens if tokens <= _EXACT else -(-tokens // _ROUND) * _ROUND
+        ids_T = np.full(rounded, self._pad_id, np.int64)
+        ids_T[:tokens] = np.concatenate([np.asarray(window, np.int64) for window in windows])
+        first_T = np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
+        places_T = np.zeros(rounded, np.int64)
+        if self._unplaced is None:
+            places_T[:tokens] = np.arange(tokens) - first_T
+        else:
+            placed_T = ids_T[:tokens] != self._unplaced
+            before_T = np.cumsum(placed_T) - placed_T
+            places_T[:tokens] = np.where(placed_T, before_T - before_T[first_T] + 1, 0) + self._unplaced
+        ids_1T, places_1T = torch.from_numpy(ids_T)[None], torch.from_numpy(places_T)[None]
+        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=places_1T)
+        out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
+        return out_TE
+
+
+def _vectors(length: int) -> int:
+    """So many tokens, or the next multiple of a vector's 16 if that is less work for attention.
+
+    PyTorch's attention takes what does not fill a vector one by one: 31 tokens take twice as long as 32.
+    """
+    return -(-length // _VECTOR) * _VECTOR if length % _VECTOR >= _VECTOR // 2 else length
+
+
+def _batches(lengths_N: np.ndarray, threads: int) -> list[np.ndarray]:
+    """Places of the windows that run together: a like share for each thread, or as many batches as it takes."""
+    if lengths_N.sum() <= threads * _BATCH_TOKENS:
+        by_length = np.argsort(-lengths_N, kind="stable")
+        return [by_length[first::threads] for first in range(min(threads, len(by_length)))]
+    return micro_batches(np.arange(len(lengths_N)), lengths_N, _BATCH_TOKENS)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Windows of like length, whose tokens lie one after the other.
+
+    Attributes:
+        start: the first of their tokens among all.
+        tokens: how many they have.
+        windows: B.
+        longest: L, at least as many as the longest window has.
+        padded: int64 [B * L], which of the group's tokens stands at each place once padded; None if none is padded.
+        real: int64 [tokens], where each token stands then; None likewise.
+        mask: bool [B, 1, 1, L], what attention may look at; None likewise.
+    """
+
+    start: int
+    tokens: int
+    windows: int
+    longest: int
+    padded: torch.Tensor | None = None
+    real: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[np.ndarray]) -> list[Self]:
+        """A group of each part, given the lengths of its windows."""
+        starts = np.cumsum([0, *(int(lengths_B.sum()) for lengths_B in parts)])
+        return [cls._of(int(start), lengths_B) for start, lengths_B in zip(starts, parts, strict=False)]
+
+    @classmethod
+    def _of(cls, start: int, lengths_B: np.ndarray) -> Self:
+        tokens, windows, longest = int(lengths_B.sum()), len(lengths_B), int(lengths_B.max())
+        longest = longest if windows == 1 else _vectors(longest)  # alone, padding costs more than it saves
+        if tokens == windows * longest:
+            return cls(start, tokens, windows, longest)
+        mask_BL = np.arange(longest) < lengths_B[:, None]
+        real = np.flatnonzero(mask_BL)
+        padded = np.zeros(windows * longest, np.int64)
+        padded[real] = np.arange(tokens)
+        mask = torch.from_numpy(mask_BL)[:, None, None]
+        return cls(start, tokens, windows, longest, torch.from_numpy(padded), torch.from_numpy(real), mask)
+
+    def apart(self, of_tokens_TX: torch.Tensor) -> torch.Tensor:
+        """[B, L, X]: what [T, X] holds of its tokens, padded."""
+        own = of_tokens_TX[self.start : self.start + self.tokens]
+        return (own if self.padded is None else own.index_select(0, self.padded)).view(self.windows, self.longest, -1)
+
+    def by_heads(self, products_T3E: torch.Tensor, heads: int) -> Sequence[torch.Tensor]:
+        """Three tensors [B, H, L, D] of query, key and value, whose products lie side by side."""
+        products_BL3HD = self.apart(products_T3E).view(self.windows, self.longest, 3, heads, -1)
+        return torch.unbind(products_BL3HD.permute(2, 0, 3, 1, 4))
+
+
+class _Layer:
+    """Attention and feed-forward of every token."""
+
+    def __init__(self, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> None:
+        attention = layer.attention
+        self._heads = heads
+        self._pack_attention(attention.self, dtype)
+        self._mixed = _Product([attention.output.dense], dtype)
+        self._attended_norm = attention.output.LayerNorm
+        self._wide = _Product([layer.intermediate.dense], dtype, *_ACTIVATIONS[activation])
+        self._narrow = _Product([layer.output.dense], dtype)
+        self._norm = layer.output.LayerNorm
+
+    def _pack_attention(self, attention: Any, dtype: torch.dtype) -> None:
+        self._query_key_value = _Product([attention.query, attention.key, attention.value], dtype)
+
+    def __call__(self, hidden_TE: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
+        """float32 [T, E]."""
+        products_T3E = self._query_key_value(hidden_TE)
+        mixed = []
+        for group in groups:
+            query, key, value = group.by_heads(products_T3E, self._heads)
+            own = _mixed(query, key, value, group.mask).flatten(0, 1)
+            mixed.append(own if group.real is None else own.index_select(0, group.real))
+        if spare := len(hidden_TE) - groups[-1].start - groups[-1].tokens:
+            mixed.append(products_T3E.new_zeros(spare, hidden_TE.shape[1]))
+        return self._feed_forward(mixed[0] if len(mixed) == 1 else torch.cat(mixed), hidden_TE)
+
+    def _feed_forward(self, mixed_TE: torch.Tensor, hidden_TE: torch.Tensor) -> torch.Tensor:
+        attended_TE = self._attended_norm(self._mixed(mixed_TE) + hidden_TE)
+        out_TE: torch.Tensor = self._norm(self._narrow(self._wide(attended_TE)) + attended_TE)
+        return out_TE
+
+
+class _LastLayer(_Layer):
+    """Attention and feed-forward of each window's first token, which looks at all of the window's.
+
+    One query of a window needs no token's key and no token's value, as products may be taken in another order:
+    q (X K^T)^T = (q K) X^T, and p (X V^T) = (p X) V^T. A bias of keys is the same for all tokens, which a softmax
+    does not see; one of values comes through as it is.
+    """
+
+    def _pack_attention(self, attention: Any, dtype: torch.dtype) -> None:
+        self._query = _Product([attention.query], dtype)
+        by_head, scale = (self._heads, -1, attention.key.in_features), attention.attention_head_size**-0.5
+        self._key_HDE = attention.key.weight.detach().view(by_head) * scale
+        self._value_HED = attention.value.weight.detach().view(by_head).transpose(1, 2).contiguous()
+        self._value_bias_E = attention.value.bias.detach()
+
+    def __call__(self, hidden_TE: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
+        """float32 [N, E]."""
+        first_NE = hidden_TE.index_select(0, _firsts(groups))
+        query_HND = self._query(first_NE).float().view(len(first_NE), self._heads, -1).transpose(0, 1)
+        query_NHE = torch.bmm(query_HND, self._key_HDE).transpose(0, 1)
+        mixed, done = [], 0
+        for group in groups:
+            hidden_BLE = group.apart(hidden_TE)
+            scores_BHL = torch.bmm(query_NHE[done : done + group.windows], hidden_BLE.transpose(1, 2))
+            if group.mask is not None:
+                scores_BHL = scores_BHL.masked_fill(~group.mask[:, 0], -torch.inf)
+            mixed.append(torch.bmm(scores_BHL.softmax(-1), hidden_BLE))
+            done += group.windows
+        mixed_HNE = torch.cat(mixed).transpose(0, 1)
+        mixed_NE = torch.bmm(mixed_HNE, self._value_HED).transpose(0, 1).flatten(1) + self._value_bias_E
+        return self._feed_forward(mixed_NE, first_NE)
+
+
+def _firsts(groups: Sequence[_Group]) -> torch.Tensor:
+    """int64 [N]: where each window's first token lies among all."""
+    of_each = []
+    for group in groups:
+        places = torch.arange(0, group.windows * group.longest, group.longest)
+        of_each.append(group.start + (places if group.padded is None else group.padded[places]))
+    return torch.cat(of_each)
+
+
+def _mixed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """[B, queries, E]: what each query finds among the values, from tensors [B, H, ..., D]."""
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+class _Product:
+    """y = activation(x W^T + b), of several linear layers side by side."""
+
+    def __init__(
+        self, linears: Sequence[torch.nn.Linear], dtype: torch.dtype, activation: str = "none", algorithm: str = ""
+    ) -> None:
+        self._dtype, self._activation, self._algorithm = dtype, activation, algorithm
+        with torch.no_grad():
+            weight = torch.cat([linear.weight for linear in linears]).to(dtype)
+            self._bias = torch.cat([linear.bias for linear in linears]).to(dtype)
+            # What torch.compile itself calls on CPUs; the layout serves any number of tokens.
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self._dtype), self._weight, self._bias, self._activation, [], self._algorithm
+        )
+        return y

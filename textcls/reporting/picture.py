@@ -1,0 +1,241 @@
+"""What a person looks at after a run: one picture of how the training went and what the classifier is worth.
+
+In: the content of report.json, as in terminal.py; what is missing from it is left out. Out: PNG bytes.
+Not here: the tables (terminal.py), computing the numbers (tasks/metrics.py).
+"""
+
+import io
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from textcls.reporting.label_names import DrawnNames
+from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PNG_SIZE = (1800, 1440)
+"""Pixels of the picture, width by height."""
+
+# Labels by labels that are drawn: about as many as there are pixels.
+_MOST_CELLS = 600
+_NO_FONT = (
+    "Escapes such as \\u597d: no font of this machine has the character. Debian's fonts-noto-cjk has Chinese, Japanese "
+    "and Korean, fonts-noto-core most scripts, fonts-symbola emoji."
+)
+_INK, _QUIET, _FAINT = "#222222", "#767676", "#dddddd"
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by colour-blind readers and in print
+
+
+def draw_report(report: Report) -> bytes:
+    """PNG, 1800 x 1440: training curves, confusion matrix, reliability diagram and F1 by label."""
+    # Without a home directory it speaks of its cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    dpi = 120
+    figure = Figure(figsize=(PNG_SIZE[0] / dpi, PNG_SIZE[1] / dpi), dpi=dpi, facecolor="white")
+    FigureCanvasAgg(figure)
+    names = DrawnNames.of(report["test"]["confusion"]["labels"])
+    bottom = 0.065 + _draw_key(figure, names, _labels_in_words(report["test"]))
+    grid = figure.add_gridspec(2, 2, left=0.075, right=0.965, top=0.89, bottom=bottom, wspace=0.3, hspace=0.4)
+    figure.text(0.075, 0.955, _headline(report), fontsize=15, fontweight="bold", color=_INK)
+    _draw_training(figure, grid[0, 0], report)
+    _draw_confusion(figure.add_subplot(grid[0, 1]), report["test"]["confusion"], names)
+    _draw_reliability(figure.add_subplot(grid[1, 0]), report["test"], baseline_of(report))
+    _draw_f1(figure.add_subplot(grid[1, 1]), report["test"], baseline_of(report), names)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi)
+    return png.getvalue()
+
+
+def _headline(report: Report) -> str:
+    accuracy, baseline = report["test"]["accuracy"], baseline_of(report)
+    text = f"Accuracy {number(accuracy['value'], 3)} ({accuracy['low']:.3f} to {accuracy['high']:.3f})"
+    if baseline:
+        text += f", {BASELINE} {number(baseline['accuracy']['value'], 3)}"
+    return f"{text}, on {report['test']['rows']:,} test rows"
+
+
+def _draw_training(figure: "Figure", place: Any, report: Report) -> None:
+    upper, lower = place.subgridspec(2, 1, hspace=0.28)
+    loss = figure.add_subplot(upper)
+    score = figure.add_subplot(lower, sharex=loss)
+
+    def validation(key: str) -> list[tuple[float, float]]:
+        return [(one["step"], one[key]) for one in report.get("history") or [] if one.get(key) is not None]
+
+    best = (report.get("best") or {}).get("step")
+    _title(loss, "Training" if best is None else f"Training; step {best:,} was kept")
+    if best is not None:
+        for axes in (loss, score):
+            axes.axvline(best, color=_FAINT, linewidth=6, zorder=0)
+    _draw_curves(loss, [(report.get("curve") or [], "train", _QUIET), (validation("loss"), "validation", _BLUE)])
+    _draw_curves(score, [(validation("accuracy"), "accuracy", _QUIET), (validation("macro_f1"), "macro F1", _BLUE)])
+    loss.set_ylabel("loss")
+    loss.tick_params(labelbottom=False)
+    score.set_ylabel("validation score")
+    score.set_xlabel("step")
+
+
+def _draw_curves(axes: "Axes", curves: Sequence[tuple[Sequence[tuple[float, float]], str, str]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ends = []
+    for points, name, colour in curves:
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, color=colour, linewidth=1.8, marker="o", markersize=4 if len(points) < 30 else 0)
+            ends.append((steps[-1], values[-1], name, colour))
+    _quiet(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names curves at their ends rather than in a legend, pushed apart where the ends are close."""
+    low, high = axes.get_ylim()
+    least = (high - low) * 0.1
+    heights = [y for _, y, _, _ in ends]
+    if len(heights) == 2 and abs(heights[0] - heights[1]) < least:
+        middle, sign = sum(heights) / 2, 1 if heights[0] >= heights[1] else -1
+        heights = [middle + sign * least / 2, middle - sign * least / 2]
+    for (x, _, name, colour), height in zip(ends, heights, strict=True):
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 9}
+        axes.annotate(name, (x, height), xytext=(7, 0), annotation_clip=False, **style)
+
+
+def _draw_confusion(axes: "Axes", confusion: Report, names: DrawnNames) -> None:
+    from matplotlib.colors import PowerNorm
+
+    matrix, support = confusion_matrix(confusion, _MOST_CELLS)
+    share = matrix / np.maximum(support[:, None], 1)
+    classes = len(confusion["labels"])
+    many = classes > MOST_CLASSES
+    # Among many labels each confusion is rare: the square root makes 1 % visible.
+    ids = (-0.5, classes - 0.5, classes - 0.5, -0.5)
+    axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1.0, vmin=0, vmax=1), extent=ids)
+    axes.set_xlabel("predicted label")
+    axes.set_ylabel("true label")
+    axes.tick_params(length=0, labelsize=9, colors=_INK)
+    for side in axes.spines.values():
+        side.set_color(_FAINT)
+    if many:
+        _title(axes, f"Confusion of {classes} labels, as share of the true label")
+        axes.set(xlabel="predicted label id", ylabel="true label id")
+        return
+    _title(axes, "Confusion, in % of the true label")
+    steep = classes > 4 or max(map(len, names.names)) > 14
+    slope: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if steep else {}
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": names.families}
+    axes.set_xticks(range(classes), names.names, **style, **slope)
+    axes.set_yticks(range(classes), names.names, **style)
+    size = 13 if classes <= 3 else 10 if classes <= 12 else 6.5
+    for true, predicted in itertools.product(range(classes), repeat=2):
+        value = share[true, predicted]
+        if classes <= 8:
+            text = f"{value:.1%}\n{int(matrix[true, predicted]):,}"
+        else:
+            text = f"{100 * value:.0f}" if value >= 0.005 else ""
+        axes.text(
+            predicted, true, text, ha="center", va="center", fontsize=size, color="white" if value > 0.6 else _INK
+        )
+
+
+def _draw_reliability(axes: "Axes", test: Report, baseline: Report | None) -> None:
+    _title(axes, "Reliability: is a confidence of 80 % right 80 % of the time?")
+    axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5, zorder=1)
+    axes.text(0.02, 0.045, "perfectly calibrated", color=_QUIET, fontsize=9, rotation=45, rotation_mode="anchor")
+    sides = [(baseline, BASELINE, _ORANGE, 0.16), (test, MODEL, _BLUE, 0.08)]
+    for side, name, colour, height in sides:
+        if side is None or side["ece"] is None:
+            continue
+        bins = side["reliability"]
+        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        area = [8 + 500 * b["rows"] / side["rows"] for b in bins]
+        axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.6, zorder=2)
+        axes.scatter(x, y, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
+        axes.text(0.97, height, f"{name}: ECE {side['ece']:.3f}", color=colour, fontsize=10, ha="right")
+    axes.text(0.97, 0.02, "area of a dot: its share of the rows", color=_QUIET, fontsize=9, ha="right")
+    axes.set(xlim=(0, 1.03), ylim=(-0.03, 1.05), xlabel="confidence", ylabel="accuracy", aspect="equal", anchor="W")
+    _quiet(axes)
+
+
+def _draw_f1(axes: "Axes", test: Report, baseline: Report | None, names: DrawnNames) -> None:
+    by_f1 = _by_f1(test)
+    labels = [list(test["per_class"])[label_id] for label_id in by_f1]
+    model = np.array([test["per_class"][label]["f1"] for label in labels])
+    other = np.array([baseline["per_class"].get(name, {}).get("f1", np.nan) for name in labels]) if baseline else None
+    at = np.arange(len(labels))
+    many = len(labels) > MOST_CLASSES
+    size = 14 if many else 60
+    if other is not None:
+        axes.hlines(at, np.fmin(model, other), np.fmax(model, other), color=_FAINT, linewidth=1.2 if many else 3)
+        axes.scatter(other, at, s=size, color=_ORANGE, linewidth=0, zorder=2)
+    axes.scatter(model, at, s=size, color=_BLUE, linewidth=0, zorder=3)
+    drawn = [names.names[label_id] for label_id in by_f1]
+    ticks = [0, -1] if many else slice(None)
+    axes.set_yticks(at[ticks], np.array(drawn)[ticks], parse_math=False, fontfamily=names.families)
+    if not many:
+        for values, offset, colour in ((model, 8, _BLUE), (other, -15, _ORANGE)):
+            for y, x in enumerate([] if values is None or len(labels) > 8 else values):
+                style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": colour}
+                axes.annotate(number(x, 3), (x, y), xytext=(0, offset), **style)
+    axes.set(xlabel="F1 on the test split", ylim=(-0.7, len(labels) - 0.3))
+    _title(axes, f"F1 of {len(labels)} labels" if many else "F1 by label")
+    axes.text(1, 1.025, f"● {MODEL}", color=_BLUE, fontsize=10, ha="right", transform=axes.transAxes)
+    if baseline:
+        axes.text(0.76, 1.025, f"● {BASELINE}", color=_ORANGE, fontsize=10, ha="right", transform=axes.transAxes)
+    _quiet(axes)
+    axes.spines["left"].set_visible(False)
+
+
+def _by_f1(test: Report) -> list[int]:
+    """Label ids by rising F1."""
+    f1 = [float(one["f1"]) for one in test["per_class"].values()]
+    return sorted(range(len(f1)), key=lambda label_id: f1[label_id])
+
+
+def _labels_in_words(test: Report) -> list[int]:
+    """Ids of the labels whose names the picture shows: all of them, or of many the first and the last by F1."""
+    by_f1 = _by_f1(test)
+    return sorted(by_f1) if len(by_f1) <= MOST_CLASSES else [by_f1[0], by_f1[-1]]
+
+
+def _draw_key(figure: "Figure", names: DrawnNames, shown: Sequence[int]) -> float:
+    """Writes the whole names of labels that are shown in short at the foot; the height it takes, of the figure's 1."""
+    lines = [f"#{label_id}  {names.key[label_id]}" for label_id in shown if label_id in names.key]
+    if not lines:
+        return 0.0
+    line, columns = 0.0155, 3
+    rows = -(-len(lines) // columns)
+    style: dict[str, Any] = {"fontsize": 8.5, "color": _INK, "va": "top", "parse_math": False}
+    top = 0.018 + line * (rows + bool(names.missing))
+    for i, text in enumerate(lines):
+        x, y = 0.075 + 0.3 * (i // rows), top - line * (i % rows)
+        figure.text(x, y, text, fontfamily=names.families, **style)
+    if names.missing:
+        figure.text(0.075, top - line * rows, _NO_FONT, **style | {"color": _QUIET})
+    return 0.02 + line * (rows + bool(names.missing))
+
+
+def _title(axes: "Axes", text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=10)
+
+
+def _quiet(axes: "Axes") -> None:
+    """Only the lines that carry a scale."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_FAINT)
+    axes.tick_params(length=0, labelsize=9, colors=_INK)
+    axes.grid(color="#f0f0f0", linewidth=0.8)
+    axes.set_axisbelow(True)

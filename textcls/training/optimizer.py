@@ -1,0 +1,63 @@
+"""The optimizer, the learning rate of a step, and the loss of a row.
+
+In: a module, the recipe, logits. Out: torch objects and numbers. Not here: the network (modeling/build.py), running a
+step (step.py).
+
+Shapes: B rows of a batch, C classes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from textcls.settings.recipe import TrainSpec
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups: matrices decay; biases and norms do not."""
+    decayed: list[torch.nn.Parameter] = []
+    exempt: list[torch.nn.Parameter] = []
+    for parameter in model.parameters():
+        (decayed if parameter.ndim >= 2 else exempt).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def build_optimizer(model: torch.nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW (Loshchilov, Hutter 2019) in one fused pass over the weights."""
+    return torch.optim.AdamW(parameter_groups(model, spec.weight_decay), lr=spec.learning_rate, fused=True)
+
+
+def clip_gradients(model: torch.nn.Module, max_norm: float) -> None:
+    """Scales the gradient down to a norm of `max_norm` if it is longer."""
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    # A GPU would have to be waited for to look at the norm; a CPU saves a pass over all gradients by looking.
+    if norm.device.type != "cpu" or norm > max_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+
+
+def learning_rate(step: int, total_steps: int, spec: TrainSpec) -> float:
+    """Rate of a step (0-based): linear rise over the warm-up, then linear fall that would reach 0 after the last."""
+    warmup = math.ceil(total_steps * spec.warmup_fraction)
+    if step < warmup:
+        return spec.learning_rate * (step + 1) / warmup
+    return spec.learning_rate * (total_steps - step) / max(total_steps - warmup, 1)
+
+
+def class_weights(counts: Sequence[int], mode: str, device: torch.device) -> torch.Tensor | None:
+    """float32 [C] with mean 1 over the training rows, or None: `balanced` gives each class the same total weight."""
+    if mode == "none":
+        return None
+    rows, classes = sum(counts), len(counts)
+    return torch.tensor([rows / (classes * count) for count in counts], dtype=torch.float32, device=device)
+
+
+def row_losses(
+    logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """float32 [B]: cross-entropy of each row, not averaged, so that any division of a batch adds up to the same."""
+    return torch.nn.functional.cross_entropy(
+        logits_BC, labels_B, weight=weights_C, label_smoothing=smoothing, reduction="none"
+    )

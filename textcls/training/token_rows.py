@@ -1,0 +1,71 @@
+"""Ragged token ids -> padded tensors.
+
+In: Arrow tables (input_ids: list<int32>, label: int32), read in place from the object store. Out: tensors of one batch,
+padded to its longest row and no further. Not here: which rows make a batch (batch_plan.py).
+
+Shapes: B rows of a batch, L tokens of its longest row, N rows of the split.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from textcls.modeling.batching import padded
+
+
+class Batch(NamedTuple):
+    """Tensors of one (micro-)batch.
+
+    Attributes:
+        input_ids_BL: int64.
+        attention_mask_BL: int64 of 0 and 1, or None if no row is padded (attention then skips the mask).
+        labels_B: int64 label ids.
+    """
+
+    input_ids_BL: torch.Tensor
+    attention_mask_BL: torch.Tensor | None
+    labels_B: torch.Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        mask_BL = None if self.attention_mask_BL is None else self.attention_mask_BL.to(device, non_blocking=True)
+        return Batch(
+            self.input_ids_BL.to(device, non_blocking=True), mask_BL, self.labels_B.to(device, non_blocking=True)
+        )
+
+
+class TokenRows:
+    """The rows of one split, addressed by position; the token ids stay where they are.
+
+    Attributes:
+        lengths: int32 [N], tokens of each row after the cut.
+        labels: int64 [N], label ids.
+    """
+
+    def __init__(self, tables: Sequence[Any]) -> None:
+        values, offsets, labels = [], [], []
+        for table in tables:
+            for chunk in table.to_batches():  # columns of a table may be chunked differently, or not at all
+                values.append(chunk["input_ids"].values.to_numpy())
+                offsets.append(chunk["input_ids"].offsets.to_numpy())
+                labels.append(chunk["label"].to_numpy())
+        self._values, self._offsets = values, offsets
+        self._first_row = np.cumsum([0] + [len(label) for label in labels])
+        self.labels = np.concatenate(labels).astype(np.int64) if labels else np.empty(0, np.int64)
+        self.lengths = (
+            np.concatenate([np.diff(o) for o in offsets]).astype(np.int32) if offsets else np.empty(0, np.int32)
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: np.ndarray, pad_id: int) -> Batch:
+        """The rows at these positions (int64 [B]) as one padded batch, in the order given."""
+        chunks = np.searchsorted(self._first_row, rows, side="right") - 1
+        starts = [self._offsets[c][row - self._first_row[c]] for c, row in zip(chunks, rows, strict=True)]
+        lengths_B = self.lengths[rows]
+        cut = zip(chunks, starts, lengths_B, strict=True)
+        ids_BL, mask_BL = padded([self._values[c][start : start + length] for c, start, length in cut], pad_id)
+        return Batch(ids_BL, mask_BL, torch.from_numpy(self.labels[rows]))
