@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from textcls.errors import InputError
+from textcls.on_ray import internals
 
 # How long a head may take to answer, and to come up again if nothing listens there.
 _ANSWER_S = 10.0
@@ -36,7 +37,7 @@ def answering_head() -> str:
 
     asked = os.environ["RAY_ADDRESS"]
     try:
-        _use_token()
+        internals.enable_existing_token()
         address = _found(asked)
         asked = f"auto, which leads to {address}" if asked == "auto" else asked
         _ask(asked, address)
@@ -53,7 +54,7 @@ def ensure_own_token() -> None:
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
     if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")) and not _home_has_token():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        internals.set_auth_token(secrets.token_hex(32))
 
 
 def _home_has_token() -> bool:
@@ -69,21 +70,8 @@ def _home_has_token() -> bool:
         return False
 
 
-def _use_token() -> None:
-    """Switches tokens on if there is one and nothing is said of it; Ray does so for `auto` alone.
-
-    A cluster that asks for none lets in a driver with one.
-    """
-    # Ray has no public name for it.
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
 def _found(asked: str) -> str:
     """HOST:PORT of an address as a user writes it."""
-    from ray._private import services
-
     if "://" in asked:
         raise InputError(
             f"RAY_ADDRESS is {asked}: a job joins a cluster as one of its nodes, not through its "
@@ -92,8 +80,7 @@ def _found(asked: str) -> str:
             todo=f"hand the job to the cluster with `ray job submit`, or {_ELSEWHERE}",
         )
     try:
-        # None: Ray found none, and would start one.
-        found: str | None = services.canonicalize_bootstrap_address("auto" if asked == "auto" else asked)
+        found = internals.head_address(asked)
     except ConnectionError:
         found = None
     except (ValueError, OSError) as error:
@@ -114,22 +101,17 @@ def _ask(asked: str, address: str) -> None:
     """Asks the head for its cluster's id, the first thing that a driver asks."""
     import grpc
 
-    # Ray's own names, which know its certificates and tokens; it has no public ones.
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
-
     try:
-        channel = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
+        channel = internals.head_channel(address)
     except (OSError, RuntimeError) as error:
         todo = "name the files of this machine's certificate, or unset RAY_USE_TLS"
         raise InputError(f"RAY_USE_TLS is set: {error}", expected=f"RAY_TLS_*: {_TLS_FILES}", todo=todo) from None
     given_up = time.monotonic() + _ANSWER_S
     with channel:
-        head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         while True:
             left = given_up - time.monotonic()
             try:
-                head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=max(left, _PAUSE_S))
+                internals.request_cluster_id(channel, timeout_s=max(left, _PAUSE_S))
                 return
             except grpc.RpcError as error:
                 code, details = error.code(), error.details() or ""

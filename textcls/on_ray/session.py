@@ -16,6 +16,7 @@ from typing import Any
 
 import textcls
 from textcls.errors import InputError, RayStartError, StorageError, own_error
+from textcls.on_ray import internals
 from textcls.on_ray.cluster import answering_head, attached, ensure_own_token
 
 # How often a Ray of this machine's own is started. Ray gives its node 30 s, which a busy machine may exceed.
@@ -35,15 +36,12 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
         RayStartError: the machine is too busy to start Ray.
     """
     import ray
-    from ray.job_config import JobConfig
 
     if ray.is_initialized():  # a notebook or a test that keeps its own session
         with _own_errors():
             yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # The controller looks at its workers this often; the default of 2 s would be a large part of a short run.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+    internals.set_driver_defaults()
     level = logging.INFO if verbose else logging.ERROR
     logging.getLogger("ray").setLevel(level)
     if attached():
@@ -51,9 +49,8 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     else:
         ensure_own_token()
         where = {"address": "local", "include_dashboard": False}
-    # Ray tells its workers of the script's directory (jobs/) and the working directory; textcls lies in neither when
-    # the job is started from elsewhere. `ray job submit --working-dir` brings it to other machines.
-    code = JobConfig(_py_driver_sys_path=[str(Path(textcls.__file__).parent.parent)])
+    # `ray job submit --working-dir` brings the code to other machines.
+    code = internals.job_config(Path(textcls.__file__).parent.parent)
     _start(lambda: ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where))
     logging.getLogger("ray.train").setLevel(level)
     # Ray Data logs an error of a task with its own stack, as a fault of Ray's, and then raises it.

@@ -5,7 +5,6 @@ In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published 
 """
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls import storage
@@ -24,6 +21,7 @@ from textcls.bundle import Manifest, write_bundle
 from textcls.data.pipeline import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
 from textcls.modeling.pretrained import Pretrained
+from textcls.on_ray import internals
 from textcls.progress import Progress, shown
 from textcls.settings.recipe import Recipe
 from textcls.text.tokenizer import TokenizerFiles
@@ -182,14 +180,9 @@ class _Fit:
         # Elastic workers are gathered where there is room; if it has gone meanwhile, fewer are sooner than later.
         shorter = self._elastic and workers.count > (self._asked.least or 0)
         start_timeout_s = min(scale.start_timeout_s, _ELASTIC_START_S) if shorter else scale.start_timeout_s
-        # Ray Train hands these on to its controller and workers; it has no other way to be told.
-        os.environ |= {
-            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(start_timeout_s),
-            "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(scale.hang_timeout_s),
-            "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(scale.hang_timeout_s),
-        }
+        internals.set_worker_timeouts(start_s=start_timeout_s, hang_s=scale.hang_timeout_s)
         parent, _, name = attempt.rpartition("/")
-        trainer = _Trainer(
+        trainer = ray.train.torch.TorchTrainer(
             train_worker,
             train_loop_config={"task": task},
             torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(scale.hang_timeout_s)),
@@ -210,7 +203,7 @@ class _Fit:
                 ),
             ),
         )
-        outcome: TrainOutcome | MadeWay | BlocksLost | InputError = trainer.fit().return_value
+        outcome: TrainOutcome | MadeWay | BlocksLost | InputError = internals.end_at_once(trainer).fit().return_value
         if isinstance(outcome, InputError):
             raise outcome
         return outcome
@@ -218,7 +211,7 @@ class _Fit:
     def _final(self, error: Exception, workers: Workers) -> TextclsError | None:
         """What to tell the user if the failure of an attempt is the run's, too."""
         cause = getattr(error, "controller_failure", error)
-        if isinstance(cause, WorkerGroupStartupTimeoutError) and (
+        if internals.is_start_timeout(cause) and (
             not self._failures_left or self._asked.least in (None, workers.count)
         ):
             return _no_room(workers, self._recipe.scale.start_timeout_s)
@@ -236,23 +229,6 @@ def _no_room(workers: Workers, waited_s: float) -> TrainingError:
         "free on the cluster",
         todo="--resume when other jobs have ended or nodes have come (back), or raise scale.start_timeout_s",
     )
-
-
-class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
-    """Ray Train's, which ends at once."""
-
-    def _register_sigint_handler(self, controller: object) -> None:
-        """Leaves Ctrl-C to Python.
-
-        Ray Train's own handler takes up to ten seconds, exits without a word, and when training is over it stays and
-        swallows the first two Ctrl-C.
-        """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        """One of them asks the dashboard how the controller is, and is waited for; where there is none, for 10 s."""
-        callbacks = super()._create_default_callbacks()
-        quicker = PlacementGroupCleanerCallback(get_actor_timeout_s=1)
-        return [quicker if isinstance(one, PlacementGroupCleanerCallback) else one for one in callbacks]
 
 
 class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
@@ -292,7 +268,7 @@ def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
 
 
 def _last_line(error: BaseException) -> str:
-    if isinstance(error, WorkerHealthCheckTimeoutError):
+    if internals.is_hang(error):
         return "no sign of life for scale.hang_timeout_s"
     cause = getattr(error, "cause", error)
     if isinstance(cause, TextclsError):

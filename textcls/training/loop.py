@@ -33,6 +33,7 @@ from textcls.modeling.build import build_model, freeze_unused, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support, uses_bf16
 from textcls.modeling.pretrained import Pretrained
+from textcls.on_ray import internals
 from textcls.settings.recipe import Recipe
 from textcls.tasks.metrics import Counts, summarise
 from textcls.text.tokenizer import TokenizerFiles, encoder_of
@@ -416,10 +417,7 @@ class _Worker:
             storage.put_directory(kept.path, place, last=checkpoint.MANIFEST)
             seconds = round(time.perf_counter() - started, 3)
             self.pace.note("checkpoint_kept", step=int(name.rpartition("-")[2]), seconds=seconds)
-        ray_storage = ray.train.get_context().get_storage()
-        return ray.train.Checkpoint(
-            storage.join(ray_storage.experiment_fs_path, name), filesystem=ray_storage.storage_filesystem
-        )
+        return internals.reported_checkpoint(name)
 
     def _take_best_weights(self) -> None:
         """The best checkpoint's weights, as they were kept."""

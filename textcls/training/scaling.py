@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls.errors import RecipeError
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
+from textcls.on_ray import internals
 from textcls.settings.recipe import ScaleSpec
 
 # How long elastic workers wait for the most that may train: what has just ended still has to give its CPUs back.
@@ -164,8 +165,8 @@ class Lookout:
         if now - self._looked < _LOOK_EVERY_S:
             return ""
         self._looked = now
-        if leaving := _leaving().intersection(nodes):
-            return f"{len(leaving)} of the workers' nodes will be taken away"
+        if draining := internals.draining_nodes().intersection(nodes):
+            return f"{len(draining)} of the workers' nodes will be taken away"
         if self._asked.least is None or self._now.count >= self._asked.count or not _room(self._asked):
             self._room_since = now
             return ""
@@ -178,21 +179,13 @@ def _fitting(workers: Workers, node: Mapping[str, float]) -> int:
     return min(by_cpu, int(node.get("GPU", 0))) if workers.use_gpu else by_cpu
 
 
-# What Ray Train itself asks; there are no public names for the rest of this file.
-
-
 def _room(workers: Workers) -> int:
     """How many more of the workers the cluster could hold now."""
-    free, leaving = ray._private.state.available_resources_per_node(), _leaving()
-    return sum(_fitting(workers, node) for node_id, node in free.items() if node_id not in leaving)
-
-
-def _leaving() -> set[str]:
-    """Ids of the nodes that are being drained: before a preemption, or because somebody asked for it."""
-    return set(ray._private.state.state.get_draining_nodes())
+    free, draining = internals.free_resources(), internals.draining_nodes()
+    return sum(_fitting(workers, node) for node_id, node in free.items() if node_id not in draining)
 
 
 def _may_grow(workers: Workers, count: int) -> bool:
     """Whether the cluster has an autoscaler that may start enough nodes for so many."""
-    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    most = internals.most_resources()
     return all(number * count <= most.get(name, 0) for name, number in workers.bundle.items())

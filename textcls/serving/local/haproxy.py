@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from textcls.errors import InputError, ServeError, TextclsError
+from textcls.on_ray import internals
 from textcls.serving.local import haproxy_settings
 from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
 from textcls.settings.recipe import ServeSpec
@@ -54,35 +55,12 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
     words = {"python": sys.executable, "corrects": haproxy_settings.__file__, "wanted": str(wanted)}
     script.write_text(_SCRIPT.format(**{name: shlex.quote(word) for name, word in words.items()}))
     script.chmod(0o700)
-    return {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
-        # The address of this Ray is the loopback one, and its own servers listen there alone.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Which would keep back a thousand lines of the log, and lose them when a replica ends.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # How long a replica that is to end stays reachable: HAProxy passes on the requests that it has read meanwhile.
-        # With 0.1 s, 82 to 200 of 500 requests in flight at SIGTERM got 503; with 1 s all are answered.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # Scoring a text twice does no harm: what a replica that died leaves unanswered goes to another one.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # A replica that refuses a connection is dead. With none left, Ray's proxy keeps requests until there is one.
-        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "textcls.serving.local.private_sockets:listen_privately",
-        # Names of sockets: 3*.sock are replicas'.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": "8500",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
-        # Ray's proxy asks a replica by its actor, not at a port.
-        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-    }
+    return internals.serve_environment(
+        folder,
+        haproxy=script,
+        threads=min(4, len(os.sched_getaffinity(0))),
+        on_listen="textcls.serving.local.private_sockets:listen_privately",
+    )
 
 
 def answers(folder: Path, path: str) -> bool:

@@ -11,19 +11,17 @@ does not start.
 
 import os
 import socket
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from textcls.on_ray import internals
 
 
 def listen_privately() -> list[Any]:
     """Replaces that by which Ray Serve listens in this process; no middlewares, which Ray calls it for."""
-    from ray.serve._private import http_util, replica
-
     sockets = ModuleType("socket")
     vars(sockets).update(vars(socket), socket=_PrivateSocket)
-    http_util.socket = sockets
-    replica.add_port_to_grpc_server = _add_port
+    internals.replace_serve_sockets(sockets, _add_port)
     return []
 
 
@@ -35,15 +33,11 @@ class _PrivateSocket(socket.socket):
 
     def bind(self, address: Any) -> None:
         _, port = address
-        path = _folder() / f"{port}.sock"
+        path = internals.serve_folder() / f"{port}.sock"
         path.unlink(missing_ok=True)  # of a process that is dead
         super().bind(str(path))
 
 
 def _add_port(server: Any, address: str) -> int:
     """Of the gRPC server between deployments, which nobody asks here: there is one deployment."""
-    return int(server.add_insecure_port(f"unix:{_folder()}/{os.getpid()}.grpc"))
-
-
-def _folder() -> Path:
-    return Path(os.environ["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).parent
+    return int(server.add_insecure_port(f"unix:{internals.serve_folder()}/{os.getpid()}.grpc"))

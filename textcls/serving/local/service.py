@@ -26,6 +26,7 @@ from types import FrameType
 from textcls import storage
 from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import InputError, ServeError
+from textcls.on_ray import internals
 from textcls.on_ray.cluster import attached
 from textcls.on_ray.session import ray_session
 from textcls.serving.deployment import NAME, read_key
@@ -82,7 +83,7 @@ def run_service(
         _refuse_a_bad_certificate(tls)
     # Not in TMPDIR, whose path may be too long.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
-        os.environ |= haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls)
+        internals.set_serve_environment(haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls))
         if not spec.gpu_share and precision_asked(loaded, spec.precision) == "bf16":
             # Takes seconds to import, and is needed by replicas alone otherwise.
             from textcls.inference.classifier import precision_note
