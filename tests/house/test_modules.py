@@ -129,7 +129,7 @@ def test_nothing_read_is_ever_run_or_unpickled(path: Path) -> None:
 
 # --- every file ------------------------------------------------------------------------------------------------------
 
-PLACES = [ROOT / name for name in ("textcls", "jobs", "tests", "cluster", ".ci")]
+PLACES = [ROOT / name for name in ("textcls", "jobs", "tests", "cluster", ".ci", ".github")]
 FILES = [
     path
     for path in [*ROOT.iterdir(), *(inner for place in PLACES for inner in place.rglob("*"))]

@@ -11,7 +11,7 @@ from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "jobs" / "recipes").iterdir())
+RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 CLUSTER = sorted(path for pattern in ("*.yaml", "*.yml") for path in (ROOT / "cluster").rglob(pattern))
 
 

@@ -1,4 +1,4 @@
-"""A cluster whose nodes and drivers talk under TLS, as README's `Security` says: a job runs, a stranger is refused."""
+"""A cluster whose nodes and drivers talk under TLS, as .github/SECURITY.md says: a job runs, a stranger is refused."""
 
 import os
 import sys

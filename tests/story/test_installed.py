@@ -55,7 +55,9 @@ def _run(*command: Any, at: Path | None = None, **variables: str) -> str:
 
 def test_the_wheel_holds_every_file_of_the_package_and_the_recipes(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.partition("/")[0].endswith(".dist-info")}
-    package = {path for path in (CHECKOUT / "textcls").rglob("*.*") if "__pycache__" not in path.parts}
+    package = {
+        path for path in (CHECKOUT / "textcls").rglob("*.*") if "__pycache__" not in path.parts and path.suffix != ".md"
+    }
     recipes = {f"textcls/recipes/{path.name}" for path in (CHECKOUT / "jobs" / "recipes").glob("*.yaml")}
     assert names == {path.relative_to(CHECKOUT).as_posix() for path in package} | recipes
     assert names >= {"textcls/py.typed", "textcls/serving/pages/try.html", "textcls/recipes/quickstart.yaml"}

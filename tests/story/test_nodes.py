@@ -31,9 +31,8 @@ SETTINGS = {
 
 
 def printed(start: str) -> str:
-    """The one command that begins so in the README's section on `ray up`."""
-    section = (CHECKOUT / "README.md").read_text(encoding="utf-8").partition("## On a cluster")[2]
-    section = section.partition("### KubeRay")[0]
+    """The one command that begins so in cluster/README.md, up to the section on KubeRay."""
+    section = (CHECKOUT / "cluster" / "README.md").read_text(encoding="utf-8").partition("## KubeRay")[0]
     blocks = re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     lines = re.sub(r"\\\n *", "", "".join(blocks)).splitlines() + re.findall(r"(?<!`)`([^`\n]+)`", section)
     (found,) = [line for line in lines if line.startswith(start)]

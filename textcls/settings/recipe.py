@@ -3,7 +3,8 @@
 In: plain values. Out: one frozen, fully checked `Recipe` and its fingerprint. Not here: YAML and `--set`
 (recipe_file.py); anything that needs Ray, a model or the data, which is checked where it is first known.
 
-The docstring under each field is its documentation: it feeds `train.py --help-recipe` and the README's table.
+The docstring under each field is its documentation: `train.py --help-recipe` prints it, and recipe_table.py makes the
+tables of jobs/recipes/README.md from it.
 """
 
 import hashlib
