@@ -30,7 +30,9 @@ def main() -> None:
             recipe = parse_recipe(_RECIPE.read_text(), settings)
             with tempfile.TemporaryDirectory() as out:
                 report = train(recipe, out, resume=False, say=lambda line: None)
-            measured.append(report["speed"]["rows_per_s"])
+            assert report is not None
+            assert report.speed is not None
+            measured.append(report.speed.rows_per_s)
             print(f"round {round_ + 1}: {workers} x {cpus // workers} threads: {measured[-1]:.1f} rows/s", flush=True)
     one, many = (statistics.median(measured) for measured in rates.values())
     print(f"1 x {cpus}: {one:.1f} rows/s; {cpus} x 1: {many:.1f} rows/s; ratio {one / many:.2f}")

@@ -12,6 +12,7 @@ import ray
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.bundle import load_bundle
 from textcls.errors import StorageError
+from textcls.reporting.report import NoBaseline, Report
 from textcls.tracking import events
 from textcls.training import attempts, run
 from textcls.training.loop import train_worker
@@ -75,10 +76,10 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     report = run.train(recipe, out, resume=True, say=said.append)
 
     bundle = load_bundle(f"{out}/bundle")
-    assert bundle.manifest.metrics["accuracy"] == report["test"]["accuracy"]
+    assert bundle.manifest.metrics["accuracy"] == report.test.accuracy.model_dump()
     weights = hashlib.sha256((tiny_model_dir / "model.safetensors").read_bytes()).hexdigest()
     assert bundle.manifest.recipe["model"]["sha256"] == weights
-    assert "error" in report["baseline"]
+    assert isinstance(report.baseline, NoBaseline)
     for failed in (
         "  no baseline: WorkerCrashedError",
         "  report.json failed",
@@ -101,6 +102,16 @@ def test_ray_s_metrics_that_fail_are_reported_once_and_no_step_is_lost(monkeypat
         meter.step(0.1)
     assert said == ["Ray's metrics miss this run, which goes on: MemoryError"]
     assert meter.stretch(100, 110, 2.0) == {"tokens_per_s": 50.0, "padding_ratio": 1.1}
+
+
+def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = run._leave_report(
+        lambda: Report.model_validate({"test": {"accuracy": 1}}), RunDir(str(tmp_path), resumed=False), said.append
+    )
+    assert found is None
+    assert [line.partition(":")[0] for line in said] == ["  the report failed, and the job goes on without it"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("seconds", [1.0, 0.0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from textcls.reporting.label_names import DrawnNames
 from textcls.reporting.picture import PNG_SIZE, draw_report
+from textcls.reporting.report import Report
 from textcls.tasks.metrics import Counts, summarise
 
 CHINESE = ("好评", "差评", "中性")
@@ -53,10 +54,10 @@ def make_font(path: Path, family: str, characters: str) -> Path:
     return path
 
 
-def report_of(labels: list[str]) -> dict[str, object]:
+def report_of(labels: list[str]) -> Report:
     truth = np.arange(200) % len(labels)
     p = np.random.default_rng(0).dirichlet(np.ones(len(labels)), size=len(truth))
-    return {"test": summarise(Counts.of(p, truth), labels)}
+    return Report.model_validate({"test": summarise(Counts.of(p, truth), labels)})
 
 
 # --- without a font --------------------------------------------------------------------------------------------------

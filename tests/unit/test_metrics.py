@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from textcls.reporting.terminal import confusion_matrix
+from textcls.reporting.report import Confusion
 from textcls.tasks.metrics import CONFIDENCE_BINS, MOST_PAIRS, Counts, summarise, wilson_interval
 
 seeds = st.integers(0, 2**32 - 1)
@@ -67,7 +67,7 @@ def test_counts_of_different_labels_do_not_add():
 def test_every_confusion_of_few_labels_is_in_the_summary(seed, rows, classes):
     counts = Counts.of(*scored(seed, rows, classes))
     confusion = summarise(counts, names(classes))["confusion"]
-    matrix, support = confusion_matrix(confusion, most=100)
+    matrix, support = Confusion.model_validate(confusion).matrix(100)
     np.testing.assert_array_equal(matrix, counts.confusion)
     np.testing.assert_array_equal(support, counts.confusion.sum(axis=1))
     assert all(rows > 0 for _, _, rows in confusion["pairs"])
@@ -92,7 +92,7 @@ def test_a_summary_of_many_labels_grows_with_them_and_not_with_their_square(monk
     assert sum(rows for _, _, rows in confusion["pairs"]) + confusion["other_rows"] == 100_000
     wrong = np.sort(counts.pair_rows[counts.pairs // classes != counts.pairs % classes])[::-1]
     assert [rows for _, _, rows in kept] == wrong[:MOST_PAIRS].tolist()
-    matrix, support = confusion_matrix(confusion, most=600)
+    matrix, support = Confusion.model_validate(confusion).matrix(600)
     assert matrix.shape == (600, 600)
     assert matrix.sum() == 100_000 - confusion["other_rows"]
     assert support.sum() == 100_000
@@ -113,7 +113,7 @@ def test_the_numbers_are_those_of_scikit_learn(seed, rows, classes):
     assert summary["macro_f1"] == pytest.approx(f1("macro"))
     assert summary["weighted_f1"] == pytest.approx(f1("weighted"))
     assert summary["log_loss"] == pytest.approx(sklearn_metrics.log_loss(labels, p, labels=ids))
-    matrix, _ = confusion_matrix(summary["confusion"], most=8)
+    matrix, _ = Confusion.model_validate(summary["confusion"]).matrix(8)
     np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(labels, predicted, labels=ids))
     by_class = np.array([list(summary["per_class"][name].values()) for name in names(classes)])
     expected = sklearn_metrics.precision_recall_fscore_support(labels, predicted, labels=ids, zero_division=0)

@@ -19,6 +19,7 @@ from textcls.data.rows import shown
 from textcls.errors import DataError, InputError
 from textcls.plain_text import json_text, visible, visible_lines
 from textcls.reporting.picture import draw_report
+from textcls.reporting.report import Report
 from textcls.reporting.terminal import print_report
 from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.tasks.metrics import Counts, summarise
@@ -147,7 +148,8 @@ def test_checks_and_warnings_name_labels_in_one_line(hostile: str, capsys: pytes
 
 def test_the_report_s_tables_and_picture_take_any_label(hostile: str) -> None:
     counts = Counts.of(np.full((6, 3), 1 / 3), np.array([0, 1, 2, 0, 1, 2]))
-    report = {"title": hostile, "test": summarise(counts, [hostile, "fine", f"not {hostile}"])}
+    scores = summarise(counts, [hostile, "fine", f"not {hostile}"])
+    report = Report.model_validate({"title": hostile, "test": scores})
     told = io.StringIO()
     print_report(report, told)
     assert is_safe(told.getvalue(), hostile)

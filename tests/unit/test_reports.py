@@ -1,15 +1,19 @@
-"""What textcls/reporting/terminal.py and report_chart.py show, and that no label or gap in the report can spoil it."""
+"""report.json, and what textcls/reporting/ shows of it: no label and no missing part can spoil that."""
 
 import copy
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 
 from textcls.bundle import Calibration
-from textcls.reporting.picture import PNG_SIZE, draw_report
-from textcls.reporting.terminal import PLAIN_WIDTH, confused_pairs, confusion_matrix, print_report
+from textcls.errors import InputError
+from textcls.reporting import picture
+from textcls.reporting.picture import PNG_SIZE
+from textcls.reporting.report import Baseline, Confusion, NoBaseline, Report, parse_report
+from textcls.reporting.terminal import PLAIN_WIDTH, print_report
 from textcls.tasks.metrics import Counts, summarise
 
 NASTY = [
@@ -51,8 +55,12 @@ TWO, FIVE, MANY = ["negative", "positive"], list("abcde"), [f"intent_{n:02}" for
 
 def printed(report: dict) -> str:
     file = io.StringIO()
-    print_report(report, file)
+    print_report(Report.model_validate(report), file)
     return file.getvalue()
+
+
+def draw_report(report: dict) -> bytes:
+    return picture.draw_report(Report.model_validate(report))
 
 
 class Terminal(io.StringIO):
@@ -70,6 +78,53 @@ def size_of(png: bytes) -> tuple[int, int]:
     image = Image.open(io.BytesIO(png))
     image.load()
     return image.size
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_an_older_version_is_read_and_written_again_as_it_is():
+    old = report_of(FIVE) | {"calibration": Calibration().model_dump(), "rows": {"read": 600, "reject_reasons": {}}}
+    before = json.loads(json.dumps(old))
+    assert "format_version" not in before
+
+    report = parse_report(json.dumps(before).encode(), source="x")
+    assert report.content() == {"format_version": 1} | before
+    assert parse_report(json.dumps(report.content()).encode(), source="x") == report
+
+
+def test_a_report_of_a_later_version_or_none_at_all_is_refused_by_name():
+    for content, found in [
+        ({"format_version": 2, "test": {"rows": 3}}, "format_version"),
+        ({"test": {"accuracy": 1}}, "test.rows"),
+        ([], "the file"),
+    ]:
+        with pytest.raises(InputError, match=rf"OUT/report\.json: {found}: ") as refused:
+            parse_report(json.dumps(content).encode(), source="OUT/report.json")
+        assert refused.value.expected == "a report.json of format version 1"
+    with pytest.raises(InputError, match="Invalid JSON"):
+        parse_report(b"{", source="x")
+
+
+def test_a_baseline_is_scores_or_a_reason():
+    report = report_of(TWO)
+    assert isinstance(Report.model_validate(report).baseline, Baseline)
+    assert isinstance(Report.model_validate(report | {"baseline": {"error": "no words"}}).baseline, NoBaseline)
+
+
+def test_a_task_with_other_scores_has_them_shown_and_its_missing_parts_left_out():
+    ordinal = {"rows": 40, "mean_distance": 0.25, "macro_f1": 0.5, "thresholds": [0.1, 0.9]}
+    report = {"test": ordinal, "baseline": {"rows": 40, "mean_distance": 0.75, "macro_f1": 0.25}}
+    lines = [[cell.strip() for cell in cells(line)] for line in printed(report).splitlines()]
+
+    assert ["mean distance", "0.2500", "0.7500"] in lines
+    assert ["macro F1", "0.5000", "0.2500"] in lines
+    assert not {"accuracy", "log loss (nats)", "thresholds", "label"} & {line[0] for line in lines if line}
+    assert size_of(draw_report(report)) == PNG_SIZE
+    assert Report.model_validate(report).content()["test"] == ordinal
+
+
+# --- the tables and the picture --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[TWO, FIVE, MANY, NASTY], ids=["2", "5", "77", "nasty"])
@@ -138,13 +193,14 @@ def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():
     confusion = {"labels": ["a", "b", "c"], "support": [53, 40, 3], "other_rows": 0}
     confusion["pairs"] = [[0, 0, 50], [1, 1, 31], [1, 0, 9], [0, 1, 3], [2, 1, 3]]
 
-    assert confused_pairs(confusion, 2) == [("b", "a", 9, 9 / 40), ("a", "b", 3, 3 / 53)]
-    assert confused_pairs(confusion, 9)[2:] == [("c", "b", 3, 1.0)]
+    found = Confusion.model_validate(confusion)
+    assert found.most_confused(2) == [("b", "a", 9, 9 / 40), ("a", "b", 3, 3 / 53)]
+    assert found.most_confused(9)[2:] == [("c", "b", 3, 1.0)]
 
 
 def test_a_report_with_a_full_matrix_is_shown_as_one_with_pairs():
     report = report_of(FIVE)
-    matrix, _ = confusion_matrix(report["test"]["confusion"], 5)
+    matrix, _ = Confusion.model_validate(report["test"]["confusion"]).matrix(5)
     before = {**report, "test": report["test"] | {"confusion": {"labels": FIVE, "matrix": matrix.tolist()}}}
 
     assert printed(before) == printed(report)
@@ -165,7 +221,7 @@ def test_a_terminal_gets_style_but_no_command_from_a_label(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     file = Terminal()
-    print_report(report_of(NASTY), file)
+    print_report(Report.model_validate(report_of(NASTY)), file)
 
     assert "\x1b[1m" in file.getvalue()
     assert "\x1b[31m" not in file.getvalue()
@@ -182,7 +238,7 @@ def test_a_long_label_gives_way_and_no_figure_is_cut(monkeypatch):
     report = report_of(["y" * 300, "z z " * 75])
     monkeypatch.setenv("COLUMNS", "70")
     terminal = Terminal()
-    print_report(report, terminal)
+    print_report(Report.model_validate(report), terminal)
     text = terminal.getvalue()
 
     assert "y" * 10 in text
@@ -194,7 +250,7 @@ def test_a_long_label_gives_way_and_no_figure_is_cut(monkeypatch):
 
 def test_any_encoding_can_hold_the_log():
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print_report(report_of(NASTY), file)
+    print_report(Report.model_validate(report_of(NASTY)), file)
     file.flush()
 
     assert rb"\u5e78\u798f" in file.buffer.getvalue()

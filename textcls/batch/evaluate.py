@@ -37,6 +37,7 @@ from textcls.output.side_product import side_product
 from textcls.plain_text import json_text
 from textcls.progress import Board, RowStanding, shown
 from textcls.reporting.picture import draw_report
+from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
 from textcls.settings.recipe import Recipe
 from textcls.tasks.metrics import Counts, summarise
 
@@ -48,7 +49,7 @@ _SLICE_ROWS = 2_048
 _ACCOUNT = {"rows.json", "rejects.parquet"}
 
 
-def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> dict[str, Any]:
+def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
     """Measures a bundle by labelled rows and leaves the report in `out`; returns it.
 
     Args:
@@ -70,7 +71,7 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
 
 def _evaluated(
     bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
-) -> dict[str, Any]:
+) -> Report:
     data = with_small_shards(spec.data, files)
     # The rest of the run's recipe, which another version may have written, has no part in it.
     recipe = Recipe(text=bundle.manifest.text).model_copy(update={"data": data})
@@ -97,20 +98,20 @@ def _evaluated(
         if not found.counts.rows:
             raise nothing_scored(account["reject_reasons"], spec.data, files, where=f"{uri}/rejects.parquet lists them")
     say(f"  {account['read']:,} = evaluated {account['evaluated']:,} + rejects {account['rejects']:,}")
-    report = {
-        "title": "Evaluation",
-        "test": summarise(found.counts, bundle.manifest.labels),
-        "calibration": bundle.manifest.calibration.model_dump(),
-        "tokens": _tokens(bundle, found),
-        "rows": account,
-        "bundle": {"uri": bundle.uri, "digest": bundle.digest},
-        "files": read.files,
-        "written_at": time.time(),
-    }
+    report = Report(
+        title="Evaluation",
+        test=TaskScores.model_validate(summarise(found.counts, bundle.manifest.labels)),
+        calibration=CalibrationSummary.model_validate(bundle.manifest.calibration.model_dump()),
+        tokens=TokenLengths.model_validate(_tokens(bundle, found)),
+        rows=account,
+        bundle=ScoredBundle(uri=bundle.uri, digest=bundle.digest),
+        files=tuple(read.files),
+        written_at=time.time(),
+    )
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
     # Last: an evaluation that has a report is finished.
-    _write_json(uri, "report.json", report)
+    _write_json(uri, "report.json", report.content())
     return report
 
 

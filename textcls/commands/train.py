@@ -76,9 +76,10 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         dry_run(recipe, say=say, verbose=arguments.verbose)
         return
     report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
-    with side_product("the table of results", say):
-        print_report(report, sys.stdout)
-    first_step_at = report["speed"]["first_step_at"]
+    if report is not None:
+        with side_product("the table of results", say):
+            print_report(report, sys.stdout)
+    first_step_at = report.speed.first_step_at if report and report.speed else None
     first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
     say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
     say(f"{time.time() - started:.1f} s in all{first}")

@@ -1,6 +1,6 @@
-"""What a person looks at after a run: one picture of how the training went and what the classifier is worth.
+"""The result of a run as one picture: the course of training, and how good the classifier is.
 
-In: the content of report.json, as in terminal.py; what is missing from it is left out. Out: PNG bytes.
+In: a `Report`; parts that it does not have are left out. Out: PNG bytes.
 Not here: the tables (terminal.py), computing the numbers (tasks/metrics.py).
 """
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from textcls.reporting.label_names import DrawnNames
-from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, Report, baseline_of, confusion_matrix, number
+from textcls.reporting.report import Confusion, Report, TaskScores
+from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PNG_SIZE = (1800, 1440)
 """Pixels of the picture, width by height."""
 
-# Labels by labels that are drawn: about as many as there are pixels.
+# The matrix is drawn with at most 600 x 600 cells: about one a pixel.
 _MOST_CELLS = 600
 _NO_FONT = (
     "Escapes such as \\u597d: no font of this machine has the character. Debian's fonts-noto-cjk has Chinese, Japanese "
@@ -34,7 +35,7 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by col
 
 def draw_report(report: Report) -> bytes:
     """PNG, 1800 x 1440: training curves, confusion matrix, reliability diagram and F1 by label."""
-    # Without a home directory it speaks of its cache.
+    # Without a home directory matplotlib warns about its cache.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,41 +43,47 @@ def draw_report(report: Report) -> bytes:
     dpi = 120
     figure = Figure(figsize=(PNG_SIZE[0] / dpi, PNG_SIZE[1] / dpi), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
-    names = DrawnNames.of(report["test"]["confusion"]["labels"])
-    bottom = 0.065 + _draw_key(figure, names, _labels_in_words(report["test"]))
+    test, baseline = report.test, report.scored_baseline()
+    names = DrawnNames.of(list(test.per_class))
+    bottom = 0.065 + _draw_key(figure, names, _labels_in_words(test))
     grid = figure.add_gridspec(2, 2, left=0.075, right=0.965, top=0.89, bottom=bottom, wspace=0.3, hspace=0.4)
     figure.text(0.075, 0.955, _headline(report), fontsize=15, fontweight="bold", color=_INK)
     _draw_training(figure, grid[0, 0], report)
-    _draw_confusion(figure.add_subplot(grid[0, 1]), report["test"]["confusion"], names)
-    _draw_reliability(figure.add_subplot(grid[1, 0]), report["test"], baseline_of(report))
-    _draw_f1(figure.add_subplot(grid[1, 1]), report["test"], baseline_of(report), names)
+    if test.confusion:
+        _draw_confusion(figure.add_subplot(grid[0, 1]), test.confusion, names)
+    _draw_reliability(figure.add_subplot(grid[1, 0]), test, baseline)
+    if test.per_class:
+        _draw_f1(figure.add_subplot(grid[1, 1]), test, baseline, names)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     return png.getvalue()
 
 
 def _headline(report: Report) -> str:
-    accuracy, baseline = report["test"]["accuracy"], baseline_of(report)
-    text = f"Accuracy {number(accuracy['value'], 3)} ({accuracy['low']:.3f} to {accuracy['high']:.3f})"
-    if baseline:
-        text += f", {BASELINE} {number(baseline['accuracy']['value'], 3)}"
-    return f"{text}, on {report['test']['rows']:,} test rows"
+    rows, accuracy, baseline = f"{report.test.rows:,} test rows", report.test.accuracy, report.scored_baseline()
+    if accuracy is None:
+        return rows
+    text = f"Accuracy {number(accuracy.value, 3)} ({accuracy.low:.3f} to {accuracy.high:.3f})"
+    if baseline and baseline.accuracy:
+        text += f", {BASELINE} {number(baseline.accuracy.value, 3)}"
+    return f"{text}, on {rows}"
 
 
-def _draw_training(figure: "Figure", place: Any, report: Report) -> None:
-    upper, lower = place.subgridspec(2, 1, hspace=0.28)
+def _draw_training(figure: "Figure", cell: Any, report: Report) -> None:
+    upper, lower = cell.subgridspec(2, 1, hspace=0.28)
     loss = figure.add_subplot(upper)
     score = figure.add_subplot(lower, sharex=loss)
 
     def validation(key: str) -> list[tuple[float, float]]:
-        return [(one["step"], one[key]) for one in report.get("history") or [] if one.get(key) is not None]
+        points = [(epoch.step, getattr(epoch, key)) for epoch in report.history]
+        return [(step, value) for step, value in points if value is not None]
 
-    best = (report.get("best") or {}).get("step")
+    best = report.best.step if report.best else None
     _title(loss, "Training" if best is None else f"Training; step {best:,} was kept")
     if best is not None:
         for axes in (loss, score):
             axes.axvline(best, color=_FAINT, linewidth=6, zorder=0)
-    _draw_curves(loss, [(report.get("curve") or [], "train", _QUIET), (validation("loss"), "validation", _BLUE)])
+    _draw_curves(loss, [(report.curve, "train", _QUIET), (validation("loss"), "validation", _BLUE)])
     _draw_curves(score, [(validation("accuracy"), "accuracy", _QUIET), (validation("macro_f1"), "macro F1", _BLUE)])
     loss.set_ylabel("loss")
     loss.tick_params(labelbottom=False)
@@ -112,12 +119,12 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
         axes.annotate(name, (x, height), xytext=(7, 0), annotation_clip=False, **style)
 
 
-def _draw_confusion(axes: "Axes", confusion: Report, names: DrawnNames) -> None:
+def _draw_confusion(axes: "Axes", confusion: Confusion, names: DrawnNames) -> None:
     from matplotlib.colors import PowerNorm
 
-    matrix, support = confusion_matrix(confusion, _MOST_CELLS)
+    matrix, support = confusion.matrix(_MOST_CELLS)
     share = matrix / np.maximum(support[:, None], 1)
-    classes = len(confusion["labels"])
+    classes = len(confusion.labels)
     many = classes > MOST_CLASSES
     # Among many labels each confusion is rare: the square root makes 1 % visible.
     ids = (-0.5, classes - 0.5, classes - 0.5, -0.5)
@@ -149,30 +156,33 @@ def _draw_confusion(axes: "Axes", confusion: Report, names: DrawnNames) -> None:
         )
 
 
-def _draw_reliability(axes: "Axes", test: Report, baseline: Report | None) -> None:
+def _draw_reliability(axes: "Axes", test: TaskScores, baseline: TaskScores | None) -> None:
     _title(axes, "Reliability: is a confidence of 80 % right 80 % of the time?")
     axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5, zorder=1)
     axes.text(0.02, 0.045, "perfectly calibrated", color=_QUIET, fontsize=9, rotation=45, rotation_mode="anchor")
     sides = [(baseline, BASELINE, _ORANGE, 0.16), (test, MODEL, _BLUE, 0.08)]
     for side, name, colour, height in sides:
-        if side is None or side["ece"] is None:
+        if side is None or side.ece is None:
             continue
-        bins = side["reliability"]
-        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        area = [8 + 500 * b["rows"] / side["rows"] for b in bins]
+        bins = side.reliability
+        x, y = [one.confidence for one in bins], [one.accuracy for one in bins]
+        area = [8 + 500 * one.rows / side.rows for one in bins]
         axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.6, zorder=2)
         axes.scatter(x, y, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
-        axes.text(0.97, height, f"{name}: ECE {side['ece']:.3f}", color=colour, fontsize=10, ha="right")
+        axes.text(0.97, height, f"{name}: ECE {side.ece:.3f}", color=colour, fontsize=10, ha="right")
     axes.text(0.97, 0.02, "area of a dot: its share of the rows", color=_QUIET, fontsize=9, ha="right")
     axes.set(xlim=(0, 1.03), ylim=(-0.03, 1.05), xlabel="confidence", ylabel="accuracy", aspect="equal", anchor="W")
     _quiet(axes)
 
 
-def _draw_f1(axes: "Axes", test: Report, baseline: Report | None, names: DrawnNames) -> None:
+def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names: DrawnNames) -> None:
     by_f1 = _by_f1(test)
-    labels = [list(test["per_class"])[label_id] for label_id in by_f1]
-    model = np.array([test["per_class"][label]["f1"] for label in labels])
-    other = np.array([baseline["per_class"].get(name, {}).get("f1", np.nan) for name in labels]) if baseline else None
+    labels = [list(test.per_class)[label_id] for label_id in by_f1]
+    model = np.array([test.per_class[label].f1 for label in labels])
+    other = None
+    if baseline:
+        found = baseline.per_class
+        other = np.array([found[name].f1 if name in found else np.nan for name in labels])
     at = np.arange(len(labels))
     many = len(labels) > MOST_CLASSES
     size = 14 if many else 60
@@ -197,13 +207,13 @@ def _draw_f1(axes: "Axes", test: Report, baseline: Report | None, names: DrawnNa
     axes.spines["left"].set_visible(False)
 
 
-def _by_f1(test: Report) -> list[int]:
+def _by_f1(test: TaskScores) -> list[int]:
     """Label ids by rising F1."""
-    f1 = [float(one["f1"]) for one in test["per_class"].values()]
+    f1 = [one.f1 for one in test.per_class.values()]
     return sorted(range(len(f1)), key=lambda label_id: f1[label_id])
 
 
-def _labels_in_words(test: Report) -> list[int]:
+def _labels_in_words(test: TaskScores) -> list[int]:
     """Ids of the labels whose names the picture shows: all of them, or of many the first and the last by F1."""
     by_f1 = _by_f1(test)
     return sorted(by_f1) if len(by_f1) <= MOST_CLASSES else [by_f1[0], by_f1[-1]]

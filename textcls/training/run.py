@@ -26,6 +26,17 @@ from textcls.on_ray.session import ray_session
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
 from textcls.reporting.picture import draw_report
+from textcls.reporting.report import (
+    Baseline,
+    BestCheckpoint,
+    CalibrationSummary,
+    NoBaseline,
+    Report,
+    Speed,
+    TaskScores,
+    TokenLengths,
+    Validation,
+)
 from textcls.settings.recipe import Recipe
 from textcls.tasks.metrics import summarise
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
@@ -45,8 +56,10 @@ _POSITIONS_NOT_FOR_TOKENS = 4
 _BASELINE_S = 600.0
 
 
-def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> dict[str, Any]:
+def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> Report | None:
     """Trains a classifier as the recipe asks and leaves its bundle in `out`; returns the report.
+
+    The result is None if the report itself failed: the bundle is written all the same.
 
     Args:
         recipe: the resolved recipe.
@@ -76,7 +89,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
             raise StorageError(error.found, expected=error.expected, todo=todo) from error
 
 
-def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> dict[str, Any]:
+def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> Report | None:
     model, tokenizer, rehearsal = _found(recipe, say, commit=run.model_commit())
     run.bind_model(model)
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
@@ -94,33 +107,43 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
         journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
         say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers}")
         outcome = fit(recipe, model, prepared, tokenizer, run, workers, say, journal)
-        report = _report(recipe, prepared, outcome, _baseline(recipe, prepared, outcome, say))
+        scores = summarise(outcome.test, prepared.labels)
+        baseline = _baseline(recipe, prepared, outcome, say)
         # From here on only the bundle can fail the run.
-        with side_product("report.json", say):
-            run.write_json("report.json", report)
-        with side_product("report.png", say):
-            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+        report = _leave_report(lambda: _report(recipe, prepared, outcome, scores, baseline), run, say)
         # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
-        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, _metrics(report))
-        journal.note("tested", step=outcome.progress.best_step, **_headline(report))
+        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, _metrics(scores))
+        journal.note("tested", step=outcome.progress.best_step, **_headline(scores, baseline))
         journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
     return report
 
 
-def _metrics(report: dict[str, Any]) -> dict[str, Any]:
-    """What the bundle says of its test: all but who is taken for whom, which is the report's."""
-    return {name: value for name, value in report["test"].items() if name != "confusion"}
+def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report | None:
+    """Writes report.json and report.png. None of it may fail a run whose model is trained."""
+    report = None
+    with side_product("the report", say):
+        report = make()
+    if report is not None:
+        with side_product("report.json", say):
+            run.write_json("report.json", report.content())
+        with side_product("report.png", say):
+            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+    return report
 
 
-def _headline(report: dict[str, Any]) -> dict[str, float]:
-    test, baseline = report["test"], report["baseline"]
+def _metrics(scores: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that the bundle states: the test scores without the confusion, whose place is the report."""
+    return {name: value for name, value in scores.items() if name != "confusion"}
+
+
+def _headline(scores: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float]:
     headline = {
-        "macro_f1": test["macro_f1"],
-        "accuracy": test["accuracy"]["value"],
-        "loss": test["log_loss"],
-        "ece": test["ece"],
+        "macro_f1": scores["macro_f1"],
+        "accuracy": scores["accuracy"]["value"],
+        "loss": scores["log_loss"],
+        "ece": scores["ece"],
     }
     return headline if "error" in baseline else headline | {"baseline_accuracy": baseline["accuracy"]["value"]}
 
@@ -224,34 +247,41 @@ def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:
     return side_product("writing the account again", say) if run.resumed else nullcontext()
 
 
-def _report(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, baseline: dict[str, Any]) -> dict[str, Any]:
+def _report(
+    recipe: Recipe,
+    prepared: PreparedData,
+    outcome: TrainOutcome,
+    scores: dict[str, Any],
+    baseline: dict[str, Any],
+) -> Report:
     progress = outcome.progress
-    return {
-        "test": summarise(outcome.test, prepared.labels),
-        "calibration": outcome.calibration.model_dump(),
-        "baseline": baseline,
-        "history": progress.history,
-        "curve": progress.curve,
-        "best": {"step": progress.best_step, "select_by": recipe.train.select_by, "score": progress.best_score},
-        "stopped_early": progress.stopped_early,
-        "tokens": prepared.tokens,
-        "padding_ratio": progress.padded_tokens / max(progress.real_tokens, 1),
-        "speed": {
-            "seconds": progress.seconds,
-            "rows_per_s": progress.rows / max(progress.seconds, 1e-9),
-            "tokens_per_s": progress.real_tokens / max(progress.seconds, 1e-9),
-            "first_step_at": outcome.first_step_at,
-            "precision": "bf16" if outcome.bf16 else "fp32",
-            "workers": outcome.world_size,
-            "device": outcome.device,
-        },
-        "rows": vars(prepared.account),
-        "written_at": time.time(),
-    }
+    seconds = max(progress.seconds, 1e-9)
+    return Report(
+        test=TaskScores.model_validate(scores),
+        calibration=CalibrationSummary.model_validate(outcome.calibration.model_dump()),
+        baseline=(NoBaseline if "error" in baseline else Baseline).model_validate(baseline),
+        history=tuple(Validation.model_validate(epoch) for epoch in progress.history),
+        curve=tuple(progress.curve),
+        best=BestCheckpoint(step=progress.best_step, select_by=recipe.train.select_by, score=progress.best_score),
+        stopped_early=progress.stopped_early,
+        tokens=TokenLengths.model_validate(prepared.tokens),
+        padding_ratio=progress.padded_tokens / max(progress.real_tokens, 1),
+        speed=Speed(
+            seconds=progress.seconds,
+            rows_per_s=progress.rows / seconds,
+            tokens_per_s=progress.real_tokens / seconds,
+            first_step_at=outcome.first_step_at,
+            precision="bf16" if outcome.bf16 else "fp32",
+            workers=outcome.world_size,
+            device=outcome.device,
+        ),
+        rows=vars(prepared.account),
+        written_at=time.time(),
+    )
 
 
 def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
-    """The baseline's numbers, or {"error": why there are none}: a comparison is not worth a finished run."""
+    """The baseline's scores, or {"error": why there are none}: a comparison must not fail a finished run."""
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
     rows = {"train": prepared.account.train, "test": prepared.account.test}
     # Waiting for a CPU included; it takes a minute where training takes many.

@@ -1,0 +1,272 @@
+"""What a training run or an evaluation found, as one typed value: the content of report.json.
+
+In: numbers that training and evaluation have computed. Out: a `Report`, which the terminal and the picture read, and
+its JSON. Not here: computing the numbers (tasks/metrics.py), showing them (terminal.py, picture.py).
+
+The task fills one part, `TaskScores`: a task with other scores adds its own keys to it, and they are shown as well.
+Everything else is the same for every task. JSON holds the fields that were set and no others, so that reading a report
+and writing it again changes nothing. A field that is None in a report was not measured.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from textcls.errors import InputError
+
+FORMAT_VERSION: Literal[1] = 1
+"""Of report.json. Reports that do not state a version have this one."""
+
+
+class _Part(BaseModel):
+    """A part of a report. Keys that this version of textcls does not know are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Proportion(_Part):
+    """A share of rows and its 95 % confidence interval; the value is None without rows."""
+
+    value: float | None
+    low: float
+    high: float
+
+
+class LabelScores(_Part):
+    """How well one label is recognized."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Rows that have this label."""
+
+
+class Confusion(_Part):
+    """Which labels are predicted for which. Only pairs with rows: the size does not grow with the square of labels."""
+
+    labels: tuple[str, ...]
+    """Label names by label id."""
+    support: tuple[int, ...]
+    """Rows of each label."""
+    pairs: tuple[tuple[int, int, int], ...]
+    """(true label id, predicted label id, rows), by falling rows."""
+    other_rows: int = 0
+    """Rows of pairs that are not listed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_matrix(cls, value: Any) -> Any:
+        """Reads the full matrix that the first reports held as pairs."""
+        if not isinstance(value, Mapping) or "matrix" not in value:
+            return value
+        matrix = np.array(value["matrix"], np.int64)
+        true, predicted = matrix.nonzero()
+        pairs = np.stack([true, predicted, matrix[true, predicted]], axis=1)
+        return {"labels": value["labels"], "support": matrix.sum(axis=1).tolist(), "pairs": pairs.tolist()}
+
+    def most_confused(self, most: int) -> list[tuple[str, str, int, float]]:
+        """(true label, predicted label, rows, share of the true label's rows) of the pairs with most rows, in order."""
+        pairs = np.array(self.pairs, np.int64).reshape(-1, 3)
+        wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+        worst = wrong[np.argsort(-wrong[:, 2], kind="stable")[:most]].tolist()
+        names, support = self.labels, self.support
+        return [(names[true], names[predicted], rows, rows / support[true]) for true, predicted, rows in worst]
+
+    def matrix(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [n, n] rows by true and predicted label id, int64 [n] rows by true label id).
+
+        Of more than `most` labels, neighbours share one of the n = `most` cells.
+        """
+        pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 3), len(self.support)
+        cells = min(labels, most)
+        cell_of = np.arange(labels) * cells // max(labels, 1)
+        matrix, rows = np.zeros((cells, cells), np.int64), np.zeros(cells, np.int64)
+        np.add.at(matrix, (cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]), pairs[:, 2])
+        np.add.at(rows, cell_of, np.array(self.support, np.int64))
+        return matrix, rows
+
+
+class ReliabilityBin(_Part):
+    """Rows whose confidence lies in (low, high]."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    """Mean confidence of these rows."""
+    accuracy: float
+
+
+class CoveragePoint(_Part):
+    """What answering only from this confidence on would give."""
+
+    confidence: float
+    coverage: float
+    """Share of the rows that would be answered."""
+    accuracy: float
+
+
+class Answered(_Part):
+    """The rows that the classifier answers at its threshold, rather than abstaining."""
+
+    rows: int
+    coverage: float | None
+    accuracy: float | None
+
+
+class TaskScores(_Part):
+    """How good a classifier is on some rows, as its task measures it.
+
+    Only `rows` belongs to every task. A task leaves out what it has no such thing as, and adds scores of its own:
+    every other key that holds a number is listed beside the known ones.
+    """
+
+    rows: int
+    accuracy: Proportion | None = None
+    macro_f1: float | None = None
+    weighted_f1: float | None = None
+    log_loss: float | None = None
+    """In nats per row."""
+    ece: float | None = None
+    """Expected calibration error (Guo et al. 2017)."""
+    per_class: dict[str, LabelScores] = {}
+    """By label name, in the order of label ids."""
+    confusion: Confusion | None = None
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """Bins that hold rows, by rising confidence."""
+    coverage: tuple[CoveragePoint, ...] = ()
+    answered: Answered | None = None
+
+    def other_scores(self) -> dict[str, float]:
+        """The numbers that the task added."""
+        extra = self.model_extra or {}
+        return {name: value for name, value in extra.items() if type(value) in (int, float)}
+
+
+class Baseline(TaskScores):
+    """The baseline's scores on the same rows, and what they took."""
+
+    rows_used: int | None = None
+    """Training rows that the baseline read."""
+    features: int | None = None
+    seconds: float | None = None
+
+
+class NoBaseline(_Part):
+    """Why there is no baseline."""
+
+    error: str
+
+
+class CalibrationSummary(_Part):
+    """How scores were fitted to observed frequencies, as the bundle says it."""
+
+    temperature: float
+    ece_before: float | None = None
+    ece_after: float | None = None
+    threshold: float = 0.0
+    min_precision: float | None = None
+
+
+class Validation(_Part):
+    """The validation split after an epoch; a task adds scores of its own."""
+
+    step: int
+    loss: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+class BestCheckpoint(_Part):
+    """The checkpoint that became the bundle."""
+
+    step: int
+    select_by: str | None = None
+    score: float | None = None
+
+
+class TokenLengths(_Part):
+    """Lengths of the rows in tokens before the cut."""
+
+    percentiles: dict[str, int]
+    """Percentile -> tokens; "100" is the longest row."""
+    truncated_fraction: float
+
+
+class Speed(_Part):
+    """What the training took."""
+
+    seconds: float
+    rows_per_s: float
+    tokens_per_s: float
+    first_step_at: float | None = None
+    """Unix time at which the first optimizer step was done; None in a run that continued one."""
+    precision: str | None = None
+    workers: int | None = None
+    device: str | None = None
+
+
+class ScoredBundle(_Part):
+    """The bundle that was evaluated."""
+
+    uri: str
+    digest: str
+
+
+class Report(_Part):
+    """The content of report.json. Only evaluation sets `title`, `bundle` and `files`; the rest is training's."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    title: str = "Test split"
+    """What the scored rows are."""
+    test: TaskScores
+    calibration: CalibrationSummary | None = None
+    baseline: Baseline | NoBaseline | None = None
+    history: tuple[Validation, ...] = ()
+    """One entry an epoch."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(step, mean training loss since the previous point)."""
+    best: BestCheckpoint | None = None
+    stopped_early: bool | None = None
+    tokens: TokenLengths | None = None
+    padding_ratio: float | None = None
+    """Tokens computed, padding included, per real token."""
+    speed: Speed | None = None
+    rows: dict[str, Any] = {}
+    """The account of rows, as rows.json has it."""
+    bundle: ScoredBundle | None = None
+    files: tuple[str, ...] = ()
+    """CSV files that were read."""
+    written_at: float | None = None
+    """Unix time."""
+
+    def scored_baseline(self) -> Baseline | None:
+        """The baseline's scores; None if there is none, or if it failed."""
+        return self.baseline if isinstance(self.baseline, Baseline) else None
+
+    def content(self) -> dict[str, Any]:
+        """The content of report.json: the fields that were set."""
+        return {"format_version": self.format_version} | self.model_dump(mode="json", exclude_unset=True)
+
+
+def parse_report(content: bytes, *, source: str) -> Report:
+    """The report in the bytes of a report.json, of this version of textcls or an older one.
+
+    Args:
+        content: the file.
+        source: its URI, for the message.
+
+    Raises:
+        InputError: it is not a report, or of a version that is not known.
+    """
+    try:
+        return Report.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{source}: {place}: {first['msg']}", expected=f"a report.json of format version {FORMAT_VERSION}"
+        ) from None
