@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from textcls.data.input_files import expand
+from textcls.data.read import ReadRows, read_rows
+from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
+from textcls.text.tokenizer import prepare_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +62,14 @@ def small_recipe(model: Path, csv: Path, *overrides: str) -> Recipe:
             *overrides,
         ],
     )
+
+
+def read(recipe: Recipe) -> ReadRows:
+    """The rows of a recipe, read and tokenized."""
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
+    return read_rows(expand(recipe.data.csv), recipe.data, recipe.text, tokenizer)
+
+
+def prepared_data(recipe: Recipe) -> PreparedData:
+    """The rows of a recipe, read, tokenized and split."""
+    return split_rows(read(recipe), recipe.split, max_tokens=recipe.text.max_tokens)

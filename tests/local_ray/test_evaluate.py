@@ -11,17 +11,15 @@ import pytest
 import ray
 
 from tests.conftest import save_tiny_bundle
-from tests.local_ray.conftest import small_recipe, write_reviews
+from tests.local_ray.conftest import prepared_data, small_recipe, write_reviews
 from textcls.batch.evaluate import evaluate
 from textcls.batch.settings import evaluate_settings
 from textcls.bundle import Calibration, load_bundle
-from textcls.data.pipeline import ReadData
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import alone_in
 from textcls.tasks.metrics import Counts, summarise
-from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.run import train
 
 ONE_CPU = ("scale.workers=1", "scale.cpus_per_worker=1")
@@ -62,8 +60,7 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_mode
     recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), "calibration.min_precision=0.99")
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None).content()
 
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    prepared = ReadData(recipe, tokenizer).divide()
+    prepared = prepared_data(recipe)
     texts = [text for table in ray.get(prepared.texts["test"]) for text in table["text"].to_pylist()]
     ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["label"].to_pylist()]
     rows = [(text, prepared.labels[label_id]) for text, label_id in zip(texts, ids, strict=True)]

@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 import ray
 
-from tests.local_ray.conftest import small_recipe, write_reviews
-from textcls.data import division
-from textcls.data.pipeline import PreparedData, ReadData
+from tests.local_ray.conftest import prepared_data, read, small_recipe, write_reviews
+from textcls.data import split_blocks
 from textcls.data.spellings import Spellings
+from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.errors import DataError
 from textcls.on_ray.session import ray_session
-from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.run import dry_run
-
-
-def read(recipe) -> ReadData:
-    return ReadData(recipe, prepare_tokenizer(recipe.model.pretrained, recipe.text))
 
 
 def rows_of(prepared: PreparedData) -> dict[str, list[tuple[tuple[int, ...], int]]]:
@@ -55,13 +50,13 @@ def nasty(path: Path) -> Path:
 def test_every_row_is_accounted_for(tiny_model_dir, tmp_path):
     recipe = small_recipe(tiny_model_dir, nasty(tmp_path / "n.csv"), "data.max_reject_fraction=0.2")
     data = read(recipe)
-    prepared = data.divide()
+    prepared = split_rows(data, recipe.split, max_tokens=32)
     with (tmp_path / "n.csv").open(newline="", errors="surrogateescape") as file:
         expected = sum(1 for row in csv.reader(file) if row) - 1
     account = prepared.account
     assert account.read == expected
-    assert account.balances()
-    assert account.duplicates == 1
+    assert account.is_balanced
+    assert (account.outcomes["rejects"], account.outcomes["duplicates"]) == (5, 1)
     assert account.reject_reasons == {"missing_text": 1, "missing_label": 1, "ragged_row": 2, "undecodable": 1}
     rejects = [row for table in data.rejects() for row in table.to_pylist()]
     assert [(r["line"], r["reason"]) for r in rejects] == [
@@ -77,8 +72,8 @@ def test_every_row_is_accounted_for(tiny_model_dir, tmp_path):
 @pytest.mark.parametrize("shard_bytes", [100, 777, 5000])
 def test_shards_change_nothing(tiny_model_dir, tmp_path, shard_bytes):
     path = write_reviews(tmp_path / "r.csv", 300)
-    whole = read(small_recipe(tiny_model_dir, path)).divide()
-    cut = read(small_recipe(tiny_model_dir, path, f"data.shard_bytes={shard_bytes}")).divide()
+    whole = prepared_data(small_recipe(tiny_model_dir, path))
+    cut = prepared_data(small_recipe(tiny_model_dir, path, f"data.shard_bytes={shard_bytes}"))
     assert rows_of(cut) == rows_of(whole)
     assert cut.account == whole.account
 
@@ -93,8 +88,8 @@ def test_split_does_not_depend_on_order_or_layout_of_files(tiny_model_dir, tmp_p
         with name.open("w", newline="") as file:
             csv.writer(file, delimiter=",;\t"[i], lineterminator="\r\n").writerows([header, *rows[i::3]])
         names.append(str(name))
-    one = read(small_recipe(tiny_model_dir, path)).divide()
-    many = read(small_recipe(tiny_model_dir, path, f"data.csv={names}")).divide()
+    one = prepared_data(small_recipe(tiny_model_dir, path))
+    many = prepared_data(small_recipe(tiny_model_dir, path, f"data.csv={names}"))
     for name in ("train", "val", "test"):
         assert sorted(rows_of(one)[name]) == sorted(rows_of(many)[name])
 
@@ -102,16 +97,16 @@ def test_split_does_not_depend_on_order_or_layout_of_files(tiny_model_dir, tmp_p
 def test_hash_ranges_change_nothing(tiny_model_dir, tmp_path, monkeypatch):
     recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 300), "data.shard_bytes=3000")
     data = read(recipe)
-    one = data.divide()
-    monkeypatch.setattr(division, "_ROWS_PER_PART", 40)
-    assert rows_of(data.divide()) == rows_of(one)
+    one = split_rows(data, recipe.split, max_tokens=32)
+    monkeypatch.setattr(split_blocks, "_ROWS_PER_RANGE", 40)
+    assert rows_of(split_rows(data, recipe.split, max_tokens=32)) == rows_of(one)
 
 
 def test_a_text_under_two_labels_is_reported_and_stays_in_one_split(tiny_model_dir, tmp_path):
     path = write_reviews(tmp_path / "r.csv", 100)
     with path.open("a") as file:
         file.write("The same thing,positive\nthe  SAME thing,negative\n" * 3)
-    prepared = read(small_recipe(tiny_model_dir, path, "data.on_duplicate=keep_all")).divide()
+    prepared = prepared_data(small_recipe(tiny_model_dir, path, "data.on_duplicate=keep_all"))
     assert prepared.conflicts[0] == 1
     assert prepared.conflicts[1][0].startswith(str(path) + ":")
     counts = {name: len(rows) - len({ids for ids, _ in rows}) for name, rows in rows_of(prepared).items()}
@@ -132,12 +127,12 @@ def test_an_error_of_ours_comes_out_of_a_task_as_it_was(tiny_model_dir, tmp_path
 def test_where_and_label_map_choose_rows_before_they_are_read(tiny_model_dir, tmp_path):
     path = tmp_path / "w.csv"
     path.write_text("text,label,source\n" + "".join(f"review {i},{i % 2},{'ab'[i % 3 == 0]}\n" for i in range(90)))
-    prepared = read(
+    prepared = prepared_data(
         small_recipe(tiny_model_dir, path, "data.where.source=a", "data.label_map={'0': bad, '1': good}")
-    ).divide()
+    )
     assert prepared.labels == ("bad", "good")
     assert (prepared.account.read, prepared.account.outside_where) == (60, 30)
-    assert prepared.account.balances()
+    assert prepared.account.is_balanced
 
 
 @pytest.mark.parametrize("shard_bytes", [100, 10_000])
@@ -160,9 +155,7 @@ def test_spellings_that_settings_name_are_counted_over_all_shards_and_told(tiny_
 def test_token_counts_are_those_before_the_cut(tiny_model_dir, tmp_path):
     path = tmp_path / "long.csv"
     path.write_text("text,label\n" + "".join(f"{'film ' * n}{n},{n % 2}\n" for n in range(1, 61)))
-    recipe = small_recipe(tiny_model_dir, path)
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    prepared = ReadData(recipe, tokenizer).divide()
+    prepared = prepared_data(small_recipe(tiny_model_dir, path))
     lengths = [len(ids) for rows in rows_of(prepared).values() for ids, _ in rows]
     assert max(lengths) == 32
     assert prepared.tokens["truncated_rows"] == sum(1 for n in range(1, 61) if n + 2 + len(str(n)) > 32)

@@ -66,6 +66,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
 
     monkeypatch.setattr(RunDir, "write_json", only_identity)
     monkeypatch.setattr(RunDir, "drop_checkpoints", _failing)
+    monkeypatch.setattr(run, "write_account", _failing)
     monkeypatch.setattr(run, "write_rejects", _failing)
     monkeypatch.setattr(run, "draw_report", _failing)
     monkeypatch.setattr(run, "_train_baseline", _killed_baseline())
@@ -118,7 +119,7 @@ def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
 def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace as Some
 
-    prepared = Some(account=Some(train=1, test=1), labels=("a", "b"), texts={}, blocks={})
+    prepared = Some(class_counts={"train": [1], "test": [1]}, labels=("a", "b"), texts={}, blocks={})
     outcome = Some(progress=Some(seconds=seconds))
     monkeypatch.setattr(run, "_BASELINE_S", 0.1)
     monkeypatch.setattr(run, "_train_baseline", ray.remote(max_retries=0)(_waits))

@@ -17,8 +17,8 @@ import pytest
 import ray
 from safetensors.numpy import load_file
 
-from tests.local_ray.conftest import small_recipe, write_reviews
-from textcls.data.pipeline import PreparedData, ReadData
+from tests.local_ray.conftest import prepared_data, small_recipe, write_reviews
+from textcls.data.split_blocks import PreparedData
 from textcls.errors import ModelError, RecipeError, TrainingError
 from textcls.modeling.pretrained import find_model
 from textcls.settings.recipe import ScaleSpec
@@ -37,7 +37,7 @@ def reviews(tiny_model_dir, tmp_path_factory) -> tuple[Path, PreparedData, Token
     path = write_reviews(tmp_path_factory.mktemp("data") / "r.csv", 243)
     recipe = small_recipe(tiny_model_dir, path)
     tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    return path, ReadData(recipe, tokenizer).divide(), tokenizer
+    return path, prepared_data(recipe), tokenizer
 
 
 def fitted(
@@ -158,10 +158,10 @@ def test_every_row_is_used_once_an_epoch_and_scored_once(reviews, tiny_model_dir
     monkeypatch.setattr(attempts, "train_worker", wrapped(note))
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out")
     rows = [tuple(map(int, line.split())) for line in Path(seen).read_text().splitlines()]
-    train = reviews[1].account.train
+    train = reviews[1].account.outcomes["train"]
     assert sorted(rows) == [(epoch, row) for epoch in range(2) for row in range(train)]
     assert outcome.progress.rows == 2 * train
-    assert outcome.test.rows == reviews[1].account.test
+    assert outcome.test.rows == reviews[1].account.outcomes["test"]
     assert outcome.progress.padded_tokens >= outcome.progress.real_tokens > 0
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textcls.data import checks
-from textcls.data.account import BlockSummary
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import spelling_warnings
+from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 
@@ -22,7 +22,7 @@ class Read:
     """What was read, and under which settings."""
 
     data: DataSpec
-    found: BlockSummary
+    found: RowSummary
 
     @property
     def warnings(self) -> list[str]:
@@ -52,14 +52,14 @@ def read_as(spec: DataSpec, csv: Sequence[Path | str]) -> Read:
     """Reads files under data settings."""
     data = spec.model_copy(update={"csv": tuple(map(str, csv))})
     layouts, shards = plan_shards(expand(data.csv), data, run=lambda function, jobs: [function(*job) for job in jobs])
-    found = BlockSummary()
+    found = RowSummary()
     for shard in shards:
         layout = layouts[shard.file_index]
         cleaner = RowCleaner(layout, data, TextSpec())
         rows = [cleaner(line, fields) for line, fields in read_shard(shard, layout, data)]
         clean = [row for row in rows if isinstance(row, CleanRow)]
         found.add(
-            BlockSummary(
+            RowSummary(
                 rows=len(clean),
                 outside_where=rows.count(None),
                 reasons=Counter(row.reason for row in rows if row is not None and not isinstance(row, CleanRow)),

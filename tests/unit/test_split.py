@@ -9,17 +9,17 @@ from textcls.data import split
 from textcls.settings.recipe import SplitSpec
 
 
-def divided(keys, labels, spec, *, parts=1, keep_all=False, places=None, classes=None):
-    """Split codes of rows given as (integer key, label id), done in so many parts."""
+def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, classes=None):
+    """Split codes of rows given as (integer key, label id), computed in so many hash ranges."""
     keys = np.asarray(keys, np.uint64)
     labels = np.asarray(labels, np.int32)
-    places = np.arange(len(keys)) if places is None else places
+    row_ids = np.arange(len(keys)) if row_ids is None else row_ids
     classes = classes or int(labels.max(initial=0)) + 1
     hashes = split.shuffle_hash(keys, spec.seed)
-    part = split.part_of(hashes, parts)
-    members = [np.flatnonzero(part == p) for p in range(parts)]
+    range_of_row = split.range_of(hashes, ranges)
+    members = [np.flatnonzero(range_of_row == i) for i in range(ranges)]
     tallies = [
-        split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], places[m], keep_all=keep_all) for m in members
+        split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], row_ids[m], keep_all=keep_all) for m in members
     ]
     sizes = np.stack([t.class_sizes(classes) for t in tallies])
     cuts = split.cut_points(sizes.sum(axis=0), spec)
@@ -37,9 +37,9 @@ specs = st.builds(
 
 
 @given(rows, specs, st.integers(2, 9))
-def test_any_number_of_parts_gives_the_same_split(rows, spec, parts):
+def test_any_number_of_hash_ranges_gives_the_same_split(rows, spec, ranges):
     keys, labels = zip(*rows, strict=True)
-    assert (divided(keys, labels, spec) == divided(keys, labels, spec, parts=parts)).all()
+    assert (split_codes(keys, labels, spec) == split_codes(keys, labels, spec, ranges=ranges)).all()
 
 
 @given(rows, specs, st.randoms(), st.booleans())
@@ -48,7 +48,7 @@ def test_split_does_not_depend_on_row_order(rows, spec, random, keep_all):
 
     def split_of_key(rows):
         keys, labels = zip(*rows, strict=True)
-        codes = divided(keys, labels, spec, keep_all=keep_all, classes=4)
+        codes = split_codes(keys, labels, spec, keep_all=keep_all, classes=4)
         return {key: code for key, code in zip(keys, codes, strict=True) if code != split.DUPLICATE}
 
     assert split_of_key(rows) == split_of_key(shuffled)
@@ -57,7 +57,7 @@ def test_split_does_not_depend_on_row_order(rows, spec, random, keep_all):
 @given(rows, specs)
 def test_equal_texts_never_straddle_splits_even_under_two_labels(rows, spec):
     keys, labels = zip(*rows, strict=True)
-    codes = divided(keys, labels, spec, keep_all=True)
+    codes = split_codes(keys, labels, spec, keep_all=True)
     for key in set(keys):
         assert len({c for k, c in zip(keys, codes, strict=True) if k == key}) == 1
 
@@ -65,14 +65,14 @@ def test_equal_texts_never_straddle_splits_even_under_two_labels(rows, spec):
 @given(rows, specs)
 def test_keep_first_keeps_exactly_the_first_row_of_each_text(rows, spec):
     keys, labels = zip(*rows, strict=True)
-    kept = divided(keys, labels, spec) != split.DUPLICATE
+    kept = split_codes(keys, labels, spec) != split.DUPLICATE
     assert kept.tolist() == [key not in keys[:i] for i, key in enumerate(keys)]
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8), specs)
 def test_each_class_keeps_its_shares_to_within_one_row(class_sizes, spec):
     labels = np.repeat(np.arange(len(class_sizes)), class_sizes)
-    codes = divided(np.arange(len(labels)), labels, spec, parts=3)
+    codes = split_codes(np.arange(len(labels)), labels, spec, ranges=3)
     for label, size in enumerate(class_sizes):
         counts = np.bincount(codes[labels == label], minlength=3)
         assert counts[split.TRAIN] >= 1
@@ -83,14 +83,14 @@ def test_each_class_keeps_its_shares_to_within_one_row(class_sizes, spec):
 
 def test_another_seed_is_another_split_of_the_same_sizes():
     labels = np.zeros(1000, np.int32)
-    one, two = (divided(np.arange(1000), labels, SplitSpec(seed=seed)) for seed in (1, 2))
+    one, two = (split_codes(np.arange(1000), labels, SplitSpec(seed=seed)) for seed in (1, 2))
     assert (np.bincount(one) == np.bincount(two)).all()
     assert (one != two).mean() > 0.2
 
 
 def test_neighbouring_keys_are_spread_evenly():
     """0.2 of 10,000 consecutive keys, in each tenth of them: 6 standard deviations are 76 rows of 200."""
-    codes = divided(np.arange(10_000), np.zeros(10_000, np.int32), SplitSpec())
+    codes = split_codes(np.arange(10_000), np.zeros(10_000, np.int32), SplitSpec())
     for tenth in np.split(codes == split.TEST, 10):
         assert abs(int(tenth.sum()) - 200) < 76
 

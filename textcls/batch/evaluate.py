@@ -20,17 +20,19 @@ from textcls import storage
 from textcls.batch.actor_pool import Workers, ahead, plan_workers, run_on_workers
 from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.bundle import Bundle, precision_asked
-from textcls.data.account import BlockSummary
-from textcls.data.division import clean_rows
+from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
-from textcls.data.pipeline import ReadData, file_and_line
-from textcls.data.rejects import REJECT_SCHEMA, write_rejects
+from textcls.data.read import ReadRows, read_rows
+from textcls.data.row_tables import clean_rows, file_and_line
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
+from textcls.data.summary import RowSummary
 from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
+from textcls.output.account import FILES as ACCOUNT_FILES
+from textcls.output.account import REJECT_SCHEMA, Account, write_account, write_rejects
 from textcls.output.lock import NOTE as LOCK_NOTE
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
@@ -38,15 +40,12 @@ from textcls.plain_text import json_text
 from textcls.progress import Board, RowStanding, shown
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
-from textcls.settings.recipe import Recipe
 from textcls.tasks.metrics import Counts, summarise
 
 Say = Callable[[str], None]
 
 # Rows that are sorted by length together.
 _SLICE_ROWS = 2_048
-# What an evaluation that was refused or interrupted leaves: the account of why. The next may write over it.
-_ACCOUNT = {"rows.json", "rejects.parquet"}
 
 
 def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
@@ -73,15 +72,13 @@ def _evaluated(
     bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
 ) -> Report:
     data = with_small_shards(spec.data, files)
-    # The rest of the run's recipe, which another version may have written, has no part in it.
-    recipe = Recipe(text=bundle.manifest.text).model_copy(update={"data": data})
     with ray_session(verbose=verbose):
-        read = ReadData(recipe)
-        _write_json(uri, "rows.json", _account(read, None))
+        read = read_rows(files, data, bundle.manifest.text)
+        write_account(uri, _account(read, None))
         write_rejects(uri, read.rejects())
-        for line in read.told():
+        for line in messages.read_lines(read):
             say(line)
-        read.refuse_unfit()
+        messages.refuse_unfit(read)
         for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
             say(f"  warning: {warning}")
         workers = plan_workers(spec.scale, items=len(read.blocks))
@@ -93,17 +90,17 @@ def _evaluated(
             say(f"  rejected {number:,}: {reason}, like {_spot(read, found, reason)}")
         write_rejects(uri, chain(read.rejects(), _tables(read, found)))
         account = _account(read, found)
-        assert account["read"] == account["evaluated"] + account["rejects"], account
-        _write_json(uri, "rows.json", account)
+        assert account.is_balanced, account
+        write_account(uri, account)
         if not found.counts.rows:
-            raise nothing_scored(account["reject_reasons"], spec.data, files, where=f"{uri}/rejects.parquet lists them")
-    say(f"  {account['read']:,} = evaluated {account['evaluated']:,} + rejects {account['rejects']:,}")
+            raise nothing_scored(account.reject_reasons, spec.data, files, where=f"{uri}/rejects.parquet lists them")
+    say(f"  {account}")
     report = Report(
         title="Evaluation",
         test=TaskScores.model_validate(summarise(found.counts, bundle.manifest.labels)),
         calibration=CalibrationSummary.model_validate(bundle.manifest.calibration.model_dump()),
         tokens=TokenLengths.model_validate(_tokens(bundle, found)),
-        rows=account,
+        rows=account.as_json(),
         bundle=ScoredBundle(uri=bundle.uri, digest=bundle.digest),
         files=tuple(read.files),
         written_at=time.time(),
@@ -121,7 +118,7 @@ def _claimed(out: str) -> str:
     names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
     if "report.json" in names:
         raise RunDirError(f"{uri} holds a finished report", todo="name a new directory with --out")
-    if others := names - _ACCOUNT - {"report.png"}:
+    if others := names - ACCOUNT_FILES - {"report.png"}:
         raise RunDirError(
             f"{uri} is not empty ({', '.join(sorted(others)[:3])}, ...)", todo="name a new directory with --out"
         )
@@ -141,7 +138,7 @@ class _Found:
     """
 
     counts: Counts
-    summary: BlockSummary = field(default_factory=BlockSummary)
+    summary: RowSummary = field(default_factory=RowSummary)
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
     fp32: bool = False
@@ -159,7 +156,7 @@ class _Found:
 class _Unscored:
     """A row that was read and that the classifier refuses."""
 
-    place: int
+    row_id: int
     reason: str
     value: str
 
@@ -179,11 +176,11 @@ class _EvaluateBlock:
             scored = np.array([error is None for error in scores.errors], bool)
             label_ids = np.array([id_of[label] for label in rows["label"].to_pylist()], np.int64)
             refused = [
-                _Unscored(rows["place"][i].as_py(), error.code, shown_cell(rows["text"][i].as_py()))
+                _Unscored(rows["row_id"][i].as_py(), error.code, shown_cell(rows["text"][i].as_py()))
                 for i, error in enumerate(scores.errors)
                 if error is not None
             ]
-            summary = BlockSummary(
+            summary = RowSummary(
                 rows=int(scored.sum()),
                 reasons=Counter(one.reason for one in refused),
                 token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
@@ -200,7 +197,7 @@ class _EvaluateBlock:
             yield part, classifier.encode(part["text"].to_pylist())
 
 
-def _scored(read: ReadData, bundle: Bundle, workers: Workers, say: Say) -> _Found:
+def _scored(read: ReadRows, bundle: Bundle, workers: Workers, say: Say) -> _Found:
     """What all blocks add up to, in row order, whatever the order in which they are done."""
     work, board = _EvaluateBlock(bundle.manifest.labels), Board()
     started, done = time.monotonic(), 0
@@ -218,29 +215,24 @@ def _scored(read: ReadData, bundle: Bundle, workers: Workers, say: Say) -> _Foun
     return total
 
 
-def _account(read: ReadData, found: _Found | None) -> dict[str, Any]:
-    """Law 1: read = evaluated + rejects, to the row."""
+def _account(read: ReadRows, found: _Found | None) -> Account:
+    """Where the rows went; before they are scored, none is evaluated."""
     reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
-    return {
-        "read": read.summary.read,
-        "evaluated": found.counts.rows if found else 0,
-        "rejects": reasons.total(),
-        "outside_where": read.summary.outside_where,
-        "reject_reasons": dict(reasons),
-    }
+    outcomes = {"evaluated": found.counts.rows if found else 0, "rejects": reasons.total()}
+    return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons))
 
 
 def _tokens(bundle: Bundle, found: _Found) -> dict[str, Any]:
-    """Lengths as `BlockSummary.tokens` has them; what counts as cut is what was cut."""
-    tokens = found.summary.tokens(bundle.manifest.text.max_tokens)
+    """Lengths as `RowSummary.token_lengths` has them; what counts as cut is what was cut."""
+    tokens = found.summary.token_lengths(bundle.manifest.text.max_tokens)
     cut = {"truncated_rows": found.truncated, "truncated_fraction": found.truncated / max(found.summary.rows, 1)}
     return tokens | cut
 
 
-def _tables(read: ReadData, found: _Found) -> Iterator[pa.Table]:
+def _tables(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
     """Rejects of the classifier, after those of reading."""
     if found.rejects:
-        places = [file_and_line(one.place) for one in found.rejects]
+        places = [file_and_line(one.row_id) for one in found.rejects]
         arrays = [
             [read.files[file] for file, _ in places],
             [line for _, line in places],
@@ -254,10 +246,9 @@ def _tables(read: ReadData, found: _Found) -> Iterator[pa.Table]:
         )
 
 
-def _spot(read: ReadData, found: _Found, reason: str) -> str:
+def _spot(read: ReadRows, found: _Found, reason: str) -> str:
     one = next(one for one in found.rejects if one.reason == reason)
-    file, line = file_and_line(one.place)
-    return f"{read.files[file]}:{line}: {one.value or '(empty)'}"
+    return f"{read.location(one.row_id)}: {one.value or '(empty)'}"
 
 
 def _write_json(uri: str, name: str, content: dict[str, Any]) -> None:

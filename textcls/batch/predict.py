@@ -32,7 +32,7 @@ from textcls.data.csv_layout import Layout, layout_notes
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
-from textcls.data.pipeline import run_on_ray
+from textcls.data.read import run_on_ray
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError

@@ -182,7 +182,7 @@ def warnings(
         labels: label names.
         counts: clean rows by label name.
         conflicts: (number of texts under two labels, places of the first few).
-        tokens: length statistics, from `BlockSummary.tokens`.
+        tokens: length statistics, from `RowSummary.token_lengths`.
         spellings: how the cells are spelled that the settings name.
         on_long: `text.on_long`.
     """

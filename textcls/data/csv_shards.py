@@ -1,7 +1,7 @@
 """One big CSV -> exact byte ranges that parse in parallel, with the rows and line numbers of one sequential read.
 
 In: files and a `DataSpec`. Out: the `Layout` of each file, and `Shard`s. Not here: how a range is scanned
-(csv_scan.py), how a shard is read (csv_records.py), Ray (pipeline.py).
+(csv_scan.py), how a shard is read (csv_records.py), Ray (read.py).
 
     ranges of about data.shard_bytes ─▶ scan each, in parallel ─▶ chain ─▶ shards ─▶ read each, in parallel
 

@@ -1,13 +1,14 @@
 """Which split each row belongs to, as a function of its text.
 
-In: per row a 128-bit key of the normalised text, a label id and its place in the files. Out: a split code per row.
-Pure numpy; not here: hashing (rows.py), Ray (pipeline.py).
+In: for each row a 128-bit key of its normalized text, a label id and a row id. Out: a split code for each row. Pure
+numpy. Not here: hashing texts (rows.py), Ray (split_blocks.py).
 
-Rows are ordered within their class by a hash of key and seed; the first share is test, the next val, the rest train.
-So a text's split does not depend on the order or the layout of the files, and the shares are exact to a row.
+The rows of each class are ordered by a hash of the key and the seed: the first share is test, the next val, the rest
+train. So the split of a text does not depend on the order or the layout of the files, and the shares are exact to a
+row. Rows with equal keys form a group, which always stays in one split.
 
-Rows with equal keys form one group, which is never divided. The work is done in parts by hash range: `tally` a part,
-add up the parts' class sizes, `cut_points` once, `assign` each part given the sizes before it. No part holds a class.
+The work is cut into hash ranges, so that no process holds all rows of a class: `tally` each range, add up the class
+sizes of the ranges, compute `cut_points` once, then `assign` each range, given the class sizes of the ranges before it.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,13 @@ SPLITS = ("train", "val", "test", "duplicates")
 
 
 def shuffle_hash(key_hi: np.ndarray, seed: int) -> np.ndarray:
-    """uint64 [N] that order rows by chance; equal keys give equal hashes, another seed another order.
+    """uint64 [N]: hashes that put rows into a pseudorandom order. Equal keys give equal hashes.
 
-    The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection, so different keys stay different.
+    The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a bijection, so different keys have different hashes.
+
+    Args:
+        key_hi: uint64 [N], the high halves of the keys.
+        seed: another seed gives another order.
     """
     with np.errstate(over="ignore"):
         x = key_hi.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
@@ -32,22 +37,22 @@ def shuffle_hash(key_hi: np.ndarray, seed: int) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
-def part_of(hashes: np.ndarray, parts: int) -> np.ndarray:
-    """The part, 0 <= part < parts, that each hash falls into; parts are consecutive hash ranges."""
-    part: np.ndarray = ((hashes >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)).astype(np.int64)
-    return part
+def range_of(hashes: np.ndarray, ranges: int) -> np.ndarray:
+    """int64 [N], 0 <= i < ranges: the hash range of each hash. Ranges are consecutive and equally wide."""
+    found: np.ndarray = ((hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)).astype(np.int64)
+    return found
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The groups of equal text of one part, in the order of their hash.
+    """The groups of equal text in one hash range, in the order of their hash.
 
     Attributes:
-        group_of_row: int64 [N], the group each row belongs to.
+        group_of_row: int64 [N], the group of each row.
         first: bool [N], whether a row is the first of its group in file order.
-        label: int32 [G], the group's label id; the smallest, if its rows disagree.
-        weight: int64 [G], the rows that count: 1, or all of them if duplicates are kept.
-        conflicts: int64 [K], positions (in the input) of the first rows of groups whose rows disagree on the label.
+        label: int32 [G], the label id of each group; the smallest if its rows have several.
+        weight: int64 [G], how many rows of the group count: 1, or all of them if duplicates are kept.
+        conflicts: int64 [K], for each group whose rows have several labels, the index of its first row in the input.
         keep_all: whether duplicates are kept.
     """
 
@@ -59,22 +64,22 @@ class Tally:
     keep_all: bool
 
     def class_sizes(self, classes: int) -> np.ndarray:
-        """int64 [C]: rows that count, by class."""
+        """int64 [C]: rows that count in each class."""
         return np.bincount(self.label, self.weight, minlength=classes).astype(np.int64)
 
 
-def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, place: np.ndarray, *, keep_all: bool) -> Tally:
-    """Groups the rows of one part by text.
+def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, row_id: np.ndarray, *, keep_all: bool) -> Tally:
+    """Groups the rows of one hash range by text.
 
     Args:
-        hashes: uint64 [N], `shuffle_hash` of the keys' high halves.
-        key_lo: uint64 [N], the keys' low halves.
+        hashes: uint64 [N], `shuffle_hash` of the high halves of the keys.
+        key_lo: uint64 [N], the low halves of the keys.
         label: int32 [N], label ids.
-        place: int64 [N], file order; decides which of equal rows is the first.
+        row_id: int64 [N], ordered as the files are; decides which of equal rows is the first.
         keep_all: whether duplicates are kept.
     """
     rows = len(hashes)
-    order = np.lexsort((place, key_lo, hashes))
+    order = np.lexsort((row_id, key_lo, hashes))
     sorted_hash, sorted_lo, sorted_label = hashes[order], key_lo[order], label[order]
     starts = np.ones(rows, bool)
     starts[1:] = (sorted_hash[1:] != sorted_hash[:-1]) | (sorted_lo[1:] != sorted_lo[:-1])
@@ -96,9 +101,13 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, place: np.n
 
 
 def cut_points(class_sizes: np.ndarray, spec: SplitSpec) -> np.ndarray:
-    """int64 [C, 2]: in each class, rows before the first number are test, before the second val, the others train.
+    """int64 [C, 2]: in each class, rows before the first number are test, rows before the second val, the rest train.
 
-    Each split has its share to within one row; a class always keeps at least one row to train on.
+    Each split gets its share to within one row, and each class keeps at least one training row.
+
+    Args:
+        class_sizes: int64 [C], rows that count in each class.
+        spec: the shares.
     """
     test_end = np.floor(class_sizes * spec.test + 0.5)
     val_end = np.floor(class_sizes * (spec.test + spec.val) + 0.5)
@@ -107,27 +116,27 @@ def cut_points(class_sizes: np.ndarray, spec: SplitSpec) -> np.ndarray:
     return cuts
 
 
-def assign(part: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """int8 [N]: TRAIN, VAL, TEST or DUPLICATE for each row of a part, in input order.
+def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """int8 [N]: TRAIN, VAL, TEST or DUPLICATE for each row of a hash range, in input order.
 
     Args:
-        part: the tally.
-        before: int64 [C], rows that count in the parts before this one, by class.
-        cuts: int64 [C, 2], from `cut_points` of the sum over all parts.
+        tally: of the range.
+        before: int64 [C], rows of each class that count in the ranges before this one.
+        cuts: int64 [C, 2], from `cut_points` of the class sizes over all ranges.
     """
-    by_class = np.argsort(part.label, kind="stable")
-    running = np.cumsum(part.weight[by_class]) - part.weight[by_class]
-    class_start = np.searchsorted(part.label[by_class], np.arange(len(before)))
+    by_class = np.argsort(tally.label, kind="stable")
+    running = np.cumsum(tally.weight[by_class]) - tally.weight[by_class]
+    class_start = np.searchsorted(tally.label[by_class], np.arange(len(before)))
     offset = np.append(running, 0)[class_start]
-    position = np.empty(len(part.label), np.int64)
-    position[by_class] = running - offset[part.label[by_class]] + before[part.label[by_class]]
-    # A group of several rows goes to the split that holds its middle.
-    position += (part.weight - 1) // 2
+    position = np.empty(len(tally.label), np.int64)
+    position[by_class] = running - offset[tally.label[by_class]] + before[tally.label[by_class]]
+    # A group of several rows goes to the split that its middle row falls into.
+    position += (tally.weight - 1) // 2
 
-    split = np.full(len(part.label), TRAIN, np.int8)
-    split[position < cuts[part.label, 1]] = VAL
-    split[position < cuts[part.label, 0]] = TEST
-    of_row: np.ndarray = split[part.group_of_row]
-    if not part.keep_all:
-        of_row[~part.first] = DUPLICATE
+    split = np.full(len(tally.label), TRAIN, np.int8)
+    split[position < cuts[tally.label, 1]] = VAL
+    split[position < cuts[tally.label, 0]] = TEST
+    of_row: np.ndarray = split[tally.group_of_row]
+    if not tally.keep_all:
+        of_row[~tally.first] = DUPLICATE
     return of_row

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
-from textcls.data.pipeline import PreparedData
+from textcls.data.split_blocks import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
 from textcls.modeling.pretrained import Pretrained
 from textcls.on_ray import internals

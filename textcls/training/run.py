@@ -5,7 +5,7 @@ any of it is done; this is the order of things, and what the user is told on the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,14 +15,14 @@ import ray
 from rich.filesize import decimal
 
 from textcls import storage
-from textcls.data import checks
-from textcls.data.account import Account
-from textcls.data.input_files import expand
-from textcls.data.pipeline import PreparedData, ReadData
-from textcls.data.rejects import write_rejects
+from textcls.data import checks, messages
+from textcls.data.input_files import InputFile, expand
+from textcls.data.read import read_rows
+from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.errors import InputError, StorageError, one_line
 from textcls.modeling.pretrained import Pretrained, find_model, read_config
 from textcls.on_ray.session import ray_session
+from textcls.output.account import write_account, write_rejects
 from textcls.output.lock import alone_in
 from textcls.output.side_product import side_product
 from textcls.reporting.picture import draw_report
@@ -90,7 +90,8 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
 
 
 def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> Report | None:
-    model, tokenizer, rehearsal = _found(recipe, say, commit=run.model_commit())
+    files = expand(recipe.data.csv)
+    model, tokenizer, rehearsal = _found(recipe, files, say, commit=run.model_commit())
     run.bind_model(model)
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
@@ -103,9 +104,9 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
             cpus_per_worker=workers.cpus,
             gpus=workers.count if workers.use_gpu else 0,
         )
-        prepared = _prepare(recipe, tokenizer, run, say)
-        journal.note("rows_accounted", data=prepared.fingerprint, **vars(prepared.account))
-        say(f"training {recipe.model.pretrained} on {prepared.account.train:,} rows: {workers}")
+        prepared = _prepare(recipe, files, tokenizer, run, say)
+        journal.note("rows_accounted", data=prepared.fingerprint, **prepared.account.as_json())
+        say(f"training {recipe.model.pretrained} on {prepared.account.outcomes['train']:,} rows: {workers}")
         outcome = fit(recipe, model, prepared, tokenizer, run, workers, say, journal)
         scores = summarise(outcome.test, prepared.labels)
         baseline = _baseline(recipe, prepared, outcome, say)
@@ -154,12 +155,13 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    _, tokenizer, rehearsal = _found(recipe, say)
+    files = expand(recipe.data.csv)
+    _, tokenizer, rehearsal = _found(recipe, files, say)
     with ray_session(verbose=verbose):
         workers = _workers(recipe, rehearsal, say)
-        prepared = _prepare(recipe, tokenizer, None, say)
-    for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True):
-        say(f"  {label}: " + ", ".join(f"{name} {n:,}" for name, n in zip(prepared.class_counts, counts, strict=True)))
+        prepared = _prepare(recipe, files, tokenizer, None, say)
+    for line in messages.split_lines(prepared):
+        say(f"  {line}")
     say(f"would train with {workers}; nothing is written")
 
 
@@ -167,12 +169,13 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
-def _found(recipe: Recipe, say: Say, *, commit: str = "") -> "tuple[Pretrained, TokenizerFiles, Future[list[str]]]":
+def _found(
+    recipe: Recipe, files: Sequence[InputFile], say: Say, *, commit: str = ""
+) -> "tuple[Pretrained, TokenizerFiles, Future[list[str]]]":
     """Model, tokenizer, and the rehearsal of both, which goes on while Ray starts.
 
     They and the files are looked for before Ray's slow start: a misspelt name fails at once.
     """
-    files = expand(recipe.data.csv)
     model = find_model(recipe.model, commit=commit)
     positions = read_config(model.directory).get("max_position_embeddings")
     tokenizer = prepare_tokenizer(model.directory, recipe.text)
@@ -196,50 +199,40 @@ def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> Worker
     return workers
 
 
-def _prepare(recipe: Recipe, tokenizer: TokenizerFiles, run: RunDir | None, say: Say) -> PreparedData:
-    """Reads, checks and divides the rows; writes the account, whatever the checks say."""
-    read = ReadData(recipe, tokenizer)
-    found, labels = read.summary, read.label_names()
+def _prepare(
+    recipe: Recipe, files: Sequence[InputFile], tokenizer: TokenizerFiles, run: RunDir | None, say: Say
+) -> PreparedData:
+    """Reads, checks and splits the rows; writes the account before any check can stop the run."""
+    read = read_rows(files, recipe.data, recipe.text, tokenizer)
     if run is not None:
         with _account_of(run, say):
-            run.write_json("rows.json", _account_json(read.account()))
+            write_account(run.uri, training_account(read.summary))
             write_rejects(run.uri, read.rejects())
-    for line in read.told():
+    for line in messages.read_lines(read):
         say(line)
-    read.refuse_unfit(listed=run is not None)
-    checks.refuse_reserved(recipe.data, labels, recipe.calibration.min_precision)
-    prepared = read.divide()
-    account = prepared.account
-    assert account.balances(), account
+    messages.refuse_unfit(read, listed=run is not None)
+    checks.refuse_reserved(recipe.data, read.labels, recipe.calibration.min_precision)
+    prepared = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
+    assert prepared.account.is_balanced, prepared.account
     if run is not None:
         with _account_of(run, say):
-            run.write_json("rows.json", _account_json(account, prepared))
-    say(
-        f"  {account.read:,} = train {account.train:,} + val {account.val:,} + test {account.test:,} "
-        f"+ rejects {account.rejects:,} + duplicates {account.duplicates:,}"
-    )
-    checks.refuse_empty_splits(recipe.data, recipe.split, labels, prepared.class_counts)
-    tokens = prepared.tokens
-    lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
-    cut = "are cut to" if recipe.text.on_long == "truncate" else "are in training cut to"
-    say(f"  tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}")
+            write_account(run.uri, prepared.account, labels=prepared.rows_by_label())
+    say(f"  {prepared.account}")
+    checks.refuse_empty_splits(recipe.data, recipe.split, read.labels, prepared.class_counts)
+    say(f"  {messages.token_line(prepared, recipe.text)}")
     for warning in checks.warnings(
-        recipe.data, labels, found.labels, prepared.conflicts, tokens, found.spellings, recipe.text.on_long
+        recipe.data,
+        read.labels,
+        read.summary.labels,
+        prepared.conflicts,
+        prepared.tokens,
+        read.summary.spellings,
+        recipe.text.on_long,
     ):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)
     return prepared
-
-
-def _account_json(account: Account, prepared: PreparedData | None = None) -> dict[str, Any]:
-    content = {**vars(account)}
-    if prepared is not None:
-        content["labels"] = {
-            label: dict(zip(prepared.class_counts, counts, strict=True))
-            for label, *counts in zip(prepared.labels, *prepared.class_counts.values(), strict=True)
-        }
-    return content
 
 
 def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:
@@ -275,7 +268,7 @@ def _report(
             workers=outcome.world_size,
             device=outcome.device,
         ),
-        rows=vars(prepared.account),
+        rows=prepared.account.as_json(),
         written_at=time.time(),
     )
 
@@ -283,7 +276,7 @@ def _report(
 def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
     """The baseline's scores, or {"error": why there are none}: a comparison must not fail a finished run."""
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
-    rows = {"train": prepared.account.train, "test": prepared.account.test}
+    rows = {split: sum(prepared.class_counts[split]) for split in ("train", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
     at_most_s = max(_BASELINE_S, outcome.progress.seconds)
     task = _train_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks)

@@ -1,6 +1,7 @@
-"""Where every row went: counts that blocks add up to, and law 1.
+"""What is known of rows without holding them: counts that add up block by block, and a few examples.
 
-In: counts of blocks. Out: their sums, and the account a run writes. Pure numpy; not here: counting (pipeline.py).
+In: counts of one block. Out: their sums, and percentiles of token lengths. Pure; not here: counting the rows of a block
+(row_tables.py), where every row went (output/account.py).
 """
 
 from collections import Counter
@@ -11,31 +12,24 @@ import numpy as np
 
 from textcls.data.spellings import Spellings
 
-# Rejects shown per reason; all of them are in rejects.parquet.
 EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Account:
-    """Law 1: read = train + val + test + rejects + duplicates, to the row."""
-
-    read: int
-    train: int
-    val: int
-    test: int
-    rejects: int
-    duplicates: int
-    outside_where: int
-    reject_reasons: dict[str, int]
-
-    def balances(self) -> bool:
-        """Whether every row read is somewhere."""
-        return self.read == self.train + self.val + self.test + self.rejects + self.duplicates
+"""Rejects kept for each reason; rejects.parquet holds all of them."""
 
 
 @dataclass
-class BlockSummary:
-    """What one block, or several added up, hold: counts and a few examples, never rows."""
+class RowSummary:
+    """Counts of one block of rows, or of several added up.
+
+    Attributes:
+        rows: clean rows.
+        outside_where: rows that `data.where` or `data.where_not` leaves out; they do not count as read.
+        reasons: rejects by reason.
+        examples: reason -> its first rejects, each with `row_id`, `column`, `reason` and `value`.
+        labels: clean rows by label name.
+        spellings: rows by spelling of the cells that settings name.
+        token_histogram: int64 [L], clean rows by number of tokens before the cut.
+        digests: sha256 of the clean rows of each block, in order.
+    """
 
     rows: int = 0
     outside_where: int = 0
@@ -46,8 +40,8 @@ class BlockSummary:
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     digests: list[bytes] = field(default_factory=list)
 
-    def add(self, other: "BlockSummary") -> None:
-        """Adds the counts of a later block."""
+    def add(self, other: "RowSummary") -> None:
+        """Adds the summary of a later block."""
         self.rows += other.rows
         self.outside_where += other.outside_where
         self.reasons += other.reasons
@@ -63,16 +57,20 @@ class BlockSummary:
 
     @property
     def rejects(self) -> int:
-        """Rows that were read and refused."""
+        """Rejected rows."""
         return self.reasons.total()
 
     @property
     def read(self) -> int:
-        """Rows that matched `where`, or could not be matched against it."""
+        """Rows read: clean rows and rejects."""
         return self.rows + self.rejects
 
-    def tokens(self, max_tokens: int) -> dict[str, Any]:
-        """Token-length percentiles before the cut, and the share of rows that the cut shortens."""
+    def token_lengths(self, max_tokens: int) -> dict[str, Any]:
+        """Percentiles of the number of tokens before the cut, and the share of rows that the cut shortens.
+
+        Args:
+            max_tokens: the limit to which rows are cut.
+        """
         running = np.cumsum(self.token_histogram)
         ranks = {str(p): int(np.searchsorted(running, p / 100 * running[-1])) for p in (50, 90, 95, 99, 100)}
         cut = int(self.token_histogram[max_tokens + 1 :].sum())

@@ -1,0 +1,80 @@
+"""What the user reads about the rows: what was read, what was rejected, how the splits turned out.
+
+In: `ReadRows`, `PreparedData`. Out: one line at a time, and the check of rows that cannot be used. Not here: which rows
+are fit (checks.py), what to do about rejects (remedies.py), printing.
+"""
+
+from collections.abc import Iterator
+
+from textcls.data import checks
+from textcls.data.csv_layout import layout_notes
+from textcls.data.read import ReadRows
+from textcls.data.remedies import remedy
+from textcls.data.row_tables import file_and_line
+from textcls.data.split_blocks import PreparedData
+from textcls.settings.recipe import TextSpec
+
+
+def read_lines(read: ReadRows) -> Iterator[str]:
+    """What was read, how files were interpreted, and rejects by reason, most frequent first."""
+    found, files, data = read.summary, len(read.files), read.data
+    filters = " or ".join(["outside data.where"] * bool(data.where) + ["in data.where_not"] * bool(data.where_not))
+    yield (
+        f"read {found.read:,} rows from {files:,} file{'s' if files != 1 else ''} "
+        f"(delimiter {read.sources.layouts[0].delimiter!r}) in {read.seconds:.1f} s"
+        + (f"; {found.outside_where:,} others are {filters}" if found.outside_where else "")
+    )
+    for note in layout_notes(read.sources.layouts):
+        yield f"  note: {note}"
+    for reason, rows in found.reasons.most_common():
+        yield f"  rejected {rows:,}: {reason}, like {_examples(read, reason)[0]}"
+
+
+def refuse_unfit(read: ReadRows, *, listed: bool = True) -> None:
+    """Stops a job that cannot use the rows; see `checks.refuse_unfit`.
+
+    Args:
+        read: the rows.
+        listed: whether the job has written a rejects.parquet.
+
+    Raises:
+        DataError: as `checks.refuse_unfit` says.
+    """
+    found = read.summary
+
+    def remedy_of(reason: str) -> str:
+        return remedy(reason, read.sources, [file_and_line(row["row_id"]) for row in found.examples[reason]])
+
+    checks.refuse_unfit(
+        read.data,
+        read=found.read,
+        outside_where=found.outside_where,
+        reasons=found.reasons,
+        examples=[line for reason in found.reasons for line in _examples(read, reason)][:5],
+        labels=read.labels,
+        remedy=remedy_of,
+        spellings=found.spellings,
+        listed=listed,
+    )
+
+
+def _examples(read: ReadRows, reason: str) -> list[str]:
+    """The first rejects of a reason, as `FILE:LINE COLUMN: VALUE`."""
+    return [
+        f"{read.location(row['row_id'])} {row['column'] or 'row'}: {row['value'] or '(empty)'}"
+        for row in read.summary.examples[reason]
+    ]
+
+
+def token_line(prepared: PreparedData, text: TextSpec) -> str:
+    """Token lengths of the rows, and how many are truncated."""
+    tokens = prepared.tokens
+    lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
+    cut = "are cut to" if text.on_long == "truncate" else "are in training cut to"
+    return f"tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}"
+
+
+def split_lines(prepared: PreparedData) -> Iterator[str]:
+    """For each label, its rows in each split."""
+    for label, rows in prepared.rows_by_label().items():
+        yield f"{label}: " + ", ".join(f"{split} {n:,}" for split, n in rows.items())

@@ -1,0 +1,155 @@
+"""CSV files -> rows in Ray's object store: cleaned, counted and, for training, tokenized.
+
+In: files, data settings and perhaps a tokenizer. Out: `ReadRows`: blocks of rows, what is needed to split them, and a
+summary. The only module that builds a Ray Data graph. Not here: CSV rules (csv_shards.py), what a block holds
+(row_tables.py), splits (split_blocks.py), messages (messages.py).
+
+    shards ─▶ read and clean ─▶ tokenize ─▶ blocks ─▶ summary and keys of each block
+
+A task holds one block, about as large as a shard (data.shard_bytes); the driver holds counts only. Blocks stay in the
+object store, which spills to disk when it is full.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data  # its first import sets the level of its log: before ray_session does
+
+from textcls.data import row_tables
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import Shard
+from textcls.data.csv_shards import plan_shards
+from textcls.data.input_files import InputFile
+from textcls.data.remedies import Sources
+from textcls.data.summary import RowSummary
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.labels import label_order
+from textcls.text.tokenizer import TokenizerFiles
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """Rows that were read, before they are split.
+
+    Attributes:
+        sources: the files, and how they were read.
+        labels: label names in id order: those of `data.labels`, or those found.
+        summary: counts over all rows.
+        blocks: object references of tables of `row_tables.SCHEMA`, in row order. With a tokenizer they have the columns
+            of `row_tables.tokenized` as well.
+        keys: object references of `row_tables.keys` of each block.
+        seconds: how long reading took.
+    """
+
+    sources: Sources
+    labels: tuple[str, ...]
+    summary: RowSummary
+    blocks: list[Any]
+    keys: list[Any]
+    blocks_with_rejects: list[Any]
+    seconds: float
+
+    @property
+    def data(self) -> DataSpec:
+        """The settings that the rows were read with."""
+        return self.sources.data
+
+    @property
+    def files(self) -> list[str]:
+        """URI of each file, by index."""
+        return [file.uri for file in self.sources.files]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the row id, the text key and the label of every clean row."""
+        return hashlib.sha256(b"".join(self.summary.digests)).hexdigest()
+
+    def rejects(self) -> Iterator[pa.Table]:
+        """Tables (file, line, column, reason, value) of all rejects in row order, block by block."""
+        for block in self.blocks_with_rejects:
+            yield ray.get(_rejects.remote(block, self.files))
+
+    def location(self, row_id: int) -> str:
+        """Where a row is, as FILE:LINE."""
+        file, line = row_tables.file_and_line(row_id)
+        return f"{self.files[file]}:{line}"
+
+
+def read_rows(
+    files: Sequence[InputFile], data: DataSpec, text: TextSpec, tokenizer: TokenizerFiles | None = None
+) -> ReadRows:
+    """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
+
+    Args:
+        files: what to read, from `input_files.expand`.
+        data: how to read it.
+        text: which texts are equal.
+        tokenizer: without one, the rows can be scored as text but not split for training.
+
+    Raises:
+        DataError: a file is no CSV or lacks a column.
+        StorageError: the disk or the network failed.
+    """
+    started = time.monotonic()
+    layouts, shards = plan_shards(files, data, run=run_on_ray)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    # Block order is row order: the training plan names rows by position, when a run starts and when it resumes.
+    context.execution_options.preserve_order = True
+    dataset = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(
+        _read_shard, batch_size=1, fn_kwargs={"shards": shards, "layouts": layouts, "data": data, "text": text}
+    )
+    if tokenizer is not None:
+        dataset = dataset.map_batches(
+            row_tables.tokenized, batch_size=None, batch_format="pyarrow", fn_kwargs={"tokenizer": tokenizer}
+        )
+    blocks: list[Any] = dataset.to_arrow_refs()
+    summaries_and_keys = [_summarize.remote(block) for block in blocks]
+    total = RowSummary()
+    blocks_with_rejects = []
+    for block, (summary_ref, _) in zip(blocks, summaries_and_keys, strict=True):
+        summary: RowSummary = ray.get(summary_ref)
+        total.add(summary)
+        if summary.rejects:
+            blocks_with_rejects.append(block)
+    return ReadRows(
+        sources=Sources(files, layouts, shards, data),
+        labels=data.labels or label_order(total.labels),
+        summary=total,
+        blocks=blocks,
+        keys=[keys for _, keys in summaries_and_keys],
+        blocks_with_rejects=blocks_with_rejects,
+        seconds=time.monotonic() - started,
+    )
+
+
+def run_on_ray(function: Any, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Runs a function on Ray once per tuple of arguments; returns the results in order."""
+    task = ray.remote(function)
+    return cast(list[Any], ray.get([task.remote(*job) for job in jobs]))
+
+
+def _read_shard(
+    batch: dict[str, np.ndarray], shards: Sequence[Shard], layouts: Sequence[Layout], data: DataSpec, text: TextSpec
+) -> Iterator[pa.Table]:
+    """The tables of one shard; `batch` holds its index as `id`."""
+    shard = shards[int(batch["id"][0])]
+    return row_tables.read_tables(shard, layouts[shard.file_index], data, text)
+
+
+@ray.remote(num_returns=2)
+def _summarize(block: pa.Table) -> tuple[RowSummary, pa.Table]:
+    return row_tables.summarize(block), row_tables.keys(block)
+
+
+@ray.remote
+def _rejects(block: pa.Table, files: list[str]) -> pa.Table:
+    return row_tables.rejects(block, files)

@@ -1,0 +1,188 @@
+"""Tables of the rows of a CSV file: what a read task writes, and what is taken from its blocks later.
+
+In: the records of one shard; later, blocks of rows. Out: tables of `SCHEMA`, and from them the clean rows, the rejects
+and the summary of a block. Pure. Not here: what makes a row a reject (rows.py), Ray (read.py, split_blocks.py).
+
+A table holds three kinds of rows, in file order. Exactly one of these columns is set:
+
+    text    a clean row; `label`, `key_hi` and `key_lo` are set as well
+    reason  a reject; `column` and `value` are set as well
+    counts  the last row of each shard: counts of rows that the table does not hold
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import Shard, read_shard
+from textcls.data.rows import CleanRow, RowCleaner
+from textcls.data.spellings import Spellings
+from textcls.data.summary import EXAMPLES, RowSummary
+from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.text.tokenizer import TokenizerFiles, encoder_of
+
+# A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
+_TABLE_ROWS = 20_000
+_TABLE_CHARS = 16 * 2**20
+# row_id = file index << 40 | line: one number that orders rows as the files do (2**40 lines a file).
+_LINE_BITS = 40
+
+# `counted` is "outside_where" (rows that the filters left out), "where" (rows by cell of a filtered column) or "label"
+# (rows by label as written). See `Spellings`.
+_COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", pa.string()), ("rows", pa.int64())])
+
+SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("text", pa.large_string()),
+        ("label", pa.string()),
+        ("key_hi", pa.uint64()),
+        ("key_lo", pa.uint64()),
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),
+        ("counts", pa.list_(_COUNT)),
+    ]
+)
+
+
+def row_id(file_index: int, line: int) -> int:
+    """The number of the row that begins at a 1-based line of a file; in order of files and lines."""
+    return file_index << _LINE_BITS | line
+
+
+def file_and_line(row_id: int) -> tuple[int, int]:
+    """(index of the file, 1-based line in it) of a row."""
+    return row_id >> _LINE_BITS, row_id & (1 << _LINE_BITS) - 1
+
+
+def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec) -> Iterator[pa.Table]:
+    """Tables of `SCHEMA` with all rows of a shard, in order. The last row of the last one holds the shard's counts."""
+    cleaner = RowCleaner(layout, data, text)
+    base = row_id(shard.file_index, 0)
+    rows: list[tuple[Any, ...]] = []
+    chars = outside_where = 0
+    for line, fields in read_shard(shard, layout, data):
+        row = cleaner(line, fields)
+        if row is None:
+            outside_where += 1
+            continue
+        if isinstance(row, CleanRow):
+            high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
+            rows.append((base | row.line, row.text, row.label, high, low, None, None, None, None))
+            chars += len(row.text)
+        else:
+            rows.append((base | row.line, None, None, 0, 0, row.column, str(row.reason), row.value, None))
+        if chars >= _TABLE_CHARS or len(rows) >= _TABLE_ROWS:
+            yield _table(rows)
+            rows, chars = [], 0
+    # Every shard has this row: Ray Data drops the columns of a table without rows.
+    rows.append((base, None, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings)))
+    yield _table(rows)
+
+
+def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
+
+
+def _counts(outside_where: int, spellings: Spellings) -> list[tuple[str, str | None, str | None, int]]:
+    """A cell of `counts`."""
+    return [
+        ("outside_where", None, None, outside_where),
+        *(("where", column, cell, rows) for column, cells in spellings.where.items() for cell, rows in cells.items()),
+        *(("label", None, cell, rows) for cell, rows in spellings.labels.items()),
+    ]
+
+
+def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
+    """The table with two more columns.
+
+    Returns:
+        `input_ids`: list<int32>, cut to the tokenizer's limit, not padded. `tokens`: int32, the number before the cut.
+    """
+    ids: list[list[int]] = []
+    lengths = np.empty(0, np.int32)
+    if table.num_rows:
+        # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
+        ids, lengths = encoder_of(tokenizer)(pc.fill_null(table["text"], "").to_pylist())
+    table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
+    return table.append_column("tokens", pa.array(lengths, pa.int32()))
+
+
+def clean_rows(table: pa.Table) -> pa.Table:
+    """The clean rows of a table, with all its columns."""
+    return table.filter(pc.is_valid(table["text"]))
+
+
+def rejects(table: pa.Table, files: list[str]) -> pa.Table:
+    """The rejects of a table, as rejects.parquet has them.
+
+    Args:
+        table: a table of `SCHEMA`.
+        files: URI of each file, by index.
+    """
+    found = _rejected(table)
+    ids = found["row_id"].to_numpy()
+    return pa.table(
+        {
+            "file": pa.array([files[file] for file in ids >> _LINE_BITS], pa.string()),
+            "line": pa.array(ids & (1 << _LINE_BITS) - 1, pa.int64()),
+            "column": found["column"],
+            "reason": found["reason"],
+            "value": found["value"],
+        }
+    )
+
+
+def _rejected(table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_valid(table["reason"])).select(["row_id", "column", "reason", "value"])
+
+
+def keys(table: pa.Table) -> pa.Table:
+    """What the split depends on, row by clean row: `row_id`, `key_hi`, `key_lo` and `label`; about 36 bytes a row."""
+    return clean_rows(table).select(["row_id", "key_hi", "key_lo", "label"]).combine_chunks()
+
+
+def summarize(table: pa.Table) -> RowSummary:
+    """The counts of a table, a few examples of its rejects and the hash of its clean rows."""
+    clean, rejected = clean_rows(table), _rejected(table)
+    found = RowSummary(rows=clean.num_rows, labels=_counted(clean["label"]), reasons=_counted(rejected["reason"]))
+    for counts in table.filter(pc.is_valid(table["counts"]))["counts"].to_pylist():
+        _add_counts(found, counts)
+    if "tokens" in clean.column_names:
+        found.token_histogram = np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64)
+    for row in rejected.to_pylist():
+        examples = found.examples.setdefault(row["reason"], [])
+        if len(examples) < EXAMPLES:
+            examples.append(row)
+    digest = hashlib.sha256()
+    for name in ("row_id", "key_hi", "key_lo"):
+        digest.update(clean[name].to_numpy().tobytes())
+    digest.update("\0".join(clean["label"].to_pylist()).encode())
+    found.digests = [digest.digest()]
+    return found
+
+
+def _add_counts(summary: RowSummary, counts: list[dict[str, Any]]) -> None:
+    """Adds a cell of `counts` to a summary."""
+    spellings = Spellings()
+    for count in counts:
+        match count["counted"]:
+            case "outside_where":
+                summary.outside_where += count["rows"]
+            case "where":
+                spellings.where.setdefault(count["column"], Counter())[count["cell"]] = count["rows"]
+            case "label":
+                spellings.labels[count["cell"]] = count["rows"]
+    summary.spellings.add(spellings)
+
+
+def _counted(column: pa.ChunkedArray) -> Counter[str]:
+    return Counter({item["values"]: item["counts"] for item in column.value_counts().to_pylist()})

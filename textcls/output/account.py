@@ -1,0 +1,92 @@
+"""The account of rows: where every row that was read went, in `rows.json`, and every reject, in `rejects.parquet`.
+
+In: counts, and tables of rejects. Out: both files in an --out, and the account as one line for the user.
+Not here: counting rows (data/summary.py), what makes a row a reject (data/rows.py).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from textcls import storage
+from textcls.plain_text import json_text
+
+ACCOUNT = "rows.json"
+REJECTS = "rejects.parquet"
+FILES = frozenset((ACCOUNT, REJECTS))
+
+REJECT_SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the rows went.
+
+    Attributes:
+        read: rows read.
+        outcomes: what became of them -> number of rows, such as train, val, test, rejects and duplicates. Every row has
+            exactly one outcome.
+        outside_where: rows that `data.where` or `data.where_not` leaves out; they do not count as read.
+        reject_reasons: rejects by reason.
+    """
+
+    read: int
+    outcomes: Mapping[str, int]
+    outside_where: int
+    reject_reasons: Mapping[str, int]
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the outcomes add up to the rows read."""
+        return self.read == sum(self.outcomes.values())
+
+    def __str__(self) -> str:
+        parts = (f"{outcome} {rows:,}" for outcome, rows in self.outcomes.items())
+        return f"{self.read:,} = {' + '.join(parts)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of rows.json, ready for JSON."""
+        return {
+            "read": self.read,
+            **self.outcomes,
+            "outside_where": self.outside_where,
+            "reject_reasons": dict(self.reject_reasons),
+        }
+
+
+def write_account(out: str, account: Account, **details: Any) -> None:
+    """Writes OUT/rows.json, whole or not at all.
+
+    Args:
+        out: URI of a claimed --out.
+        account: where the rows went.
+        **details: more keys, ready for JSON.
+    """
+    content = json_text(account.as_json() | details, indent=1)
+    storage.write_bytes(storage.join(out, ACCOUNT), content.encode())
+
+
+def write_rejects(out: str, tables: Iterable[pa.Table]) -> None:
+    """Writes OUT/rejects.parquet, whole or not at all, table by table; it is written even if no row was rejected.
+
+    Args:
+        out: URI of a claimed --out.
+        tables: of `REJECT_SCHEMA`.
+    """
+    with (
+        storage.written_whole(storage.join(out, REJECTS)) as file,
+        pq.ParquetWriter(file, REJECT_SCHEMA) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
