@@ -1,6 +1,6 @@
 """The command `textcls`, also as `python -m textcls`: train, evaluate, predict or serve.
 
-In: a command line. Out: the exit status of the command it names. Not here: the commands (textcls/commands).
+In: a command line. Out: the exit status of its command. Not here: the commands (textcls/commands).
 """
 
 import argparse
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     escape_unencodable()
     if not arguments or arguments[0] not in COMMANDS:
-        _parser().parse_args(arguments)  # answers --help and --version, and refuses anything else
-    # Only this one: each takes part of a second to import.
+        _parser().parse_args(arguments)  # prints --help or --version, and refuses everything else
+    # Imports this command alone: each takes a fraction of a second.
     return int(importlib.import_module(f"textcls.commands.{arguments[0]}").main(arguments[1:]))
 
 

@@ -1,7 +1,6 @@
-"""What the commands have in common.
+"""What the commands share: arguments, exit status, Ctrl-C, and lines for the user.
 
-In: a command as a function. Out: its exit status, and on standard error what went wrong; lines for its user.
-Not here: any command.
+In: a command as a function. Out: its exit status; errors on standard error. Not here: the commands (commands/).
 """
 
 import argparse
@@ -18,7 +17,8 @@ from textcls.plain_text import visible
 
 
 def command(name: str) -> str:
-    """How this process's user starts a command: `textcls train`, or `python jobs/train.py` in a checkout."""
+    """The command line that starts a command the way this process was started: `textcls train` or `python
+    jobs/train.py`."""
     script = Path(sys.argv[0])
     folder = script.resolve().parent.name
     if folder == "jobs" and script.suffix == ".py":
@@ -27,10 +27,10 @@ def command(name: str) -> str:
 
 
 def escape_unencodable() -> None:
-    """From here on standard output and error escape the characters that their encoding lacks."""
+    """Makes standard output and error escape characters that their encoding lacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started the process
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -39,12 +39,12 @@ def escape_unencodable() -> None:
 def add_common_arguments(
     parser: argparse.ArgumentParser, *, overrides: str, key: str = "SECTION.KEY=VALUE"
 ) -> argparse.ArgumentParser:
-    """Adds what every command takes.
+    """Adds the arguments of every command.
 
     Args:
-        parser: has the command's own arguments.
-        overrides: what `--set` may override.
-        key: the form of an override.
+        parser: the parser with the command's own arguments.
+        overrides: the help text of `--set`.
+        key: the form of an override in the help.
     """
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar=key, help=f"{overrides} (YAML)")
     parser.add_argument("--verbose", action="store_true", help="show Ray's own log lines as well")
@@ -63,8 +63,8 @@ def run_command(
     Args:
         argv: the arguments; None for those of this process.
         parser: of the command.
-        body: the command, given its arguments and when it started (Unix time, in seconds).
-        interrupted: what to tell a user who pressed Ctrl-C about going on.
+        body: the command; called with its arguments and the start time (Unix time, in seconds).
+        interrupted: returns how to continue, for the message after Ctrl-C.
     """
     started = time.time()
     escape_unencodable()
@@ -73,11 +73,11 @@ def run_command(
 
 
 def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> int:
-    """Runs a command: 0 done; 2 its input is at fault; 1 disk, network or workers failed; 130 interrupted.
+    """Runs a command and returns 0 (done), 2 (its input is at fault), 1 (any other error) or 130 (interrupted).
 
     Args:
-        body: what to run.
-        interrupted: what to tell a user who pressed Ctrl-C about going on.
+        body: the command.
+        interrupted: returns how to continue, for the message after Ctrl-C.
     """
     _ensure_home()
     try:
@@ -92,9 +92,9 @@ def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> 
 
 
 def _ensure_home() -> None:
-    """Gives a user without a name and a home, as in many containers, a HOME that leads nowhere.
+    """Sets HOME to a path that does not exist if the user has no home, as in many containers.
 
-    Libraries ask for one when they are imported, and do without where it cannot be written.
+    Libraries look for a home when they are imported, and work without one that can be written.
     """
     try:
         Path.home()
@@ -103,5 +103,5 @@ def _ensure_home() -> None:
 
 
 def say(line: str) -> None:
-    """Shows one line at once, also where standard output is a file; the names in it can do nothing to a terminal."""
+    """Prints one line and flushes. Control characters in it are escaped, so that they cannot affect the terminal."""
     print(visible(line), flush=True)

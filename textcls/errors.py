@@ -1,20 +1,20 @@
-"""Every error a user can meet.
+"""Every error that a user can see.
 
-In: what was found, what was expected and what to do. Out: an exception that says all three, survives pickling (Ray
-carries it between processes) and knows the exit status it stands for. Not here: our own bugs, which are `assert`s.
+In: what was found, what was expected and what to do. Out: an exception with all three, which survives pickling between
+Ray's processes and has an exit status. Not here: our own bugs, which are `assert`s.
 
     TextclsError                 1
-    ├── InputError               2   the user's input is at fault; running it again will not help
+    ├── InputError               2   the user's input is at fault; a retry will not help
     │   ├── RecipeError              the recipe or a --set: unknown key, bad value, impossible combination
-    │   ├── DataError                the CSV: missing file or column, too many rejects, one single label
+    │   ├── DataError                the CSV: missing file or column, too many rejects, a single label
     │   ├── ModelError               the pretrained model: not found, wrong kind, wrong hash
-    │   ├── RunDirError              --out: taken, finished, foreign or damaged
+    │   ├── RunDirError              --out: in use, finished, foreign or damaged
     │   └── BundleError              a bundle: no manifest, wrong hash, unknown version
     ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
     ├── TrainingError            1   workers failed more often than allowed
-    ├── ScoringError             1   the same, of workers that score
+    ├── ScoringError             1   the same, for workers that score
     ├── ServeError               1   the service did not start
-    └── RayStartError            1   a Ray of this machine's own did not start
+    └── RayStartError            1   a local Ray did not start
 """
 
 import re
@@ -26,10 +26,10 @@ _PASSWORD = re.compile(r"(://)[^/\s'\"]*@")
 
 
 class TextclsError(Exception):
-    """An error told to the user as up to three sentences.
+    """An error whose message has up to three parts.
 
     Args:
-        found: what was found, with the value, file and line it was found at.
+        found: what was found, with its value, file and line.
         expected: what was expected instead.
         todo: what the user can do about it.
     """
@@ -53,12 +53,12 @@ class TextclsError(Exception):
 
 
 def redacted(text: str) -> str:
-    """A message without the user and password that a URL in it may hold."""
+    """The message with the user and password of every URL in it replaced by ***."""
     return _PASSWORD.sub(r"\1***@", text)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; of an error that Ray wrapped, the cause."""
+    """The message of an error in one line; for an error that Ray wrapped, of its cause."""
     found = own_error(error) or getattr(error, "cause", None) or error
     if isinstance(found, TextclsError):
         return found.found.partition("\n")[0]
@@ -67,12 +67,12 @@ def one_line(error: BaseException) -> str:
 
 
 def own_error(error: BaseException) -> TextclsError | None:
-    """The error of ours that another one carries, if any: Ray wraps what its tasks raise, often more than once."""
+    """The TextclsError that an error wraps, if any: Ray wraps the errors of its tasks, often more than once."""
     found = None
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, TextclsError):
-            found = link  # go on: Ray's wrapper is an instance of what it wraps, and speaks in tracebacks
+            found = link  # continue: Ray's wrapper is an instance of the wrapped class, with a traceback as its message
         link = getattr(link, "cause", None) or link.__cause__
     return found
 
@@ -82,7 +82,7 @@ def _rebuild(cls: type[TextclsError], found: str, expected: str, todo: str) -> T
 
 
 class InputError(TextclsError):
-    """The user's input is at fault; running it again will not help."""
+    """The user's input is at fault; a retry will not help."""
 
     exit_status = 2
 
@@ -92,7 +92,7 @@ class RecipeError(InputError):
 
 
 class DataError(InputError):
-    """A CSV that cannot be trained on: missing file or column, too many rejects, one single label."""
+    """A CSV that cannot be trained on: missing file or column, too many rejects, a single label."""
 
 
 class ModelError(InputError):
@@ -100,7 +100,7 @@ class ModelError(InputError):
 
 
 class RunDirError(InputError):
-    """An --out that cannot be used: taken, finished, foreign or damaged."""
+    """An --out that cannot be used: in use, finished, foreign or damaged."""
 
 
 class BundleError(InputError):
@@ -124,4 +124,4 @@ class ServeError(TextclsError):
 
 
 class RayStartError(TextclsError):
-    """A Ray of this machine's own did not start."""
+    """A local Ray did not start."""

@@ -1,25 +1,25 @@
-"""Text that others wrote (labels, columns, cells, names of files) in a form that is safe to print.
+"""Makes foreign text (labels, columns, cells, file names) safe to print.
 
 In: any string, or content for JSON. Out: one printable line, or JSON that people can read; neither can break a line,
-command a terminal or turn the direction of what follows. Not here: the files of predictions, which hold the true
-values.
+control a terminal or change the direction of the text after it. Not here: the files of predictions, which hold the
+unchanged values.
 """
 
 import json
 import unicodedata
 from typing import Any
 
-_JOINER = "\u200d"  # holds an emoji of several together
+_JOINER = "\u200d"  # joins several emoji into one
 
 
 def visible(text: str, most: int | None = None) -> str:
-    """The text as one printable line: what is no printable character appears as its escape, such as `\\n` or `\\u202e`.
+    """The text as one printable line, with unprintable characters as escapes such as `\\n` or `\\u202e`.
 
-    A byte that could not be decoded appears as `\\xNN`. What is visible already is returned as it is.
+    A byte that could not be decoded appears as `\\xNN`. Printable text is returned unchanged.
 
     Args:
         text: any string.
-        most: cut to this many characters, the last of them an ellipsis.
+        most: the longest result in characters; a longer one ends with an ellipsis.
     """
     text = text if most is None else text[: most + 1]
     if not text.isprintable():
@@ -28,9 +28,9 @@ def visible(text: str, most: int | None = None) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """A message of several lines, each of them visible, and all but the first indented by four spaces or more.
+    """A message of several lines, each printable, and all but the first indented by four spaces or more.
 
-    So a line break within a name that the message holds cannot begin a line that looks like one of ours.
+    So a line break inside a foreign name cannot start a line that looks like part of our message.
     """
     first, *others = text.split("\n")
     indented = (line if line.startswith("    ") else f"    {line.lstrip(' ')}" for line in others)
@@ -38,7 +38,7 @@ def visible_lines(text: str) -> str:
 
 
 def json_text(content: Any, **options: Any) -> str:
-    """JSON in which letters of every script stand as they are, and what is no printable character is escaped.
+    """JSON with the letters of every script as they are, and with unprintable characters escaped.
 
     Args:
         content: as of `json.dumps`.
@@ -47,7 +47,7 @@ def json_text(content: Any, **options: Any) -> str:
     text = json.dumps(content, ensure_ascii=False, **options)
     if text.isascii():
         return text
-    # Outside its strings JSON is ASCII, so every such character is inside one.
+    # JSON is ASCII outside its strings, so every other character is inside a string.
     return "".join(
         char if char == "\n" or _is_visible(text, i) else json.dumps(char)[1:-1] for i, char in enumerate(text)
     )
@@ -65,6 +65,6 @@ def _is_emoji(char: str) -> bool:
 
 
 def _escape(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # how Python keeps a byte that it could not decode
+    if "\udc80" <= char <= "\udcff":  # Python's surrogate for a byte that it could not decode
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()

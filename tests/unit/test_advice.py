@@ -142,12 +142,12 @@ def test_a_certificate_without_its_key_can_go_or_be_completed(monkeypatch: pytes
     def attempt(*more: str) -> None:
         serve_command._run(serve_command.parser().parse_args(["--bundle", "no/such/bundle", *more]), 0.0)
 
-    assert "name both, or neither" in todo_of(lambda: attempt("--tls-cert", "a.pem"))
+    assert "give both, or neither" in todo_of(lambda: attempt("--tls-cert", "a.pem"))
     # Both ways lead on to the next problem.
     for more in ([], ["--tls-cert", "a.pem", "--tls-key", "b.pem"]):
         with pytest.raises(InputError) as caught:
             attempt(*more)
-        assert "name both" not in caught.value.todo
+        assert "give both" not in caught.value.todo
 
 
 def test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name() -> None:

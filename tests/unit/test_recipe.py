@@ -311,7 +311,7 @@ def test_a_word_for_nothing_is_not_taken_for_a_name(word: str) -> None:
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_its_line(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"(?s)stands twice.*line \d"):
+    with pytest.raises(RecipeError, match=r"(?s)appears twice.*line \d"):
         parse_recipe(text)
 
 
@@ -632,8 +632,8 @@ def test_workers_may_be_a_range() -> None:
     ("value", "told"),
     [
         ("[0, 2]", "begins with 1 or more"),
-        ("[2, 2]", "ends with more than that"),
-        ("[3, 2]", "ends with more than that"),
+        ("[2, 2]", "ends with a larger number"),
+        ("[3, 2]", "ends with a larger number"),
         ("[1, 33]", "more than train.rows_per_step 32"),
         ("[2]", "scale.workers"),
     ],

@@ -15,8 +15,9 @@ from textcls.data.input_files import InputFile
 from textcls.data.remedies import Sources, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
-from textcls.settings.recipe import DataSpec, ScaleSpec, Spec
+from textcls.settings.recipe import DataSpec, ScaleSpec
 from textcls.settings.recipe_file import resolve
+from textcls.settings.spec import Spec
 
 # Shards are units of work and of resuming: many enough to share out, large enough that a part is worth a file. Chosen
 # by the input alone, so that the parts are the same whatever works on them.

@@ -1,7 +1,7 @@
-"""`textcls evaluate`: measures a bundle by a labelled CSV.
+"""`textcls evaluate`: evaluates a bundle on a labelled CSV.
 
-In: a command line, as `textcls evaluate --help` describes it. Out: an exit status, and a report in --out. Not here: how
-rows are scored (inference/evaluate.py).
+In: a command line, as `textcls evaluate --help` describes it. Out: an exit status, and a report in --out. Not here: the
+evaluation itself (batch/evaluate.py).
 """
 
 import argparse
@@ -21,17 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=command("evaluate"), description="Measure a classifier by labelled rows.")
-    parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
+    parser = argparse.ArgumentParser(prog=command("evaluate"), description="Evaluate a bundle on labelled rows.")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="the bundle of a training run: OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
-    parser.add_argument("--out", required=True, metavar="URI", help="new directory for the report and the account")
+    parser.add_argument(
+        "--out", required=True, metavar="URI", help="new directory for the report and the row accounting"
+    )
     return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
     bundle = load_bundle(arguments.bundle)
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
-    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.batch.evaluate import evaluate
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report
@@ -39,5 +41,5 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
-    say(f"report: {arguments.out}/report.json, report.png   account: {arguments.out}/rows.json, rejects.parquet")
+    say(f"report: {arguments.out}/report.json, report.png   rows: {arguments.out}/rows.json, rejects.parquet")
     say(f"{time.time() - started:.1f} s in all")

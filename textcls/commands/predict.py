@@ -1,7 +1,7 @@
 """`textcls predict`: predicts every row of a CSV with a bundle.
 
-In: a command line, as `textcls predict --help` describes it. Out: an exit status, and the predictions in --out; after 1
-and 130 the same command goes on where it stopped. Not here: how rows are scored (inference/predict.py).
+In: a command line, as `textcls predict --help` describes it. Out: an exit status, and the predictions in --out; after
+statuses 1 and 130 the same command continues. Not here: the predictions themselves (batch/predict.py).
 """
 
 import argparse
@@ -18,10 +18,10 @@ from textcls.errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return run_command(argv, parser(), _run, interrupted=_way_on)
+    return run_command(argv, parser(), _run, interrupted=_how_to_continue)
 
 
-def _way_on(arguments: argparse.Namespace) -> str:
+def _how_to_continue(arguments: argparse.Namespace) -> str:
     if not storage.exists(storage.join(storage.absolute(arguments.out), "progress", "job.json")):
         return ""
     return f"; the same command continues {arguments.out}"
@@ -30,26 +30,28 @@ def _way_on(arguments: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog=command("predict"), description="Predict every row of CSV files.")
-    parser.add_argument("--bundle", required=True, metavar="URI", help="what a training run left in OUT/bundle")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="the bundle of a training run: OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the predictions")
-    parser.add_argument("--format", default="parquet", choices=["parquet", "csv"], help="of the parts")
     parser.add_argument(
-        "--csv-encoding", choices=["utf-8", "utf-8-sig"], help="of CSV parts (utf-8); utf-8-sig is for Excel"
+        "--format", default="parquet", choices=["parquet", "csv"], help="format of the parts (%(default)s)"
     )
-    parser.add_argument("--all-scores", action="store_true", help="also write each label's score")
+    parser.add_argument(
+        "--csv-encoding", choices=["utf-8", "utf-8-sig"], help="encoding of CSV parts (utf-8); utf-8-sig is for Excel"
+    )
+    parser.add_argument("--all-scores", action="store_true", help="also write the score of every label")
     return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
     if arguments.csv_encoding and arguments.format != "csv":
         raise InputError(
-            f"--csv-encoding {arguments.csv_encoding} with --format {arguments.format}: it is of CSV parts alone",
+            f"--csv-encoding {arguments.csv_encoding} with --format {arguments.format}: only CSV has one",
             todo="add --format csv, or leave --csv-encoding out",
         )
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
-    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.batch.predict import predict
 
     manifest = predict(
@@ -62,16 +64,16 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         say=say,
         verbose=arguments.verbose,
     )
-    for line in _told(manifest):
+    for line in _summary_lines(manifest):
         say(line)
-    say(f"predictions: {arguments.out}/parts   account: {arguments.out}/predictions.json")
+    say(f"predictions: {arguments.out}/parts   rows: {arguments.out}/predictions.json")
     say(f"{time.time() - started:.1f} s in all")
 
 
-def _told(manifest: Mapping[str, Any]) -> Sequence[str]:
+def _summary_lines(manifest: Mapping[str, Any]) -> Sequence[str]:
     labels = ", ".join(f"{label} {rows:,}" for label, rows in manifest["labels"].items())
     errors = ", ".join(f"{error} {rows:,}" for error, rows in manifest["errors"].items())
     lines = [f"{manifest['rows']:,} rows = labels ({labels or 'none'}) + errors ({errors or 'none'})"]
     if manifest["truncated"]:
-        lines.append(f"  {manifest['truncated']:,} texts were longer than the bundle's limit and were cut")
+        lines.append(f"  {manifest['truncated']:,} texts were longer than the bundle's limit and were truncated")
     return lines

@@ -1,7 +1,7 @@
 """`textcls serve`: serves a bundle over HTTP on this machine.
 
-In: a command line, as `textcls serve --help` describes it. Out: an exit status once the service ended: 0 by Ctrl-C or
-SIGTERM, 130 if interrupted before it served. Not here: the service (serving/local_service.py).
+In: a command line, as `textcls serve --help` describes it. Out: an exit status when the service ends: 0 after Ctrl-C or
+SIGTERM, 130 if interrupted before it was ready. Not here: the service itself (serving/local/service.py).
 """
 
 import argparse
@@ -23,8 +23,10 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     if arguments.allow_new_labels:
         spec = spec.model_copy(update={"allow_new_labels": True})
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
-        raise InputError("--tls-cert and --tls-key go together", todo="name both, or neither for plain HTTP")
-    # Ray takes seconds to import: only once the arguments are known to be good.
+        raise InputError(
+            "--tls-cert and --tls-key are only valid together", todo="give both, or neither for plain HTTP"
+        )
+    # Ray takes seconds to import, so the arguments are checked first.
     from textcls.serving.local.haproxy import Tls
     from textcls.serving.local.service import run_service
 
@@ -42,17 +44,23 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog=command("serve"), description="Serve a bundle over HTTP on this machine.")
-    parser.add_argument("--bundle", required=True, metavar="URI", help="what a run left in --out, under bundle")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (%(default)s)")
+    parser.add_argument("--bundle", required=True, metavar="URI", help="the bundle of a training run: OUT/bundle")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all interfaces (%(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
-    parser.add_argument("--tls-cert", metavar="FILE", help="PEM: answer HTTPS with this certificate")
-    parser.add_argument("--tls-key", metavar="FILE", help="PEM: its key, without a password")
-    parser.add_argument("--allow-new-labels", action="store_true", help="a hot reload may bring other labels")
-    return add_common_arguments(parser, overrides="a setting of the service", key="serve.KEY=VALUE")
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", help="certificate in PEM, with its intermediates; serves HTTPS only"
+    )
+    parser.add_argument("--tls-key", metavar="FILE", help="key of the certificate in PEM, without a password")
+    parser.add_argument(
+        "--allow-new-labels", action="store_true", help="accept a hot reload of a bundle with other labels"
+    )
+    return add_common_arguments(parser, overrides="override a setting of the service", key="serve.KEY=VALUE")
 
 
 def _spec(overrides: Sequence[str]) -> ServeSpec:
     for override in overrides:
         if not override.strip().startswith("serve."):
-            raise InputError(f"--set {override}", expected="serve.KEY=VALUE; a bundle's other settings are its own")
+            raise InputError(f"--set {override}", expected="serve.KEY=VALUE; all other settings come from the bundle")
     return parse_recipe("", overrides, source="--set").serve

@@ -1,11 +1,12 @@
 """`textcls train`: trains a classifier from a labelled CSV.
 
-In: a command line, as `textcls train --help` describes it. Out: an exit status, and what a run leaves in --out; to the
-user its progress and its result. Not here: how a run goes (training/run.py).
+In: a command line, as `textcls train --help` describes it. Out: an exit status, the files of the run in --out, and its
+progress and result at the terminal. Not here: the run itself (training/run.py).
 """
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -18,10 +19,10 @@ from textcls.settings.recipe_file import describe_keys, included_recipes, parse_
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return run_command(argv, parser(), _run, interrupted=_way_on)
+    return run_command(argv, parser(), _run, interrupted=_how_to_continue)
 
 
-def _way_on(arguments: argparse.Namespace) -> str:
+def _how_to_continue(arguments: argparse.Namespace) -> str:
     if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), "run.json")):
         return ""
     return f"; the same command with --resume continues {arguments.out}"
@@ -29,24 +30,28 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    recipes = f"YAML: what the run is asked to do; or a recipe that comes with textcls: {', '.join(included_recipes())}"
+    recipes = f"YAML file with the settings, or the name of an included recipe: {', '.join(included_recipes())}"
     parser = argparse.ArgumentParser(prog=command("train"), description="Train a text classifier from a labelled CSV.")
     parser.add_argument("--recipe", required=True, metavar="FILE", help=recipes)
-    parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; in place of data.csv")
-    parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the account")
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out, exactly")
-    parser.add_argument("--dry-run", action="store_true", help="read and check the data, train nothing")
-    parser.add_argument("--help-recipe", action=_HelpRecipe, nargs=0, help="list every recipe key and exit")
+    parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; overrides data.csv")
+    parser.add_argument("--out", metavar="URI", help="new directory for the bundle, the report and the row accounting")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the interrupted run in --out from its last checkpoint"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="read and check the data, but do not train")
+    parser.add_argument(
+        "--help-recipe", action=_HelpRecipe, nargs=0, help="list every setting with its default, and exit"
+    )
     return add_common_arguments(parser, overrides="override a setting of the recipe")
 
 
 class _HelpRecipe(argparse.Action):
-    """Prints the documentation that stands under each recipe field."""
+    """Prints key, default and documentation of every setting."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         for key, default, text in describe_keys():
             say(f"{key} = {default}")
-            say(f"    {text}")
+            say(textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    "))
         parser.exit()
 
 
@@ -56,18 +61,18 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = parse_recipe(text, arguments.overrides, source=source)
     if arguments.csv:
         for uri in arguments.csv:
-            storage.absolute(uri)  # refuses one that must not stand in run.json
+            storage.absolute(uri)  # refuses one with credentials, which run.json must not hold
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
     if not recipe.data.csv:
-        raise InputError("no CSV named", todo="--csv FILE, or data.csv in the recipe")
+        raise InputError("no CSV file is given", todo="add --csv FILE, or data.csv to the recipe")
     if not arguments.out and not arguments.dry_run:
-        raise InputError("no --out named", todo="--out DIR, a new directory")
+        raise InputError("no --out is given", todo="add --out DIR, a new directory")
     return recipe
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
     recipe = _read_recipe(arguments)
-    # Ray, torch and transformers take seconds to import: only once the arguments are known to be good.
+    # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report
     from textcls.training.run import dry_run, train

@@ -1,7 +1,7 @@
-"""A recipe as people write it: YAML, and `--set section.key=value`.
+"""Reads a recipe: YAML, and `--set section.key=value`.
 
-In: text, or the name of what holds it. Out: a checked `Recipe`, or a message that says where it is wrong and what is
-nearest. Not here: what the settings mean (recipe.py).
+In: YAML text, or the name of a recipe file. Out: a checked `Recipe`, or an error with the key at fault and the nearest
+valid key. Not here: the settings themselves (recipe.py).
 """
 
 import copy
@@ -16,17 +16,18 @@ from pydantic import ValidationError
 
 from textcls.command_line import command
 from textcls.errors import InputError, RecipeError
-from textcls.settings.recipe import QUOTE_IT, Recipe, Spec
+from textcls.settings.recipe import Recipe
+from textcls.settings.spec import QUOTE_IT, Spec
 from textcls.settings.yaml_text import RepeatedKeyError, escaped, read_value, read_yaml, set_option
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
-# A longer value is not repeated in a message.
+# Characters; a longer value is not repeated in a message.
 _LONG_VALUE = 200
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe: of the file `name`, or of the recipe of that name that comes with textcls.
+    """The text of the recipe file `name`, or of the included recipe of that name.
 
     Raises:
         InputError: neither exists, or the file cannot be read.
@@ -39,17 +40,16 @@ def recipe_text(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"--recipe {name}: {error}",
-            expected=f"a YAML file, or the name of a recipe that comes with textcls: {', '.join(included)}",
+            expected=f"a YAML file, or the name of an included recipe: {', '.join(included)}",
         ) from None
 
 
 def included_recipes() -> dict[str, Path]:
-    """Name -> file of the recipes that come with textcls."""
-    here = Path(__file__).parents[1]
-    # An installed textcls has them inside; a checkout has them where jobs/ is, and pyproject.toml leads from one to
-    # the other.
-    place = here / "recipes" if (here / "recipes").is_dir() else here.parent / "jobs" / "recipes"
-    return {path.stem: path for path in sorted(place.glob("*.yaml"))}
+    """Name -> file of each recipe that is part of textcls."""
+    package = Path(__file__).parents[1]
+    # pyproject.toml installs the recipes inside the package; in a checkout they are in jobs/.
+    folder = package / "recipes" if (package / "recipes").is_dir() else package.parent / "jobs" / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "recipe") -> Recipe:
@@ -57,12 +57,12 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
 
     Args:
         text: YAML, a mapping of sections.
-        overrides: `section.key=value` each, applied in order; a value is a name as it stands, or YAML in quotes,
-            brackets or braces, and replaces what was there.
+        overrides: `section.key=value` each, applied in order. A value is a literal name, or YAML in quotes, brackets or
+            braces; it replaces the earlier value.
         source: names the recipe in messages.
 
     Raises:
-        RecipeError: not YAML, an unknown key (with the nearest valid one), a bad value or combination.
+        RecipeError: invalid YAML, an unknown key (with the nearest valid one), an invalid value or combination.
     """
     try:
         content = read_yaml(text) or {}
@@ -71,17 +71,17 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
         raise RecipeError(f"{source} cannot be read: {error}", todo=todo) from None
     if not isinstance(content, dict):
         raise RecipeError(
-            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, like data: ..."
+            f"{source} holds a {type(content).__name__}", expected="a mapping of sections, such as data: ..."
         )
     return resolve(Recipe, content, overrides, source=source)
 
 
 def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[str], *, source: str) -> AnySpec:
-    """Checked settings of any kind; arguments and errors as in `parse_recipe`, which this is the second half of.
+    """Checked settings of the class `spec`; the second half of `parse_recipe`, with the same errors.
 
     Args:
-        spec: the kind of settings.
-        content: section -> key -> value; gets the overrides.
+        spec: the class of the settings.
+        content: section -> key -> value; the overrides are written into it.
         overrides: `section.key=value` each.
         source: names the settings in messages.
     """
@@ -94,7 +94,7 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
         todo = f"{command('train')} --help-recipe lists every key"
         if quoted:
             advised = " ".join(dict.fromkeys(quoted.values()))
-            todo = f"if a name is meant, put it in double quotes, with single ones around all: {advised}"
+            todo = f"if it is a name, put it in double quotes, and the whole override in single ones: {advised}"
         raise RecipeError(f"{source}: {_explain(error, spec, quoted)}", todo=todo) from None
 
 
@@ -112,29 +112,31 @@ def _apply(spec: type[Spec], content: dict[str, Any], override: str) -> None:
     equals = "=" in override
     keys, value = _parts(override)
     if not equals or len(keys) < 2 or not all(keys):
-        raise RecipeError(f"--set {override!r}", expected="section.key=value, like --set train.epochs=2")
+        raise RecipeError(f"--set {override!r}", expected="section.key=value, such as --set train.epochs=2")
     try:
         parsed = read_value(value)
     except ValueError as error:
         todo = _once(error) if isinstance(error, RepeatedKeyError) else _readable(spec, content, keys, value.strip())
-        raise RecipeError(f"--set {override[:_LONG_VALUE]!r}: the value is not YAML: {error}", todo=todo) from None
+        raise RecipeError(
+            f"--set {override[:_LONG_VALUE]!r}: the value is not valid YAML: {error}", todo=todo
+        ) from None
     _put(content, keys, parsed, override)
 
 
 def _put(content: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
-    place = content
+    section = content
     for depth, key in enumerate(keys[:-1], 1):
-        inside = place.get(key)
-        if inside is None:
-            inside = place[key] = {}
-        if not isinstance(inside, dict):
+        inner = section.get(key)
+        if inner is None:
+            inner = section[key] = {}
+        if not isinstance(inner, dict):
             raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} is a value, not a section")
-        place = inside
-    place[keys[-1]] = value
+        section = inner
+    section[keys[-1]] = value
 
 
 def _takes(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
-    """Whether a setting may have a value, whatever is wrong with others."""
+    """Whether a setting accepts a value; errors of other settings are ignored."""
     changed = copy.deepcopy(content)
     try:
         _put(changed, keys, value, "")
@@ -147,27 +149,30 @@ def _takes(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value
 
 
 def _several(spec: type[Spec], content: dict[str, Any], keys: Sequence[str]) -> dict[str, str] | list[str] | None:
-    """An example of the mapping or list of names that a setting takes, if it takes one."""
+    """An example of the mapping or list of names that a setting accepts; None if it accepts neither."""
     examples: tuple[dict[str, str], list[str]] = ({"a": "b"}, ["a", "b"])
     return next((example for example in examples if _takes(spec, content, keys, example)), None)
 
 
 def _readable(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: str) -> str:
-    """What to do about the value of a `--set` that is not YAML."""
+    """The advice for a `--set` whose value is not valid YAML."""
     key = ".".join(keys)
     if value[0] in "{[" and (example := _several(spec, content, keys)):
-        blank = ", a blank after each colon" if isinstance(example, dict) else ""
-        return f"put names in double quotes{blank}, and close each bracket, like {set_option(key, example)}"
+        blank = ", a space after each colon" if isinstance(example, dict) else ""
+        return f"put names in double quotes{blank}, and close each bracket, such as {set_option(key, example)}"
     if len(value) < _LONG_VALUE and _takes(spec, content, keys, value):
-        return f"put names in double quotes; if it is one name: {set_option(key, value)}"
+        return f"put names in double quotes; for a single name: {set_option(key, value)}"
     return "put names in double quotes"
 
 
 def _in_quotes(
     error: ValidationError, spec: type[Spec], content: dict[str, Any], overrides: Sequence[str]
 ) -> dict[tuple[int | str, ...], str]:
-    """Place of a problem -> the `--set` with the name in quotes, as a shell hands it on, where a `--set` was given."""
-    found = {}
+    """Location of a problem -> the `--set` with the name in quotes, for values that were given by a `--set`.
+
+    The override is quoted so that a shell passes it on unchanged.
+    """
+    advised = {}
     for problem in error.errors(include_url=False):
         if not problem["msg"].endswith(QUOTE_IT):
             continue
@@ -181,13 +186,13 @@ def _in_quotes(
             else:
                 named = typed
             if named and len(typed) < _LONG_VALUE and _takes(spec, content, keys, named):
-                found[problem["loc"]] = set_option(".".join(keys), named)
+                advised[problem["loc"]] = set_option(".".join(keys), named)
             break
-    return found
+    return advised
 
 
 def _with_word(value: Any, word: str) -> Any:
-    """The value with a word wherever it holds None."""
+    """The value with `word` in place of every None."""
     if isinstance(value, dict):
         return {_with_word(key, word): _with_word(item, word) for key, item in value.items()}
     if isinstance(value, list):
@@ -196,7 +201,8 @@ def _with_word(value: Any, word: str) -> Any:
 
 
 def _explain(error: ValidationError, spec: type[Spec], quoted: Collection[tuple[int | str, ...]] = ()) -> str:
-    """All problems of some settings, one a line, each by its dotted key; `quoted` are those the todo has a name for."""
+    """All problems of the settings, one a line, each with its dotted key; the advice covers the locations in
+    `quoted`."""
     lines = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"])
@@ -205,14 +211,14 @@ def _explain(error: ValidationError, spec: type[Spec], quoted: Collection[tuple[
             lines.append(f"there is no key {where}" + (f"; did you mean {near[0]}?" if near else ""))
         else:
             found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
-            said = problem["msg"].removeprefix("Value error, ")
-            said = said.removesuffix(QUOTE_IT) if problem["loc"] in quoted else said
-            lines.append(f"{where or 'recipe'}: {said}{found}")
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message.removesuffix(QUOTE_IT) if problem["loc"] in quoted else message
+            lines.append(f"{where or 'recipe'}: {message}{found}")
     return "\n  ".join(dict.fromkeys(lines))
 
 
 def keys_of(spec: type[Spec], prefix: str = "") -> Iterator[str]:
-    """Every dotted key a recipe can hold, in order, sections included."""
+    """Every dotted key of the settings, in order, sections included."""
     for name, field in spec.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Spec):

@@ -1,10 +1,10 @@
-"""YAML whose scalars stay text, spelled as they were typed; and the way back, from values to a `--set`.
+"""YAML whose scalars stay text, and the reverse: the `--set` that stands for a value.
 
-In: YAML. Out: dicts, lists, strings and None; `010`, `1.10`, `yes` and `12:30` are the strings they look like, and
-whoever wants a number converts the string. The other way: values in, the `--set` that means them out. Not here: what
-the settings mean (recipe.py), where they go (recipe_file.py).
+In: YAML. Out: dicts, lists, strings and None; `010`, `1.10`, `yes` and `12:30` stay the strings they look like, and
+pydantic converts a string where a setting is a number. In the other direction: a value in, its `--set` out. Not here:
+the settings (recipe.py), where overrides are applied (recipe_file.py).
 
-YAML's own rules would read those as 8, 1.1, true and 750, and nobody would know: labels and columns are names.
+Labels and columns are names: YAML's own rules would silently read those four as 8, 1.1, true and 750.
 """
 
 import json
@@ -19,16 +19,16 @@ import yaml
 _TAG = "tag:yaml.org,2002:"
 _NULL, _MERGE = _TAG + "null", _TAG + "merge"
 
-# Nothing is seen of them, whatever their category: joiners, Hangul fillers, variation selectors, Braille's blank.
+# Invisible whatever their Unicode category: joiners, Hangul fillers, variation selectors, the blank of Braille.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\u2800\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-# A longer key of a mapping must be announced by a question mark.
+# Characters; YAML needs a question mark before a longer key of a mapping.
 _LONGEST_KEY = 1000
 
 
 class RepeatedKeyError(ValueError):
-    """A key stands twice in a mapping.
+    """A key appears twice in a mapping.
 
     Attributes:
         key: the key.
@@ -40,7 +40,8 @@ class RepeatedKeyError(ValueError):
 
 
 class _TextLoader(yaml.SafeLoader):
-    """Every scalar is a string but a bare null, `~` or nothing, which is None. A key that stands twice is an error."""
+    """Reads every scalar as a string, except a bare null, `~` or nothing, which are None. A repeated key is an
+    error."""
 
     commented = False
     repeated: str | None = None
@@ -59,7 +60,7 @@ class _TextLoader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     self.repeated = key.value
-                    problem = f"the key {key.value!r} stands twice in a mapping"
+                    problem = f"the key {key.value!r} appears twice in a mapping"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         return node
@@ -76,27 +77,27 @@ _TextLoader.yaml_constructors[_MERGE] = yaml.SafeLoader.construct_yaml_str  # `<
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML file holds: dicts, lists, strings and None.
+    """The content of YAML text: dicts, lists, strings and None.
 
     Raises:
-        ValueError: not YAML.
-        RepeatedKeyError: a key that stands twice in a mapping.
+        ValueError: invalid YAML.
+        RepeatedKeyError: a key appears twice in a mapping.
     """
     return _read(text, lambda loader: loader.get_single_data())
 
 
 def read_value(text: str) -> Any:
-    """What the value of a `--set` means: text as it stands, unless it is quoted or a collection.
+    """The value of a `--set`: literal text, unless it is quoted or a collection, which are YAML.
 
-    YAML ends a bare word at ` #` or drops what is behind `---`; on a command line all of it is meant.
+    YAML ends a bare word at ` #` and drops text after `---`; on a command line both belong to the value.
 
     Raises:
-        ValueError: not YAML; a comment in a collection.
-        RepeatedKeyError: a key that stands twice in a mapping.
+        ValueError: invalid YAML, or a comment in a collection.
+        RepeatedKeyError: a key appears twice in a mapping.
     """
     stripped = text.strip(" \t\r\n")
     if (len(text) == 1 and not text.isalnum()) or re.fullmatch(r"[.-]+", stripped):
-        # A lone sign such as | or ;, or a row of dots, is meant as it stands, whatever YAML makes of it.
+        # A single character such as | or ;, and a row of dots, are literal, although YAML gives some a meaning.
         return text if len(text) == 1 else stripped
     return _read(text, lambda loader: _value(loader, stripped)) if stripped else None
 
@@ -128,14 +129,14 @@ def _read(text: str, what: Any) -> Any:
 
 
 def is_unseen(char: str) -> bool:
-    """Whether a character leaves neither ink nor a blank: controls, marks of direction, joiners, selectors."""
+    """Whether a character is invisible and has no width: controls, direction marks, joiners, variation selectors."""
     return unicodedata.category(char) in ("Cc", "Cf") or bool(_UNSEEN.match(char))
 
 
 def escaped(text: str) -> str:
-    """The text as it stands, with what cannot be seen as the escapes of YAML and Python (`\\u200b`, `\\xa0`).
+    """The text with invisible characters as escapes of YAML and Python (`\\u200b`, `\\xa0`).
 
-    Accents of their own are escaped, too, where a letter with the accent exists: both look alike.
+    A combining accent is also escaped where Unicode has the letter with the accent, because the two look alike.
     """
     composed = unicodedata.is_normalized("NFC", text)
     return "".join(
@@ -147,12 +148,13 @@ def escaped(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text in double quotes, as YAML reads it back."""
+    """The text in double quotes, which YAML reads back as the same text."""
     return '"' + escaped(text).replace('"', '\\"') + '"'
 
 
 def set_option(key: str, value: Any) -> str:
-    """The `--set` that means this value, to a shell and to `read_value`: every advice is written by this."""
+    """The `--set` for a value, quoted for a shell and for `read_value`. Messages take every advised override from
+    here."""
     return f"--set {shlex.quote(f'{key}={_flow(value, bare=True)}')}"
 
 
@@ -160,7 +162,7 @@ def _flow(value: Any, *, bare: bool = False) -> str:
     if value is None or isinstance(value, (bool, int, float)):
         return json.dumps(value)
     if isinstance(value, str):
-        # Letters, digits and a lone sign need no quotes.
+        # Letters, digits and a single punctuation character need no quotes.
         plain = bare and escaped(value) == value and re.fullmatch(r"[\w.-]+|[^\w\s]", value)
         return value if plain and read_value(value) == value else quoted(value)
     if isinstance(value, Mapping):
