@@ -1,8 +1,8 @@
 """YAML whose scalars stay text, and the reverse: the `--set` that stands for a value.
 
 In: YAML. Out: dicts, lists, strings and None; `010`, `1.10`, `yes` and `12:30` stay the strings they look like, and
-pydantic converts a string where a setting is a number. In the other direction: a value in, its `--set` out. Not here:
-the settings (recipe.py), where overrides are applied (recipe_file.py).
+pydantic converts a string where a setting is a number. In the other direction: a value in, its `--set` out.
+Not here: the settings (recipe.py), where overrides are applied (recipe_file.py).
 
 Labels and columns are names: YAML's own rules would silently read those four as 8, 1.1, true and 750.
 """
