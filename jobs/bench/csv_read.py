@@ -30,7 +30,7 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe import DataSpec, TextSpec
-from textcls.text.tokenizer import normalise
+from textcls.text.normalizer import normalizer_of
 
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)
 _DATA, _TEXT = DataSpec(), TextSpec()
@@ -121,12 +121,13 @@ def _number(key: bytes, line: int) -> int:
 def digest_by_csv_module(path: str) -> Digest:
     """The same digest, from Python's csv module alone."""
     digest = [0, 0, 0]
+    normalize = normalizer_of(_TEXT)
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         next(reader)
         line = reader.line_num + 1
         for _, text, label in reader:
-            key = blake2b(normalise(text, _TEXT).encode(), digest_size=16).digest()
+            key = blake2b(" ".join(normalize(text).split()).encode(), digest_size=16).digest()
             digest[0 if label else 1] += 1
             digest[2] += _number(key, line) if label else 0
             line = reader.line_num + 1

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.text import tokenizer as text_module
-from textcls.text.tokenizer import TextEncoder, TokenizerFiles, encoder_of, normalise, prepare_tokenizer
+from textcls.text.tokenizer import TextEncoder, TokenizerFiles, encoder_of, prepare_tokenizer
 
 SPECS = [
     TextSpec(lowercase=lowercase, unicode_form=form, max_tokens=12)
@@ -269,22 +268,3 @@ def test_a_made_up_text_needs_no_word(plain_specials: Path) -> None:
         assert (len(ids), ids[0], ids[-1]) == (length, first, last)
         assert not special & set(ids[1:-1])
     assert len(set(encode.sample(32))) == 32
-
-
-# --- how rows are compared -------------------------------------------------------------------------------------------
-
-
-@given(text=TEXTS)
-def test_white_space_and_composition_never_tell_two_texts_apart(text: str) -> None:
-    spec = TextSpec()
-    normal = normalise(text, spec)
-    assert normalise(unicodedata.normalize("NFD", text), spec) == normal
-    assert normalise(f"\n {text}\u3000", spec) == normal
-    assert normal == " ".join(normal.split())
-
-
-def test_case_and_compatibility_tell_two_texts_apart_only_if_the_tokenizer_sees_them() -> None:
-    assert normalise("GREAT  Film", TextSpec()) == "great film"
-    assert normalise("GREAT  Film", TextSpec(lowercase=False)) == "GREAT Film"
-    assert normalise("ﬁlm", TextSpec(unicode_form="NFKC")) == "film" != normalise("ﬁlm", TextSpec())
-    assert normalise("cafe\u0301", TextSpec(unicode_form="none")) == "cafe\u0301"

@@ -18,7 +18,7 @@ from textcls.errors import DataError
 from textcls.plain_text import visible
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.labels import is_blank
-from textcls.text.tokenizer import normalise
+from textcls.text.normalizer import normalizer_of
 
 _SHOWN_CHARS = 120
 # Blanks, quotes and a byte order mark around a name in a second copy of the header.
@@ -56,7 +56,7 @@ class CleanRow(NamedTuple):
         line: 1-based number of the record's first physical line.
         text: the text columns joined by a space, otherwise as written.
         label: label name, after `label_map`.
-        key: 16-byte hash of the normalised text; equal for rows that count as duplicates, whatever the seed.
+        key: 16-byte hash of the normalized text; equal for rows that count as duplicates, whatever the seed.
     """
 
     line: int
@@ -146,7 +146,7 @@ class RowCleaner:
     def __init__(self, layout: Layout, data: DataSpec, text: TextSpec) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data = data
-        self._text_spec = text
+        self._normalize = normalizer_of(text)
         self._reader = TextReader(layout, data)
         self._label = position[data.label_column]
         # (column, position, values, whether a row with one of them is kept)
@@ -184,7 +184,7 @@ class RowCleaner:
         text = self._reader.text(line, fields)
         if isinstance(text, Reject):
             return text
-        key = blake2b(normalise(text, self._text_spec).encode(), digest_size=16).digest()
+        key = blake2b(" ".join(self._normalize(text).split()).encode(), digest_size=16).digest()
 
         written = fields[self._label]
         if self._names_labels:

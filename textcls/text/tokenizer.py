@@ -8,7 +8,6 @@ Not here: padding (training/token_rows.py) and reading CSV (data/rows.py).
 import functools
 import json
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,23 +18,11 @@ import numpy as np
 from textcls.errors import ModelError
 from textcls.plain_text import json_text
 from textcls.settings.recipe import TextSpec
+from textcls.text.normalizer import build_normalizer
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 # A prime, so that the ordinary tokens of a made-up text come from all over the vocabulary.
 _STRIDE = 7919
-
-
-def normalise(text: str, spec: TextSpec) -> str:
-    """The text as rows are compared: equal results are duplicates and never straddle two splits.
-
-    Unicode form and case as the tokenizer sees them, and each run of white space as one space, which no
-    BERT-family tokenizer tells apart.
-    """
-    if spec.unicode_form != "none" and not text.isascii():
-        text = unicodedata.normalize(spec.unicode_form, text)
-    if spec.lowercase:
-        text = text.lower()
-    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -92,11 +79,8 @@ def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
 
     source = read_tokenizer_config(directory)
     backend = _backend(directory)
-    steps: list[Any] = []
-    if spec.unicode_form != "none":
-        steps.append(normalizers.NFC() if spec.unicode_form == "NFC" else normalizers.NFKC())
-    if spec.lowercase:
-        steps.append(normalizers.Lowercase())
+    normalizer = build_normalizer(spec)
+    steps = [normalizer[i] for i in range(len(normalizer))]
     if backend.normalizer is not None:
         steps.append(backend.normalizer)
     if steps:

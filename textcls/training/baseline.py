@@ -7,7 +7,6 @@ cross-validation on the training part of `rotten_tomatoes`, where neighbouring o
 Words are what `\\w+` finds, so on languages that are written without spaces this baseline is weak.
 """
 
-import functools
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.metrics import Counts, summarise
-from textcls.text.tokenizer import normalise
+from textcls.text.normalizer import normalizer_of
 
 MAX_ROWS = 200_000
 
@@ -51,7 +50,7 @@ def train_baseline(
         test_labels: int [M], their label ids.
         labels: label names in the order of their ids.
         seed: of scikit-learn's solver, which the present one (L-BFGS) does not need.
-        spec: the text settings of the run; the baseline normalises alike. Left out: the defaults.
+        spec: the text settings of the run; the baseline uses their normalizer. Left out: the defaults.
         max_rows: most training rows that are used.
     """
     started = time.monotonic()
@@ -97,7 +96,7 @@ def _train_and_score(
     from sklearn.linear_model import LogisticRegression
 
     vectorizer = TfidfVectorizer(
-        preprocessor=functools.partial(normalise, spec=spec),
+        preprocessor=normalizer_of(spec),
         token_pattern=r"\b\w+\b",
         ngram_range=(1, 2),
         sublinear_tf=True,
