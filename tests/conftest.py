@@ -1,8 +1,13 @@
-"""Fixtures for every test: the environment, a tiny real model with its tokenizer, and an S3 server of our own."""
+"""Fixtures for every test: the environment, a tiny real model with its tokenizer, and an S3 server of our own.
+
+Tests run in parallel processes (pytest-xdist). A group of tests shares one process, and with it a Ray, a cluster or a
+service: `_GROUPS` below for slow files, the file itself for any other. `pytest -n 0` runs everything in one process.
+"""
 
 import logging
 import os
 import random
+import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -38,6 +43,53 @@ def pytest_configure() -> None:
     # A slow machine is no failure.
     hypothesis.settings.register_profile("any speed", deadline=None)
     hypothesis.settings.load_profile("any speed")
+
+
+# Files that share a process, the longest group first: the short ones fill what is left at the end.
+_GROUPS = {
+    "nodes": ["story/test_nodes.py"],
+    "changing nodes": ["story/test_changing_nodes.py"],
+    "faults": ["story/test_faults.py"],
+    "service": ["story/test_serve.py", "story/test_https.py"],
+    "training": ["local_ray/test_training.py"],
+    "local Ray": ["local_ray"],
+    "interruption": ["story/test_first_run.py", "story/test_interruption.py", "story/test_cluster.py"],
+    "cluster": [
+        *("story/test_batch.py", "story/test_bad_input.py", "story/test_csv_dialects.py", "story/test_events.py"),
+        "story/test_terminal.py",
+    ],
+    "object storage": ["story/test_secrets.py", "story/test_object_storage.py"],
+}
+
+
+def _group(path: str) -> tuple[int, str]:
+    """(place, name) of the group of a test file, given relative to this folder; groups run in the order of places."""
+    for place, (name, members) in enumerate(_GROUPS.items()):
+        if any(path == member or path.startswith(f"{member}/") for member in members):
+            return place, name
+    return len(_GROUPS) + (not path.startswith("story/")), path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups the tests; in a process of many, sorts the groups."""
+    here = Path(__file__).parent
+    groups = {item: _group(item.path.relative_to(here).as_posix()) for item in items}
+    for item, (_, name) in groups.items():
+        item.add_marker(pytest.mark.xdist_group(name))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: groups[item][0])
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)  # threads of several processes on the same cores wait for each other
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for one file; else one for each core, and with stories one more, because they wait a lot."""
+    named = [Path(arg.partition("::")[0]) for arg in config.args]
+    if len(named) == 1 and named[0].suffix == ".py":
+        return 0
+    cores = min(len(os.sched_getaffinity(0)), 4)
+    quick = {"unit", "house", "http"}
+    return cores if all(quick & set(path.parts) for path in named) else cores + 1
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Stories run the real jobs in processes of their own, from a directory of the user's, with Ray on this machine."""
 
+import fcntl
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -15,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +436,7 @@ class FirstRun:
     Attributes:
         user: whose.
         out: its --out.
+        csv: what it read.
         ended: how it ended.
         rejects: (line, column, reason, value) of every row that cannot be used, in file order.
         duplicates: rows whose text stands in the file before.
@@ -444,6 +447,7 @@ class FirstRun:
 
     user: User
     out: Path
+    csv: Path
     ended: Ended
     rejects: list[tuple[int, str, str, str]]
     duplicates: int
@@ -458,10 +462,31 @@ class FirstRun:
 
 @pytest.fixture(scope="session")
 def first_run(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell: dict[str, str], scratch: Path
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_dir: Path,
+    shell: dict[str, str],
+    scratch: Path,
 ) -> FirstRun:
-    """A run over a CSV with everything that happens to rows; other stories end with the same weights."""
-    user = User(tmp_path_factory.mktemp("first run"), shell)
+    """A run over a CSV with everything that happens to rows; other stories end with the same weights.
+
+    It is made once, and each parallel test process has a copy of its directory.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if hasattr(request.config, "workerinput") else base) / "first run"
+    shared.mkdir(exist_ok=True)
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "made").exists():
+            (shared / "home").mkdir()
+            made = _make_first_run(User(shared / "home", shell), tiny_model_dir, scratch)
+            (shared / "made").write_bytes(pickle.dumps(made))
+    run: FirstRun = pickle.loads((shared / "made").read_bytes())
+    home = Path(shutil.copytree(shared / "home", tmp_path_factory.mktemp("first run") / "home"))
+    return replace(run, user=User(home, shell), out=home / "out")
+
+
+def _make_first_run(user: User, tiny_model_dir: Path, scratch: Path) -> FirstRun:
     write_recipe(user.home, tiny_model_dir, csv="reviews.csv", where={"source": "web"}, labels=["negative", "positive"])
     good = [f"web,{text},{label}\n" for text, label in reviews(600)]
     twice = [row.replace("web,", "web, ").replace("great", "GREAT") for row in good[100:110]]
@@ -482,9 +507,8 @@ def first_run(
         (start + 3, "", "ragged_row", "4 fields, expected 3"),
         (start + 4, "text", "undecodable", r"a dull caf\xe9"),
     ]
-    user.csv("reviews.csv", content)
-    out = user.home / "out"
+    csv, out = user.csv("reviews.csv", content), user.home / "out"
     before = set(scratch.glob("textcls-*"))
     ended = user.trains("--out", "out")
     left = set(scratch.glob("textcls-*")) - before
-    return FirstRun(user, out, ended, rejects, len(twice), len(outside), len(good) + 1, left)
+    return FirstRun(user, out, csv, ended, rejects, len(twice), len(outside), len(good) + 1, left)

@@ -47,7 +47,7 @@ def test_every_row_is_accounted_for(first_run: FirstRun) -> None:
 
 def test_rejects_name_file_line_column_reason_and_value(first_run: FirstRun) -> None:
     table = pq.read_table(first_run.out / "rejects.parquet")
-    assert set(table["file"].to_pylist()) == {str(first_run.user.home / "reviews.csv")}
+    assert set(table["file"].to_pylist()) == {str(first_run.csv)}
     columns = (table[name].to_pylist() for name in ("line", "column", "reason", "value"))
     assert list(zip(*columns, strict=True)) == first_run.rejects
 
