@@ -91,7 +91,7 @@ def test_dropout_is_the_model_s_own_unless_the_recipe_says_otherwise(tiny_model_
 
 def test_weights_that_do_not_belong_to_the_configuration_are_refused(model_dir: Path) -> None:
     reconfigure(model_dir, num_hidden_layers=3)
-    with pytest.raises(ModelError, match=r"weights of the encoder are missing .*, like bert\.encoder\.layer\.2"):
+    with pytest.raises(ModelError, match=r"weights of the encoder are missing .*: bert\.encoder\.layer\.2"):
         build(model_dir)
 
 
@@ -243,7 +243,7 @@ def test_the_head_is_the_last_layer_with_an_output_for_each_label(tiny_model_dir
     # As many labels as the hidden size: the layers inside must not be mistaken for the head.
     labels = tuple(f"label {i}" for i in range(32))
     assert head_of(build(tiny_model_dir, labels=labels), 32) == "classifier"
-    with pytest.raises(ModelError, match="no linear layer of 5 outputs"):
+    with pytest.raises(ModelError, match="no final linear layer of 5 outputs"):
         head_of(build(tiny_model_dir), 5)
 
 

@@ -1,7 +1,7 @@
 """Pretrained encoder + labels -> a module to fine-tune.
 
-In: a local model directory and the recipe. Out: torch objects. Not here: the loop (loop.py), whether products run in
-bfloat16 (precision.py).
+In: a local model directory and the recipe. Out: torch objects. Not here: the training loop (training/loop.py), the
+choice of bfloat16 (precision.py).
 
 Shapes: B rows of a batch, C classes.
 """
@@ -23,7 +23,7 @@ _DROPOUTS = (
     "seq_classif_dropout",
 )
 
-# Kinds of models (`model_type`) whose encoder layers are BERT's and whose head reads the first token alone.
+# Values of `model_type` with BERT's encoder layers and a head that reads the first token alone.
 _LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 
@@ -33,7 +33,7 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
     Args:
         directory: local model directory.
         labels: label names in id order; kept in the configuration.
-        spec: dropout, if it is not the model's own.
+        spec: dropout, if it overrides the model's own.
         pad_id: id of the padding token.
         seed: seeds the head.
 
@@ -44,7 +44,7 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
     import transformers
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    transformers.logging.set_verbosity_error()  # the load report speaks of the head, which is meant to be new
+    transformers.logging.set_verbosity_error()  # no report that the head is new: it is meant to be
     transformers.logging.disable_progress_bar()
     torch.manual_seed(seed)
     try:
@@ -63,7 +63,7 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
         )
     except MemoryError:
         raise
-    except Exception as error:  # a configuration can be wrong in as many ways as there are models
+    except Exception as error:  # every architecture raises other exceptions
         raise ModelError(
             f"{spec.pretrained}: transformers cannot load it as a sequence classifier: {error}",
             expected="a BERT-family encoder",
@@ -73,16 +73,16 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
     lost = [k for k in sorted({*loaded["missing_keys"], *reshaped}) if k.startswith(prefix) and "pooler" not in k]
     if lost:
         raise ModelError(
-            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing or of another shape, like {lost[0]}",
+            f"{spec.pretrained}: {len(lost)} weights of the encoder are missing or of another shape: {lost[0]}, ...",
             expected="weights that belong to the model's config.json",
         )
     return model
 
 
 def freeze_unused(model: Any, ids: Sequence[int]) -> None:
-    """Takes weights that no text reaches out of training: data parallelism would wait for their gradients.
+    """Freezes weights that no text reaches, because DistributedDataParallel would wait for their gradients.
 
-    BigBird's pooler, LUKE's entities and ESM's contacts are such. The optimizer leaves them as they are in any case.
+    Examples are BigBird's pooler, LUKE's entities and ESM's contacts. The optimizer would not change them in any case.
 
     Args:
         model: on the CPU.
@@ -105,7 +105,7 @@ def layers_like_bert(model: Any) -> Any:
 
 
 def head_of(model: Any, classes: int) -> str:
-    """Name of the linear layer that gives the logits: what a temperature is folded into.
+    """Name of the linear layer that computes the logits, into which a temperature is folded.
 
     Raises:
         ModelError: the model has no such layer.
@@ -118,7 +118,7 @@ def head_of(model: Any, classes: int) -> str:
     ]
     if not found:
         raise ModelError(
-            f"{type(model).__name__} has no linear layer of {classes} outputs at its end",
+            f"{type(model).__name__} has no final linear layer of {classes} outputs",
             expected="logits from a linear layer, whose weights a temperature can be folded into",
             todo="--set calibration.temperature=false",
         )
@@ -126,7 +126,7 @@ def head_of(model: Any, classes: int) -> str:
 
 
 def divide_logits(model: Any, head: str, temperature: float) -> None:
-    """Folds a temperature into the head of that name: from now on the model's logits are divided by it."""
+    """Folds a temperature into the head of that name: the model's logits are divided by it from now on."""
     with torch.no_grad():
         for parameter in model.get_submodule(head).parameters():
             parameter.div_(temperature)

@@ -1,17 +1,18 @@
-"""A BERT-family classifier made for scoring on CPUs: the same mathematics in fewer and faster operations.
+"""A BERT-family classifier for scoring on CPUs: the same mathematics as transformers in fewer and faster operations.
 
-In: a transformers classifier; then windows of token ids, of any number and lengths. Out: their logits. Not here: other
-kinds of models and GPUs, which run transformers' own code (classifier.py).
+In: a transformers classifier; then windows of token ids, in any number and of any lengths. Out: their logits.
+Not here: other architectures and GPUs, which run transformers' own code (inference/classifier.py).
 
-What it does otherwise than transformers:
-  - Nothing is padded but for attention, and there windows of like length share a group: the matrix products, which are
-    most of the work, see each token of all windows once.
-  - Weights are laid out for oneDNN once, and in bf16 if they multiply so: a short text is bound by reading them.
-  - Query, key and value are one product; bias and activation are part of theirs.
-  - The head reads the first token alone, so the last layer computes no other, and no token's key and value: 17 % of
-    the products of 6 layers.
-  - Where there is enough to do, threads take different windows instead of sharing each step: they never wait for one of
-    them that the machine has interrupted, as it does all the time under an HTTP load.
+Differences from transformers:
+  - Only attention is padded, in groups of windows of similar length. The matrix products, which are most of the work,
+    run once over the tokens of all windows.
+  - Weights are packed for oneDNN once, in bf16 if the products are: reading the weights bounds the time of a short
+    text.
+  - Query, key and value are one matrix product; bias and activation are fused into theirs.
+  - The head reads the first token alone, so the last layer computes no other token, and no keys and values: it saves
+    17 % of the matrix products of 6 layers.
+  - If there are enough tokens, threads score different windows instead of sharing each operation. They never wait for a
+    thread that the operating system has preempted, which happens constantly under an HTTP load.
 
 Shapes: N windows, T tokens of all of them, B windows of a group, L tokens of its longest, H heads, E hidden size,
 D = E / H, C labels.
@@ -30,35 +31,35 @@ from torch.nn.functional import scaled_dot_product_attention
 from textcls.modeling.batching import micro_batches
 from textcls.modeling.build import layers_like_bert
 
-# The configuration's activation -> oneDNN's name of it and of how it is computed.
+# The activation in the model's configuration -> oneDNN's name and algorithm.
 _ACTIVATIONS = {
     "gelu": ("gelu", "none"),
     "gelu_new": ("gelu", "tanh"),
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
-# Tokens of a batch, which bound the memory of a thread.
+# Tokens of a batch; bounds the memory of a thread.
 _BATCH_TOKENS = 2048
-# Below so many tokens for each thread, threads share every step: a text alone is ready sooner then.
+# Below this many tokens per thread, threads share every operation: the latency of a single text is lower.
 _SHARE_TOKENS = 400
-# Tokens of padding in a group of windows, above which another group costs less.
+# Padding tokens in a group of windows, above which another group costs less.
 _MAX_PADDING = 128
-# Above so many tokens their number is rounded up to a multiple of `_ROUND`: oneDNN makes kernels for each number that
-# it meets (some milliseconds), and keeps those of about 140.
+# Above `_EXACT` tokens the number is rounded up to a multiple of `_ROUND`: oneDNN compiles kernels for each new number
+# (some milliseconds), and caches those of about 140.
 _EXACT, _ROUND = 64, 32
-# float32 numbers of an AVX-512 register.
+# float32 numbers in an AVX-512 register.
 _VECTOR = 16
 
 
 class RaggedModel:
-    """Scores windows without padding them, on as many threads as torch had when it was made; cannot be trained."""
+    """Scores windows without padding, on the number of threads that torch had at construction; cannot be trained."""
 
     def __init__(self, model: Any, *, bf16: bool) -> None:
         base, dtype = model.base_model, torch.bfloat16 if bf16 else torch.float32
         self._embeddings, self._project = base.embeddings, getattr(base, "embeddings_project", None)
-        # RoBERTa's positions begin after that of the padding, which counts for no position.
+        # RoBERTa's positions start after the padding position, and padding tokens do not advance them.
         counts = model.config.model_type in ("roberta", "xlm-roberta", "camembert")
-        self._unplaced: int | None = base.embeddings.padding_idx if counts else None
+        self._padding_position: int | None = base.embeddings.padding_idx if counts else None
         self._pad_id = model.config.pad_token_id or 0
         layers, make = base.encoder.layer, (model.config.num_attention_heads, model.config.hidden_act, dtype)
         self._layers = [_Layer(layer, *make) for layer in layers[:-1]]
@@ -69,9 +70,9 @@ class RaggedModel:
 
     @classmethod
     def of(cls, model: Any, *, bf16: bool) -> Self | None:
-        """The model of a transformers classifier on the CPU, whose embeddings and head it goes on to use.
+        """The fast version of a transformers classifier on the CPU, which shares its embeddings and head.
 
-        None if it is not built like BERT, or the processor is not one that this was made for.
+        None if the architecture is not BERT's, or the processor is not supported.
 
         Args:
             model: in evaluation mode.
@@ -87,13 +88,13 @@ class RaggedModel:
         apart = self._threads > 1 and lengths_N.sum() >= self._threads * _SHARE_TOKENS
         batches = _batches(lengths_N, self._threads if apart else 1)
 
-        def run(places: np.ndarray) -> torch.Tensor:
-            return self._first_tokens([windows[place] for place in places], lengths_N[places])
+        def run(indices: np.ndarray) -> torch.Tensor:
+            return self._first_tokens([windows[index] for index in indices], lengths_N[indices])
 
-        outcomes = self._on_a_thread_each(run, batches) if apart else [run(places) for places in batches]
+        outcomes = self._on_a_thread_each(run, batches) if apart else [run(indices) for indices in batches]
         first_NE = torch.empty(len(windows), outcomes[0].shape[1])
-        for places, first_BE in zip(batches, outcomes, strict=True):
-            first_NE[torch.from_numpy(places)] = first_BE
+        for indices, first_BE in zip(batches, outcomes, strict=True):
+            first_NE[torch.from_numpy(indices)] = first_BE
         first_N1E = first_NE.unsqueeze(1)
         logits_NC: torch.Tensor = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
         return logits_NC
@@ -101,22 +102,22 @@ class RaggedModel:
     def _on_a_thread_each(
         self, run: Callable[[np.ndarray], torch.Tensor], batches: Sequence[np.ndarray]
     ) -> list[torch.Tensor]:
-        def alone(places: np.ndarray) -> torch.Tensor:
-            torch.set_num_threads(1)  # of this thread, and of threads that first run torch meanwhile
+        def alone(indices: np.ndarray) -> torch.Tensor:
+            torch.set_num_threads(1)  # for this thread, and for threads that run torch for the first time meanwhile
             with torch.inference_mode():
-                return run(places)
+                return run(indices)
 
-        running = [self._pool.submit(alone, places) for places in batches]
+        running = [self._pool.submit(alone, indices) for indices in batches]
         wait(running)
         torch.set_num_threads(self._threads)
         return [one.result() for one in running]
 
     def _first_tokens(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
-        """float32 [N, E]: what the encoder makes of each window's first token."""
+        """float32 [N, E]: the encoder's output for the first token of each window."""
         parts = micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
         order_N = np.concatenate(parts)
-        groups = _Group.of_parts([lengths_N[places] for places in parts])
-        hidden_TE = self._embedded([windows[place] for place in order_N], lengths_N[order_N])
+        groups = _Group.of_parts([lengths_N[indices] for indices in parts])
+        hidden_TE = self._embedded([windows[index] for index in order_N], lengths_N[order_N])
         for layer in self._layers:
             hidden_TE = layer(hidden_TE, groups)
         ordered_NE = self._last(hidden_TE, groups)
@@ -125,35 +126,35 @@ class RaggedModel:
         return first_NE
 
     def _embedded(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
-        """float32 [T, E]: the windows' tokens one after the other, and a few that belong to none."""
+        """float32 [T, E]: embeddings of the tokens of all windows in order, and of the padding that rounds T up."""
         tokens = int(lengths_N.sum())
         rounded = tokens if tokens <= _EXACT else -(-tokens // _ROUND) * _ROUND
         ids_T = np.full(rounded, self._pad_id, np.int64)
         ids_T[:tokens] = np.concatenate([np.asarray(window, np.int64) for window in windows])
         first_T = np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
-        places_T = np.zeros(rounded, np.int64)
-        if self._unplaced is None:
-            places_T[:tokens] = np.arange(tokens) - first_T
+        positions_T = np.zeros(rounded, np.int64)
+        if self._padding_position is None:
+            positions_T[:tokens] = np.arange(tokens) - first_T
         else:
-            placed_T = ids_T[:tokens] != self._unplaced
-            before_T = np.cumsum(placed_T) - placed_T
-            places_T[:tokens] = np.where(placed_T, before_T - before_T[first_T] + 1, 0) + self._unplaced
-        ids_1T, places_1T = torch.from_numpy(ids_T)[None], torch.from_numpy(places_T)[None]
-        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=places_1T)
+            counted_T = ids_T[:tokens] != self._padding_position
+            before_T = np.cumsum(counted_T) - counted_T
+            positions_T[:tokens] = np.where(counted_T, before_T - before_T[first_T] + 1, 0) + self._padding_position
+        ids_1T, positions_1T = torch.from_numpy(ids_T)[None], torch.from_numpy(positions_T)[None]
+        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=positions_1T)
         out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
         return out_TE
 
 
 def _vectors(length: int) -> int:
-    """So many tokens, or the next multiple of a vector's 16 if that is less work for attention.
+    """The length, or the next multiple of 16 if attention is faster with that.
 
-    PyTorch's attention takes what does not fill a vector one by one: 31 tokens take twice as long as 32.
+    PyTorch's attention handles the tokens that do not fill a vector one by one: 31 tokens take twice as long as 32.
     """
     return -(-length // _VECTOR) * _VECTOR if length % _VECTOR >= _VECTOR // 2 else length
 
 
 def _batches(lengths_N: np.ndarray, threads: int) -> list[np.ndarray]:
-    """Places of the windows that run together: a like share for each thread, or as many batches as it takes."""
+    """Indices of the windows of each batch: an equal share for each thread, or as many batches as are needed."""
     if lengths_N.sum() <= threads * _BATCH_TOKENS:
         by_length = np.argsort(-lengths_N, kind="stable")
         return [by_length[first::threads] for first in range(min(threads, len(by_length)))]
@@ -162,16 +163,16 @@ def _batches(lengths_N: np.ndarray, threads: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class _Group:
-    """Windows of like length, whose tokens lie one after the other.
+    """Windows of similar length, with consecutive tokens.
 
     Attributes:
-        start: the first of their tokens among all.
-        tokens: how many they have.
+        start: index of the group's first token among all tokens.
+        tokens: number of tokens of the group.
         windows: B.
-        longest: L, at least as many as the longest window has.
-        padded: int64 [B * L], which of the group's tokens stands at each place once padded; None if none is padded.
-        real: int64 [tokens], where each token stands then; None likewise.
-        mask: bool [B, 1, 1, L], what attention may look at; None likewise.
+        longest: L, at least the length of the longest window.
+        padded: int64 [B * L], the group's token at each padded position; None if nothing is padded.
+        real: int64 [tokens], the padded position of each token; None if nothing is padded.
+        mask: bool [B, 1, 1, L], true where attention may look; None if nothing is padded.
     """
 
     start: int
@@ -184,14 +185,16 @@ class _Group:
 
     @classmethod
     def of_parts(cls, parts: Sequence[np.ndarray]) -> list[Self]:
-        """A group of each part, given the lengths of its windows."""
+        """One group per part; a part is the lengths of its windows."""
         starts = np.cumsum([0, *(int(lengths_B.sum()) for lengths_B in parts)])
         return [cls._of(int(start), lengths_B) for start, lengths_B in zip(starts, parts, strict=False)]
 
     @classmethod
     def _of(cls, start: int, lengths_B: np.ndarray) -> Self:
         tokens, windows, longest = int(lengths_B.sum()), len(lengths_B), int(lengths_B.max())
-        longest = longest if windows == 1 else _vectors(longest)  # alone, padding costs more than it saves
+        longest = (
+            longest if windows == 1 else _vectors(longest)
+        )  # for a single window, padding costs more than it saves
         if tokens == windows * longest:
             return cls(start, tokens, windows, longest)
         mask_BL = np.arange(longest) < lengths_B[:, None]
@@ -202,12 +205,12 @@ class _Group:
         return cls(start, tokens, windows, longest, torch.from_numpy(padded), torch.from_numpy(real), mask)
 
     def apart(self, of_tokens_TX: torch.Tensor) -> torch.Tensor:
-        """[B, L, X]: what [T, X] holds of its tokens, padded."""
+        """[B, L, X]: the group's rows of [T, X], padded."""
         own = of_tokens_TX[self.start : self.start + self.tokens]
         return (own if self.padded is None else own.index_select(0, self.padded)).view(self.windows, self.longest, -1)
 
     def by_heads(self, products_T3E: torch.Tensor, heads: int) -> Sequence[torch.Tensor]:
-        """Three tensors [B, H, L, D] of query, key and value, whose products lie side by side."""
+        """Query, key and value as [B, H, L, D] each, from their products side by side."""
         products_BL3HD = self.apart(products_T3E).view(self.windows, self.longest, 3, heads, -1)
         return torch.unbind(products_BL3HD.permute(2, 0, 3, 1, 4))
 
@@ -247,11 +250,11 @@ class _Layer:
 
 
 class _LastLayer(_Layer):
-    """Attention and feed-forward of each window's first token, which looks at all of the window's.
+    """Attention and feed-forward of the first token of each window, which attends to all tokens of the window.
 
-    One query of a window needs no token's key and no token's value, as products may be taken in another order:
-    q (X K^T)^T = (q K) X^T, and p (X V^T) = (p X) V^T. A bias of keys is the same for all tokens, which a softmax
-    does not see; one of values comes through as it is.
+    With one query per window, keys and values need not be computed, since matrix products are associative:
+    q (X K^T)^T = (q K) X^T, and p (X V^T) = (p X) V^T. A bias of keys adds the same to every score, so softmax ignores
+    it; a bias of values is added at the end.
     """
 
     def _pack_attention(self, attention: Any, dtype: torch.dtype) -> None:
@@ -280,21 +283,21 @@ class _LastLayer(_Layer):
 
 
 def _firsts(groups: Sequence[_Group]) -> torch.Tensor:
-    """int64 [N]: where each window's first token lies among all."""
+    """int64 [N]: index of each window's first token among all tokens."""
     of_each = []
     for group in groups:
-        places = torch.arange(0, group.windows * group.longest, group.longest)
-        of_each.append(group.start + (places if group.padded is None else group.padded[places]))
+        positions = torch.arange(0, group.windows * group.longest, group.longest)
+        of_each.append(group.start + (positions if group.padded is None else group.padded[positions]))
     return torch.cat(of_each)
 
 
 def _mixed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """[B, queries, E]: what each query finds among the values, from tensors [B, H, ..., D]."""
+    """[B, queries, E]: attention of tensors [B, H, ..., D]."""
     return scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class _Product:
-    """y = activation(x W^T + b), of several linear layers side by side."""
+    """y = activation(x W^T + b) of several linear layers at once."""
 
     def __init__(
         self, linears: Sequence[torch.nn.Linear], dtype: torch.dtype, activation: str = "none", algorithm: str = ""
@@ -303,7 +306,7 @@ class _Product:
         with torch.no_grad():
             weight = torch.cat([linear.weight for linear in linears]).to(dtype)
             self._bias = torch.cat([linear.bias for linear in linears]).to(dtype)
-            # What torch.compile itself calls on CPUs; the layout serves any number of tokens.
+            # The operation that torch.compile uses on CPUs; the packed layout works for any number of tokens.
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

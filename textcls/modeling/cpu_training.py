@@ -1,15 +1,16 @@
 """Faster fine-tuning on CPUs, with the same mathematics.
 
-In: a module. Out: the same module, some of its parts replaced while it trains. Not here: precision (build.py).
+In: a module. Out: the same module, some of its parts replaced while it trains. Not here: precision (precision.py).
 
 Measured on 2 cores with all-MiniLM-L6 (22M weights), steps of 32 rows of 27 tokens, bf16, together 139 -> 185 rows/s:
   - The gradient of the word embeddings is a dense table (half of all weights) of which a step touches a few hundred
-    rows. Making and zeroing it anew took a quarter of a step; here it is kept, and only touched rows are cleared.
+    rows. Allocating and zeroing it took a quarter of a step; here it is kept, and only touched rows are cleared.
   - Dropout drew one Bernoulli number at a time (5 ns). Here one 64-bit draw decides four elements, so the probability
     is a multiple of 2**-16.
   - Fused attention's backward pass is slower on CPUs than the three products it fuses, for rows of BERT's lengths.
-Since then:
-  - The head reads the first token alone. The last layer computes no other: a seventh of the products of 6 layers.
+Added since:
+  - The head reads the first token alone, so the last layer computes no other token: it saves a seventh of the matrix
+    products of 6 layers.
 """
 
 import functools
@@ -25,11 +26,11 @@ _ATTENTION = "textcls_cpu"
 
 
 def adapt_to_cpu(model: Any, *, alone: bool) -> None:
-    """Replaces what is slow on CPUs, in place. Weights, their names and what is saved stay as they are.
+    """Replaces the operations that are slow on CPUs, in place. Weights, their names and saved files do not change.
 
     Args:
         model: a transformers model.
-        alone: whether no other process averages gradients with this one; only then may a gradient bypass autograd.
+        alone: whether this is the only worker; only then may a gradient bypass autograd, since nothing averages it.
     """
     for module in model.modules():
         if type(module) is torch.nn.Dropout:
@@ -105,7 +106,7 @@ def _attention(
 def _first_token(
     layer: Any, hidden_BLE: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: object, **__: object
 ) -> torch.Tensor:
-    """[B, 1, E]: what a BERT layer makes of the first token, which looks at all."""
+    """[B, 1, E]: the output of a BERT layer for the first token, which attends to all tokens."""
     attention, first_B1E = layer.attention.self, hidden_BLE[:, :1]
     query, key, value = (
         linear(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
@@ -121,7 +122,7 @@ def _first_token(
 
 
 class _Embedding(torch.nn.Embedding):
-    """An embedding that keeps its gradient's memory; made from a plain one by `adapt_to_cpu`."""
+    """An embedding that reuses the memory of its gradient; `adapt_to_cpu` turns a plain one into it."""
 
     _kept_gradient: torch.Tensor | None
     _touched: list[torch.Tensor]
@@ -133,7 +134,7 @@ class _Embedding(torch.nn.Embedding):
         return rows
 
     def add_gradient(self, ids: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Adds to the table's gradient; begins a new one if the optimizer has let the last one go."""
+        """Adds to the gradient of the table; starts from zero if the optimizer has set the gradient to None."""
         if self.weight.grad is None:
             if self._kept_gradient is None:
                 self._kept_gradient = torch.zeros_like(self.weight)

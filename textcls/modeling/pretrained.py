@@ -1,4 +1,4 @@
-"""The pretrained model as a local directory, found once by its name and from then on known by its content.
+"""The pretrained model as a local directory: resolved once by name, and then identified by the hashes of its files.
 
 In: a `ModelSpec`. Out: a directory with `config.json`, `model.safetensors` and the tokenizer's files, and their hashes.
 Not here: the same files on another machine (training/model_files.py), building a module from them (modeling/build.py),
@@ -28,13 +28,13 @@ _WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A pretrained model that was found; picklable.
+    """A pretrained model in a local directory; picklable.
 
     Attributes:
-        name: what the recipe calls it.
-        directory: where it lies on the machine that looked.
-        files: name -> sha256 of every file that may be read of it.
-        commit: of the hub; "" if it is not from there.
+        name: its name in the recipe.
+        directory: its directory on the machine that resolved the name.
+        files: name -> sha256 of every file that may be read.
+        commit: its commit on the hub; "" if it is not from the hub.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Pretrained:
 
     @property
     def digest(self) -> str:
-        """sha256 that names these files and no others."""
+        """sha256 of the names and hashes of all files."""
         return hashlib.sha256(json.dumps(dict(sorted(self.files.items()))).encode()).hexdigest()
 
     def pinned(self, spec: ModelSpec) -> ModelSpec:
-        """The settings that find this very model again, whatever becomes of a branch or a file."""
+        """The settings that find exactly this model again, even if a branch moves or a file changes."""
         pins = {"revision": self.commit or spec.revision, "sha256": self.files.get(_WEIGHTS)}
         return spec.model_copy(update=pins)
 
@@ -56,15 +56,15 @@ class Pretrained:
 def find_model(spec: ModelSpec, *, commit: str = "") -> Pretrained:
     """The pretrained model that a recipe names, as a directory on this machine.
 
-    A local path, a `package://` path and a hub snapshot are used where they lie; object storage is copied once into
-    the cache of this machine.
+    A local path, a `package://` path and a hub snapshot are used in place; a model in object storage is copied once
+    into this machine's cache.
 
     Args:
-        spec: names it.
-        commit: of the hub, in place of the revision; of a run that is resumed.
+        spec: the name, revision and hash.
+        commit: hub commit to use instead of the revision, for a resumed run.
 
     Raises:
-        ModelError: nothing is there, the hub cannot be reached, there are no safetensors, or the hash is another one.
+        ModelError: the model does not exist, the hub cannot be reached, there are no safetensors, or the hash differs.
     """
     directory = os.path.realpath(_find(spec, commit or spec.revision))
 
@@ -81,7 +81,7 @@ def find_model(spec: ModelSpec, *, commit: str = "") -> Pretrained:
         )
     if spec.sha256 is not None and in_parts:
         raise ModelError(
-            f"{spec.pretrained}: model.sha256 is of one file, and these weights lie in several",
+            f"{spec.pretrained}: model.sha256 is the hash of one file, and these weights are in several",
             todo=f"--set model.sha256=null, or save the weights as one {_WEIGHTS}",
         )
     files = hashes(directory)
@@ -97,7 +97,7 @@ def find_model(spec: ModelSpec, *, commit: str = "") -> Pretrained:
 
 
 def _converted(name: str, directory: str) -> str:
-    """The command that saves a model's other weights as safetensors; it trusts where the model comes from."""
+    """The command that converts a model's weights to safetensors. It unpickles, so the user must trust the model."""
     source = directory if any(map(os.path.isfile, glob.glob(os.path.join(glob.escape(directory), "*.bin")))) else name
     target = f"{os.path.basename(name.rstrip('/'))}-safetensors"
     code = (
@@ -111,7 +111,7 @@ def _converted(name: str, directory: str) -> str:
 
 
 def hashes(directory: str) -> dict[str, str]:
-    """Name -> sha256 of the files in a directory that a model is read from; of none if there is no such directory."""
+    """Name -> sha256 of the model files in a directory; empty if there is no such directory."""
     if not os.path.isdir(directory):
         return {}
     paths = {name: os.path.join(directory, name) for name in sorted(os.listdir(directory))}
@@ -135,20 +135,20 @@ def _find(spec: ModelSpec, revision: str) -> str:
         raise ModelError(f"{name}: there is no such directory", todo="check the path")
     from huggingface_hub import constants, snapshot_download
 
-    # The hub client's own cache, which other programs share, if this user has one.
+    # The hub client's own cache, shared with other programs, if this user can have one.
     own = None if _is_or_can_be_made(constants.HF_HUB_CACHE) else storage.cache_directory("hub")
     try:
         return str(snapshot_download(name, revision=revision, allow_patterns=list(_FILES), cache_dir=own))
-    except Exception as error:  # the hub client has a dozen unrelated classes for "not there" and "no network"
+    except Exception as error:  # the hub client raises a dozen unrelated classes for "not found" and "no network"
         raise ModelError(
-            f"the model {name!r} (revision {revision}) is neither a directory here nor to be had from the hub: "
+            f"the model {name!r} (revision {revision}) is not a directory, and cannot be downloaded from the hub: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             todo="check the name and the network, or download it elsewhere and --set model.pretrained=DIRECTORY",
         ) from error
 
 
 def _is_or_can_be_made(directory: str) -> bool:
-    """Whether there is a directory, if only one to read, or may be."""
+    """Whether a directory exists, even read-only, or can be created."""
     above = directory
     while not os.path.exists(above) and above != os.path.dirname(above):
         above = os.path.dirname(above)
@@ -160,7 +160,7 @@ def _cache(name: str) -> str:
 
 
 def cache_root() -> str:
-    """Where this machine keeps copies of models."""
+    """The directory of this machine's copies of models."""
     return storage.cache_directory("models")
 
 
@@ -173,7 +173,7 @@ def read_config(directory: str) -> dict[str, Any]:
     """The model's `config.json`.
 
     Raises:
-        ModelError: it is not what transformers writes.
+        ModelError: the file is not a JSON object.
     """
     path = os.path.join(directory, "config.json")
     try:
