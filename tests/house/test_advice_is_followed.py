@@ -79,18 +79,16 @@ FOLLOWED = {
     "data.rows._reordered": [
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
     ],
-    "batch.evaluate._claimed": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
     "batch.predictions_dir.PredictionsDir.claim": [
-        f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
-        f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one",
-        f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command",
+        f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command"
     ],
-    "batch.predictions_dir._read": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
     "batch.settings.nothing_scored": [
         "local_ray/test_predict.py::test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on"
     ],
     "batch.actor_pool.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
     "batch.actor_pool._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
+    "output.claim.claim": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "output.json_files.damaged": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"],
     "output.lock._busy": ["unit/test_lock.py::test_a_second_job_is_refused_until_the_first_has_ended"],
     "modeling.pretrained.find_model": [
         f"{ADVICE}test_weights_that_would_be_unpickled_come_with_the_command_that_converts_them",
@@ -179,13 +177,10 @@ FOLLOWED = {
     ],
     "training.run.train": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
     "training.run_dir.RunDir.claim": [
-        f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one",
         f"{ADVICE}test_nothing_to_resume_can_be_begun",
-        f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one",
         f"{ADVICE}test_an_interrupted_run_can_be_resumed_or_left",
         f"{ADVICE}test_a_run_of_another_recipe_comes_with_the_options_that_resume_it",
     ],
-    "training.run_dir.RunDir._identity": [f"{ADVICE}test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one"],
     "training.run_dir.RunDir.bind_model": [
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"
     ],

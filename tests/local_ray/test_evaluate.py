@@ -18,7 +18,7 @@ from textcls.bundle import Calibration, load_bundle
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
 from textcls.on_ray.session import ray_session
-from textcls.output.lock import alone_in
+from textcls.output.lock import locked
 from textcls.tasks.metrics import Counts, summarise
 from textcls.training.run import train
 
@@ -118,7 +118,7 @@ def test_every_row_is_accounted_for_whether_reading_or_the_classifier_refuses_it
 def test_a_second_evaluation_is_refused_while_the_first_runs(tiny_bundle: Path, tmp_path: Path) -> None:
     path, out = write_labelled(tmp_path / "l.csv", [("a film", "good"), ("another", "bad")]), tmp_path / "out"
     with (
-        alone_in(str(out)),
+        locked(str(out)),
         pytest.raises(RunDirError, match="another job is writing there"),
     ):
         evaluated(tiny_bundle, path, out)

@@ -59,12 +59,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     assert refused.value.todo == "free some space; then the same command with --resume continues the run"
     assert not any("failed" in line for line in said)
 
-    write_json = RunDir.write_json
-
-    def only_identity(self: RunDir, name: str, content: dict[str, Any]) -> None:
-        return write_json(self, name, content) if name == "run.json" else _failing()
-
-    monkeypatch.setattr(RunDir, "write_json", only_identity)
+    monkeypatch.setattr(run, "write_json", _failing)
     monkeypatch.setattr(RunDir, "drop_checkpoints", _failing)
     monkeypatch.setattr(run, "write_account", _failing)
     monkeypatch.setattr(run, "write_rejects", _failing)

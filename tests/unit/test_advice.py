@@ -43,6 +43,7 @@ from textcls.errors import (
     TextclsError,
 )
 from textcls.modeling.pretrained import find_model, read_config
+from textcls.output.claim import claim
 from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.text.tokenizer import TextEncoder, prepare_tokenizer
@@ -535,13 +536,13 @@ def test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it(tmp_path: Pat
 
 
 def test_an_out_that_holds_something_can_be_left_for_a_new_one(tmp_path: Path) -> None:
-    from textcls.batch.evaluate import _claimed
+    from textcls.batch.evaluate import EVALUATION
 
     for name in ("report.json", "cat.png"):
         (tmp_path / name).write_bytes(b"{}")
-        assert todo_of(lambda: _claimed(str(tmp_path)), RunDirError) == "name a new directory with --out"
+        assert "name a new directory with --out" in todo_of(lambda: claim(str(tmp_path), EVALUATION), RunDirError)
         (tmp_path / name).unlink()
-    assert _claimed(str(tmp_path / "new")) == str(tmp_path / "new")
+    assert claim(str(tmp_path / "new"), EVALUATION).uri == str(tmp_path / "new")
 
     job = {"bundle": "0"}
     for name in (PREDICTIONS, "cat.png"):
@@ -552,7 +553,7 @@ def test_an_out_that_holds_something_can_be_left_for_a_new_one(tmp_path: Path) -
     for content in (b"{", b"[]"):
         storage.write_bytes(str(tmp_path / "of it" / "progress" / "job.json"), content)
         assert "new --out" in todo_of(lambda: PredictionsDir.claim(str(tmp_path / "of it"), job, suffix="csv"))
-    assert not PredictionsDir.claim(str(tmp_path / "of another"), job, suffix="csv").continued
+    assert not PredictionsDir.claim(str(tmp_path / "of another"), job, suffix="csv").resumed
 
 
 def test_predictions_begun_otherwise_go_on_with_the_same_command(tmp_path: Path) -> None:
@@ -560,7 +561,7 @@ def test_predictions_begun_otherwise_go_on_with_the_same_command(tmp_path: Path)
     PredictionsDir.claim(place, {"bundle": "0"}, suffix="csv")
     todo = todo_of(lambda: PredictionsDir.claim(place, {"bundle": "1"}, suffix="csv"))
     assert "give the same command" in todo
-    assert PredictionsDir.claim(place, {"bundle": "0"}, suffix="csv").continued
+    assert PredictionsDir.claim(place, {"bundle": "0"}, suffix="csv").resumed
 
 
 def test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one() -> None:

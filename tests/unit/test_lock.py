@@ -11,11 +11,11 @@ import pytest
 from textcls import storage
 from textcls.errors import RunDirError
 from textcls.output import lock
-from textcls.output.lock import NOTE, alone_in
+from textcls.output.lock import NOTE, locked
 
 HOLD = (
     "import sys; from textcls.output import lock; lock._RENEW_S = lock._SETTLE_S = 0.1\n"
-    "with lock.alone_in(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    "with lock.locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
 
 
@@ -38,12 +38,12 @@ def test_a_second_job_is_refused_until_the_first_has_ended(place: str) -> None:
     other = held_by_another(place)
     try:
         for _ in range(2):
-            with pytest.raises(RunDirError, match="is writing there") as refused, alone_in(place):
+            with pytest.raises(RunDirError, match="is writing there") as refused, locked(place):
                 pytest.fail("two jobs in one place")
             assert refused.value.found.startswith(place)
     finally:
         other.communicate()
-    with alone_in(place):
+    with locked(place):
         storage.write_bytes(storage.join(place, "x"), b"")
     assert storage.names_in(place) == ["x"]
 
@@ -52,7 +52,7 @@ def test_a_job_that_was_killed_holds_nothing(place: str) -> None:
     other = held_by_another(place)
     os.kill(other.pid, signal.SIGKILL)
     other.communicate()
-    with alone_in(place):
+    with locked(place):
         pass
     assert storage.names_in(place) == []
 
@@ -64,6 +64,6 @@ def test_of_two_jobs_that_begin_at_once_on_object_storage_one_goes_on(s3: str, m
         storage.write_bytes(storage.join(place, NOTE), b'{"host": "far", "pid": 7}')
 
     monkeypatch.setattr(lock.time, "sleep", another_comes)
-    with pytest.raises(RunDirError, match="process 7 on far is writing there"), alone_in(place):
+    with pytest.raises(RunDirError, match="process 7 on far is writing there"), locked(place):
         pytest.fail("two jobs in one place")
     assert storage.names_in(place) == [NOTE]

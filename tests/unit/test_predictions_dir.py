@@ -30,7 +30,7 @@ def files_in(place: Path) -> list[str]:
 
 def test_a_new_directory_is_taken_and_says_whose_it_is(tmp_path: Path) -> None:
     target = claim(tmp_path / "new" / "out")
-    assert (target.continued, target.records()) == (False, {})
+    assert (target.resumed, target.records()) == (False, {})
     job = json.loads((tmp_path / "new/out/progress/job.json").read_text())
     assert job == {"format_version": 1, **IDENTITY}
 
@@ -40,7 +40,7 @@ def test_the_same_job_goes_on_with_the_parts_that_are_finished(tmp_path: Path) -
         finish_part(claim(tmp_path), index)
     storage.write_bytes(claim(tmp_path).part_uri(1), b"written, but its record is not")
     again = claim(tmp_path)
-    assert again.continued
+    assert again.resumed
     assert again.records() == {0: {"rows": 0}, 2: {"rows": 2}}
 
 
@@ -93,7 +93,7 @@ def test_refused_predictions_stay_until_another_job_comes_and_strange_files_keep
         claim(tmp_path, all_scores=True)
     (tmp_path / "notes.txt").unlink()
     again = claim(tmp_path, all_scores=True)
-    assert (again.continued, again.records()) == (False, {})
+    assert (again.resumed, again.records()) == (False, {})
     assert files_in(tmp_path) == ["progress/job.json"]
 
 
@@ -107,7 +107,7 @@ def test_refused_predictions_stay_until_another_job_comes_and_strange_files_keep
     ],
     ids=["bundle", "size", "files", "setting"],
 )
-def test_another_job_is_refused_and_told_the_difference(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+def test_another_job_is_refused_with_the_difference(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
     finish_part(claim(tmp_path), 0)
     before = files_in(tmp_path)
     with pytest.raises(RunDirError) as refused:
@@ -134,10 +134,10 @@ def test_a_damaged_identity_is_refused_by_name(tmp_path: Path, content: str) -> 
 def test_the_lock_of_a_job_is_not_in_its_own_way_in_object_storage(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_SETTLE_S", 0.0)
     out = f"{s3}/locked"
-    for continued in (False, True):
-        with lock.alone_in(out):
+    for resumed in (False, True):
+        with lock.locked(out):
             target = claim(out)
-            assert target.continued == continued
+            assert target.resumed == resumed
             assert set(storage.names_in(out)) == {"progress", lock.NOTE}
     assert storage.names_in(out) == ["progress"]
 
@@ -147,7 +147,7 @@ def test_the_laws_hold_in_object_storage(s3: str) -> None:
     target = claim(out)
     finish_part(target, 3)
     again = claim(out)
-    assert (again.continued, again.records()) == (True, {3: {"rows": 3}})
+    assert (again.resumed, again.records()) == (True, {3: {"rows": 3}})
     again.finish({"rows": 3})
     assert storage.names_in(out) == ["parts", "predictions.json"]
     with pytest.raises(RunDirError, match="holds finished predictions"):

@@ -27,16 +27,15 @@ from textcls.data.row_tables import clean_rows, file_and_line
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
-from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES
 from textcls.output.account import REJECT_SCHEMA, Account, write_account, write_rejects
-from textcls.output.lock import NOTE as LOCK_NOTE
-from textcls.output.lock import alone_in
+from textcls.output.claim import OutKind, claim
+from textcls.output.json_files import write_json
+from textcls.output.lock import locked
 from textcls.output.side_product import side_product
-from textcls.plain_text import json_text
 from textcls.progress import Board, RowStanding, shown
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
@@ -44,6 +43,12 @@ from textcls.tasks.metrics import Counts, summarise
 
 Say = Callable[[str], None]
 
+EVALUATION = OutKind(
+    name="report",
+    finished_name="a finished report",
+    last_file="report.json",
+    replaceable=ACCOUNT_FILES | {"report.png"},
+)
 # Rows that are sorted by length together.
 _SLICE_ROWS = 2_048
 
@@ -64,8 +69,9 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
         ScoringError: processes died too often.
     """
     files = expand(spec.data.csv)
-    with alone_in(storage.absolute(out)):
-        return _evaluated(bundle, spec, files, _claimed(out), say, verbose=verbose)
+    with locked(out) as uri:
+        claim(uri, EVALUATION)
+        return _evaluated(bundle, spec, files, uri, say, verbose=verbose)
 
 
 def _evaluated(
@@ -108,21 +114,8 @@ def _evaluated(
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
     # Last: an evaluation that has a report is finished.
-    _write_json(uri, "report.json", report.content())
+    write_json(uri, "report.json", report.content())
     return report
-
-
-def _claimed(out: str) -> str:
-    """The absolute URI of an --out that is empty, or as good as."""
-    uri = storage.absolute(out)
-    names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
-    if "report.json" in names:
-        raise RunDirError(f"{uri} holds a finished report", todo="name a new directory with --out")
-    if others := names - ACCOUNT_FILES - {"report.png"}:
-        raise RunDirError(
-            f"{uri} is not empty ({', '.join(sorted(others)[:3])}, ...)", todo="name a new directory with --out"
-        )
-    return uri
 
 
 @dataclass
@@ -249,7 +242,3 @@ def _tables(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
 def _spot(read: ReadRows, found: _Found, reason: str) -> str:
     one = next(one for one in found.rejects if one.reason == reason)
     return f"{read.location(one.row_id)}: {one.value or '(empty)'}"
-
-
-def _write_json(uri: str, name: str, content: dict[str, Any]) -> None:
-    storage.write_bytes(storage.join(uri, name), json_text(content, indent=1, default=list).encode())

@@ -39,7 +39,7 @@ from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
-from textcls.output.lock import alone_in
+from textcls.output.lock import locked
 from textcls.progress import Board, RowStanding, shown
 from textcls.settings.recipe import DataSpec
 
@@ -99,8 +99,8 @@ def predict(
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
     identity = _identity(bundle, files, data, suffix, csv_encoding, all_scores)
-    with alone_in(storage.absolute(out)):
-        target = PredictionsDir.claim(out, identity, suffix=suffix)
+    with locked(out) as uri:
+        target = PredictionsDir.claim(uri, identity, suffix=suffix)
         try:
             with ray_session(verbose=verbose):
                 manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, say)
@@ -136,7 +136,7 @@ def _predicted(
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
     records = target.records()
-    if target.continued:
+    if target.resumed:
         say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
     pending = [index for index in range(len(shards)) if index not in records]
     if pending:

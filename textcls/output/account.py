@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textcls import storage
-from textcls.plain_text import json_text
+from textcls.output.json_files import write_json
 
 ACCOUNT = "rows.json"
 REJECTS = "rejects.parquet"
@@ -73,8 +73,7 @@ def write_account(out: str, account: Account, **details: Any) -> None:
         account: where the rows went.
         **details: more keys, ready for JSON.
     """
-    content = json_text(account.as_json() | details, indent=1)
-    storage.write_bytes(storage.join(out, ACCOUNT), content.encode())
+    write_json(out, ACCOUNT, account.as_json() | details)
 
 
 def write_rejects(out: str, tables: Iterable[pa.Table]) -> None:

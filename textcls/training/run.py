@@ -23,7 +23,8 @@ from textcls.errors import InputError, StorageError, one_line
 from textcls.modeling.pretrained import Pretrained, find_model, read_config
 from textcls.on_ray.session import ray_session
 from textcls.output.account import write_account, write_rejects
-from textcls.output.lock import alone_in
+from textcls.output.json_files import write_json
+from textcls.output.lock import locked
 from textcls.output.side_product import side_product
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import (
@@ -74,8 +75,8 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
         TrainingError: workers failed too often; the run can be resumed.
     """
     mlflow_asked()  # that it is missing is told before a directory is claimed
-    with alone_in(storage.absolute(out)):
-        run = RunDir.claim(out, recipe, resume=resume)
+    with locked(out) as uri:
+        run = RunDir.claim(uri, recipe, resume=resume)
         if run.replaces:
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
@@ -128,7 +129,7 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
         report = make()
     if report is not None:
         with side_product("report.json", say):
-            run.write_json("report.json", report.content())
+            write_json(run.uri, "report.json", report.content())
         with side_product("report.png", say):
             storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
     return report

@@ -1,23 +1,23 @@
-"""What lies in a run's --out, and whether a run may use it.
+"""What lies in the --out of a training run, and whether a run may use it.
 
-In: a URI. Out: a claim on it, and the checkpoint to continue from. Not here: what the files hold.
+In: a URI and a recipe. Out: a `RunDir`: the claimed directory, and the checkpoint to resume from. Not here: claiming
+in general (output/claim.py), what checkpoints and bundles hold.
 
     OUT/run.json            identity of the run; written first
-    OUT/events.jsonl        what happened, and when
-    OUT/rows.json           the account of law 1
-    OUT/rejects.parquet     every reject
-    OUT/training/attempt-N  checkpoints, as Ray Train keeps them; removed when the bundle is complete
-    OUT/tensorboard/        the curves, for TensorBoard
+    OUT/events.jsonl        the events of the run, with their times
+    OUT/rows.json           the account of rows
+    OUT/rejects.parquet     every rejected row
+    OUT/training/attempt-N  checkpoints, as Ray Train writes them; deleted when the bundle is complete
+    OUT/tensorboard/        curves for TensorBoard
     OUT/report.json .png    results
     OUT/bundle/             written last: a run with a complete bundle is finished
 
-A run owns its directory from its first checkpoint on: only --resume with its recipe goes on, and nothing is written
-over. Before that there is nothing to lose: any recipe may begin anew in its place, whatever ended it.
+Before its first checkpoint, a run has nothing to lose: a new run with any recipe may replace it. From then on it can
+only be resumed, with --resume and the same recipe.
 
-Each attempt has a directory of its own, so Ray Train never sees the state that a killed attempt left half-written.
+Each attempt has its own directory, so Ray Train never reads the half-written state of an attempt that was killed.
 """
 
-import json
 import re
 import secrets
 import shlex
@@ -28,29 +28,36 @@ from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.errors import RunDirError
 from textcls.modeling.pretrained import Pretrained
-from textcls.output.lock import NOTE as LOCK_NOTE
-from textcls.plain_text import json_text
+from textcls.output.account import FILES as ACCOUNT_FILES
+from textcls.output.claim import OutKind, claim, difference
+from textcls.output.json_files import damaged, read_json, write_json
 from textcls.settings.recipe import Recipe
 from textcls.settings.yaml_text import set_option
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
 
 _FORMAT = 1
-# What a run that was refused for its data leaves: the account of why. The next try may write over it.
-_ACCOUNT = {"rows.json", "rejects.parquet", "events.jsonl"}
-# What else a run leaves that ended before its first checkpoint.
-_BEGUN = {"run.json", "training", "tensorboard"}
+_IDENTITY = "run.json"
+_RUN = OutKind(
+    name="run",
+    finished_name="a finished run",
+    last_file=f"bundle/{BUNDLE_MANIFEST}",
+    first_file=_IDENTITY,
+    replaceable=ACCOUNT_FILES | {"events.jsonl"},
+)
+# What else a run has written before its first checkpoint.
+_BEFORE_FIRST_CHECKPOINT = _RUN.replaceable | {_IDENTITY, "training", "tensorboard"}
 _ATTEMPT = re.compile(r"attempt-(\d+)")
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """A run's directory, claimed by a recipe.
+    """The directory of a run, claimed for a recipe.
 
     Attributes:
-        uri: where it is.
-        resumed: whether the run was begun earlier.
-        run_id: what events call it, however often it is resumed.
-        replaces: whether it begins in the place of a run that kept no checkpoint.
+        uri: its absolute URI.
+        resumed: whether the run began earlier.
+        run_id: the random id by which events name the run; a resumed run keeps it.
+        replaces: whether the run replaces one that had no checkpoint.
     """
 
     uri: str
@@ -60,85 +67,79 @@ class RunDir:
 
     @classmethod
     def claim(cls, out: str, recipe: Recipe, *, resume: bool) -> "RunDir":
-        """Takes an empty directory, or that of a run without a checkpoint, for a new run; or, with `resume`, its own.
+        """Claims a directory for a new run or, with `resume`, for the run that began there.
+
+        Args:
+            out: URI of the directory.
+            recipe: of the run.
+            resume: continue an interrupted run.
 
         Raises:
-            RunDirError: it holds a finished run, an interrupted one with a checkpoint (without `resume`), another
-                recipe's run (with `resume`), or something that is no run.
+            RunDirError: it holds a finished run, an interrupted one with a checkpoint (without `resume`), a run of
+                another recipe (with `resume`), or files of someone else.
             StorageError: it cannot be written.
         """
-        uri = storage.absolute(out)
-        names = (set(storage.names_in(uri)) if storage.exists(uri) else set()) - {LOCK_NOTE}
-        if "run.json" not in names:
-            if names - _ACCOUNT:
-                raise RunDirError(
-                    f"{uri} is not empty and holds no run ({', '.join(sorted(names)[:3])}, ...)",
-                    todo="name a new directory with --out",
-                )
+        claimed = claim(out, _RUN)
+        uri = claimed.uri
+        if not claimed.is_begun:
             if resume:
                 raise RunDirError(f"{uri} holds no run to resume", todo="check --out, or leave --resume out")
-            return cls._begun(uri, recipe)
-        if storage.exists(storage.join(uri, "bundle", BUNDLE_MANIFEST)):
-            raise RunDirError(
-                f"{uri} holds a finished run; its bundle is {storage.join(uri, 'bundle')}",
-                todo="name a new directory with --out; a finished run is never continued or written over",
-            )
+            return cls._begin(uri, recipe)
         run = cls(uri, resumed=True)
-        begun = Recipe.model_validate(run._identity()["recipe"])
+        identity = run._identity()
         if not resume:
-            if (
-                not run._checkpoints()
-                and not names - _ACCOUNT - _BEGUN
-                and all(map(_ATTEMPT.fullmatch, run._attempts()))
-            ):
-                run._delete_unfinished()
-                return replace(cls._begun(uri, recipe), replaces=True)
-            raise RunDirError(
-                f"{uri} holds a run that was interrupted", todo="--resume continues it exactly; or name a new --out"
+            has_strange_files = claimed.names - _BEFORE_FIRST_CHECKPOINT or not all(
+                map(_ATTEMPT.fullmatch, run._attempts())
             )
+            if has_strange_files or run._checkpoints():
+                raise RunDirError(
+                    f"{uri} holds a run that was interrupted", todo="--resume continues it exactly; or name a new --out"
+                )
+            run._delete_unfinished()
+            return replace(cls._begin(uri, recipe), replaces=True)
+        begun = Recipe.model_validate(identity["recipe"])
         if begun.learning_fingerprint != recipe.learning_fingerprint:
             raise RunDirError(
-                f"{uri} holds a run of another recipe: {_difference(begun, recipe)}",
-                todo=f"{_way_back(begun, recipe)} resumes it; or name a new --out",
+                f"{uri} holds a run of another recipe: {difference(_settings(begun), _settings(recipe))}",
+                todo=f"{_options_of(begun, recipe)} resumes it; or name a new --out",
             )
-        return replace(run, run_id=run._identity().get("id", ""))
+        return replace(run, run_id=identity.get("id", ""))
 
     @classmethod
-    def _begun(cls, uri: str, recipe: Recipe) -> "RunDir":
+    def _begin(cls, uri: str, recipe: Recipe) -> "RunDir":
         run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
         identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
-        run.write_json("run.json", identity)
+        write_json(uri, _IDENTITY, identity)
         return run
 
     def _identity(self) -> dict[str, Any]:
-        path = storage.join(self.uri, "run.json")
+        """The content of run.json, checked."""
+        content, path = read_json(self.uri, _IDENTITY), storage.join(self.uri, _IDENTITY)
         try:
-            content: dict[str, Any] = json.loads(storage.read_bytes(path))
             if content["format"] != _FORMAT:
                 raise RunDirError(f"{path} has format {content['format']}", expected=f"format {_FORMAT}")
             Recipe.model_validate(content["recipe"])
             content["data"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RunDirError(
-                f"{path} is damaged: {str(error).splitlines()[0]}", todo="name a new --out and start again"
-            ) from error
+            raise damaged(path, str(error)) from error
         return content
 
     def model_commit(self) -> str:
-        """The hub's commit of the pretrained model that the run began with; "" if it has none."""
+        """The commit on the Hugging Face hub of the pretrained model that the run began with; "" if it has none."""
         commit: str = self._identity().get("model", {}).get("commit", "")
         return commit
 
     def bind_model(self, model: Pretrained) -> None:
-        """Notes which pretrained model the run fine-tunes; a resumed run must find the same.
+        """Records the pretrained model of a new run; checks that a resumed run has the same one.
 
         Raises:
-            RunDirError: its files have changed since the run began.
+            RunDirError: the files of the model have changed since the run began.
         """
         identity = self._identity()
         begun = identity.get("model")
         if begun is None:
-            self.write_json("run.json", identity | {"model": {"commit": model.commit, "digest": model.digest}})
+            model_identity = {"commit": model.commit, "digest": model.digest}
+            write_json(self.uri, _IDENTITY, identity | {"model": model_identity})
         elif begun["digest"] != model.digest:
             raise RunDirError(
                 f"{model.directory} is not the model this run began with (sha256 of its files {model.digest[:12]}, "
@@ -147,14 +148,17 @@ class RunDir:
             )
 
     def bind_data(self, fingerprint: str) -> None:
-        """Notes which rows the run learns from; a resumed run must find the same.
+        """Records the rows of a new run; checks that a resumed run has the same ones.
+
+        Args:
+            fingerprint: of the clean rows, as `ReadRows.fingerprint`.
 
         Raises:
             RunDirError: the rows have changed since the run began.
         """
         identity = self._identity()
         if identity["data"] is None:
-            self.write_json("run.json", identity | {"data": fingerprint})
+            write_json(self.uri, _IDENTITY, identity | {"data": fingerprint})
         elif identity["data"] != fingerprint:
             raise RunDirError(
                 f"the CSV files are not those this run began with (fingerprint {fingerprint[:12]}, "
@@ -163,30 +167,36 @@ class RunDir:
             )
 
     def abandon(self) -> None:
-        """Gives up a run before its first checkpoint: only the account of its rows stays."""
+        """Deletes a new run that has no checkpoint yet, except the account of its rows."""
         if not self.resumed and not self._checkpoints():
             self._delete_unfinished()
-            storage.delete_file(storage.join(self.uri, "run.json"))
+            storage.delete_file(storage.join(self.uri, _IDENTITY))
 
     def _delete_unfinished(self) -> None:
         for name in ("training", "tensorboard"):
-            if storage.exists(place := storage.join(self.uri, name)):
-                storage.delete_directory(place)
+            if storage.exists(directory := storage.join(self.uri, name)):
+                storage.delete_directory(directory)
 
     def next_attempt(self) -> str:
-        """URI of a directory for a new attempt's checkpoints; its parent and name are what Ray Train asks for."""
+        """URI of a new directory for the checkpoints of the next attempt.
+
+        Ray Train takes its parent as the storage path and its name as the name of the run.
+        """
         taken = [int(m[1]) for name in self._attempts() if (m := _ATTEMPT.fullmatch(name))]
         return storage.join(self.uri, "training", f"attempt-{max(taken, default=0) + 1:04d}")
 
     def attempts_so_far(self) -> int:
-        """How often the run has come as far as training."""
+        """How many attempts have started training."""
         return len(self._attempts())
 
     def latest_checkpoint(self, run_id: str) -> str:
-        """URI of the checkpoint that is furthest on, hashes checked; "" if there is none.
+        """URI of the complete checkpoint with the highest step, its hashes checked; "" if there is none.
+
+        Args:
+            run_id: fingerprints of recipe and data, which the checkpoint must have.
 
         Raises:
-            RunDirError: that checkpoint is damaged or another run's.
+            RunDirError: that checkpoint is damaged or belongs to another run.
         """
         found = self._checkpoints()
         if not found:
@@ -198,48 +208,39 @@ class RunDir:
     def _checkpoints(self) -> list[tuple[str, str, str]]:
         """(step, attempt, URI) of each complete checkpoint.
 
-        A directory without a manifest is what a kill in the middle of writing leaves, and is passed over: from the
-        checkpoint before it the run ends with the same weights.
+        A checkpoint without a manifest is skipped: the process was killed while writing it. Resuming from the
+        checkpoint before it gives the same weights.
         """
         found = []
         for attempt in filter(_ATTEMPT.fullmatch, self._attempts()):
-            place = storage.join(self.uri, "training", attempt)
-            for name in storage.names_in(place):
-                uri = storage.join(place, name)
+            directory = storage.join(self.uri, "training", attempt)
+            for name in storage.names_in(directory):
+                uri = storage.join(directory, name)
                 if name.startswith("step-") and storage.exists(storage.join(uri, MANIFEST)):
                     found.append((name, attempt, uri))
         return found
 
     def _attempts(self) -> list[str]:
-        place = storage.join(self.uri, "training")
-        return storage.names_in(place) if storage.exists(place) else []
-
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a small file, whole or not at all."""
-        storage.write_bytes(storage.join(self.uri, name), json_text(content, indent=1, default=list).encode())
+        directory = storage.join(self.uri, "training")
+        return storage.names_in(directory) if storage.exists(directory) else []
 
     def drop_checkpoints(self) -> None:
-        """Frees what only an unfinished run needs."""
+        """Deletes the checkpoints, which only an unfinished run needs."""
         storage.delete_directory(storage.join(self.uri, "training"))
 
 
-def _way_back(begun: Recipe, now: Recipe) -> str:
-    """The options under which a recipe is again the one that a run began with."""
-    was, given = (recipe.model_dump(mode="json", exclude={"scale", "serve"}) for recipe in (begun, now))
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """SECTION.KEY -> value of each setting that a resumed run must keep."""
+    sections = recipe.model_dump(mode="json", exclude={"scale", "serve"})
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+
+
+def _options_of(begun: Recipe, now: Recipe) -> str:
+    """The command-line options that turn a recipe back into the one that a run began with."""
+    given = _settings(now)
     options = [
-        f"--csv {shlex.join(value)}" if (section, key) == ("data", "csv") else set_option(f"{section}.{key}", value)
-        for section, values in was.items()
-        for key, value in values.items()
-        if given[section][key] != value
+        f"--csv {shlex.join(value)}" if key == "data.csv" else set_option(key, value)
+        for key, value in _settings(begun).items()
+        if given[key] != value
     ]
     return " ".join(["--resume", *options])
-
-
-def _difference(one: Recipe, other: Recipe) -> str:
-    """The first key in which two recipes differ."""
-    for section, values in one.model_dump(mode="json", exclude={"scale"}).items():
-        now = other.model_dump(mode="json")[section]
-        for key, value in values.items():
-            if now[key] != value:
-                return f"{section}.{key} was {value!r}, now {now[key]!r}"
-    return "same settings"
