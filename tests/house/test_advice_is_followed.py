@@ -85,7 +85,7 @@ FOLLOWED = {
     "batch.settings.nothing_scored": [
         "local_ray/test_predict.py::test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on"
     ],
-    "batch.actor_pool.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+    "batch.actor_pool.plan_pool": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
     "batch.actor_pool._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
     "output.claim.claim": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
     "output.json_files.damaged": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"],

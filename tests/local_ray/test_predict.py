@@ -20,7 +20,7 @@ import ray
 
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import write_reviews
-from textcls.batch.actor_pool import Workers, run_on_workers
+from textcls.batch.actor_pool import PoolSize, run_on_pool
 from textcls.batch.predict import predict
 from textcls.batch.settings import predict_settings
 from textcls.bundle import Calibration, load_bundle
@@ -270,19 +270,19 @@ def _counting(die_at: dict[int, Path], deaths: int = 1) -> Any:
 
 def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tiny_bundle: Path, tmp_path: Path) -> None:
     rows: list[int] = []
-    workers = Workers(2, False, 1, max_failures=3)
+    workers = PoolSize(2, False, 1, max_failures=3)
     items = [4, 5, 3, 0, 6]
-    found = dict(run_on_workers(_counting({5: tmp_path}), items, workers, str(tiny_bundle), on_rows=rows.append))
+    found = dict(run_on_pool(_counting({5: tmp_path}), items, workers, str(tiny_bundle), on_rows=rows.append))
     assert found == {i: item * item for i, item in enumerate(items)}
     assert len(list(tmp_path.iterdir())) == 1
     assert sum(rows) == sum(items)
 
 
 def test_workers_that_die_too_often_end_the_job(tiny_bundle: Path, tmp_path: Path) -> None:
-    workers = Workers(1, False, 1, max_failures=1)
+    workers = PoolSize(1, False, 1, max_failures=1)
     work = _counting({5: tmp_path}, deaths=9)
     with pytest.raises(ScoringError, match="died more than 1 times") as caught:
-        list(run_on_workers(work, [4, 5], workers, str(tiny_bundle), on_rows=lambda rows: None))
+        list(run_on_pool(work, [4, 5], workers, str(tiny_bundle), on_rows=lambda rows: None))
     assert len(list(tmp_path.iterdir())) == 2
     # They give their CPUs back while the error is still held.
     until = time.monotonic() + 60

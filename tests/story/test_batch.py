@@ -139,7 +139,7 @@ def test_input_that_cannot_be_used_is_told_before_ray_starts(analyst: Analyst, j
     for arguments, phrase in (
         (["--out", "photos"], "cat.png"),
         (["--out", "out", "--csv", "inbex.csv"], "inbox.csv?"),
-        (["--out", "out", "--set", "text.max_tokens=9"], "the bundle's to say"),
+        (["--out", "out", "--set", "text.max_tokens=9"], "the bundle determines how texts are scored"),
         (["--out", "out", "--bundle", "photos"], "has no bundle.json"),
     ):
         assert phrase in local.runs(job, *arguments).calmly(2).err

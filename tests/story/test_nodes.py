@@ -203,7 +203,7 @@ def test_predictions_are_made_by_both_workers_and_lie_in_the_bucket(
     assert (manifest["rows"], manifest["errors"]) == (ROWS, {})
     parts = storage.names_in(f"{out(nodes, 'predictions')}/parts")
     assert parts == [part["name"].rpartition("/")[2] for part in manifest["files"]]
-    assert operator.places("predictions")["_Worker"] == nodes.ids(workers_only=True)
+    assert operator.places("predictions")["_ScoringActor"] == nodes.ids(workers_only=True)
 
 
 def test_the_service_answers_on_every_node_who_has_the_key(operator: Operator, nodes: Nodes, trained: str) -> None:

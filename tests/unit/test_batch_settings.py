@@ -81,13 +81,13 @@ def test_the_machines_that_trained_say_nothing_of_those_that_score(bundle: Bundl
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("text.max_tokens=512", "how texts are scored is the bundle's to say"),
-        ("model.pretrained=x", "how texts are scored is the bundle's to say"),
+        ("text.max_tokens=512", "the bundle determines how texts are scored"),
+        ("model.pretrained=x", "the bundle determines how texts are scored"),
         ("data.csv=x.csv", "data.csv has no meaning here"),
         ("data.labels=[a, b]", "data.labels has no meaning here"),
         ("data.text_column=text", "did you mean data.text_columns?"),
         ("data.delimiter=ab", "one ASCII character"),
-        ("delimiter=;", "how texts are scored is the bundle's to say"),
+        ("delimiter=;", "the bundle determines how texts are scored"),
     ],
 )
 def test_a_set_without_a_meaning_is_refused(bundle: Bundle, settings: object, override: str, told: str) -> None:

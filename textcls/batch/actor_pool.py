@@ -1,8 +1,8 @@
-"""Work spread over processes that each hold a classifier.
+"""A pool of Ray actors that each hold a classifier.
 
-In: a bundle, work, and the items to do it on. Out: the result of each item, as soon as it is there, and on the way how
-many rows are done. A process that dies is replaced and its item done again. Not here: what the work is (evaluate.py,
-predict.py), how texts are scored (classifier.py).
+In: a bundle, a function and the items to call it on. Out: the result of each item as soon as it is there, and progress
+in rows. An actor that dies is replaced and its item recomputed. Not here: the function (evaluate.py, predict.py), how
+texts are scored (classifier.py).
 """
 
 import os
@@ -19,24 +19,24 @@ from textcls.errors import RecipeError, ScoringError
 from textcls.inference.classifier import Classifier
 from textcls.settings.recipe import ScaleSpec
 
-# On a GPU's side: one to feed it, the others to read and tokenize.
+# For each GPU: one to feed it, the others to read and tokenize.
 _CPUS_BESIDE_GPU = 4
 
 Item = TypeVar("Item")
 
 Work = Callable[[Classifier, Any], Generator[int, None, Any]]
-"""Does an item: yields how many rows were done since it last did, returns the item's result. It must pickle."""
+"""Processes an item: yields how many rows it has done since the last yield, returns the item's result. Picklable."""
 
 
 @dataclass(frozen=True)
-class Workers:
-    """How scoring is spread out.
+class PoolSize:
+    """The size of the pool.
 
     Attributes:
-        count: processes.
-        use_gpu: one GPU each.
+        count: actors.
+        use_gpu: whether each has a GPU.
         cpus: CPUs, and threads, of each.
-        max_failures: so many may die before scoring is given up.
+        max_failures: how many actors may die before the job fails.
     """
 
     count: int
@@ -49,15 +49,15 @@ class Workers:
         return f"{self.count} worker" + (f"s with {each} each" if self.count > 1 else f" with {each}")
 
 
-def plan_workers(scale: ScaleSpec, *, items: int) -> Workers:
-    """Settles every `auto` by what the cluster has now.
+def plan_pool(scale: ScaleSpec, *, items: int) -> PoolSize:
+    """Resolves every `auto` from the resources that the cluster has now.
 
     Args:
-        scale: what is asked for.
-        items: units of work; more processes than that have nothing to do.
+        scale: the settings.
+        items: number of items; more actors than items would be idle.
 
     Raises:
-        RecipeError: the cluster can never satisfy the request.
+        RecipeError: the cluster does not have the resources that the settings ask for.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -83,59 +83,58 @@ def plan_workers(scale: ScaleSpec, *, items: int) -> Workers:
             f"{gpus} GPUs and {sum(node_cpus)} CPUs, at most {max(node_cpus)} on one node",
             todo=f"{_fewer(room, use_gpu, max(node_cpus))}, or add nodes",
         )
-    return Workers(max(1, min(count, items)), use_gpu, cpus, scale.max_failures)
+    return PoolSize(max(1, min(count, items)), use_gpu, cpus, scale.max_failures)
 
 
 def _fewer(room: int, use_gpu: bool, most_cpus: int) -> str:
-    """The --set that asks for no more than there is."""
+    """The --set that asks for no more than the cluster has."""
     if room:
         return f"--set scale.workers={room}"
     return "--set scale.use_gpu=false" if use_gpu else f"--set scale.cpus_per_worker={most_cpus}"
 
 
-def run_on_workers(
-    work: Work, items: Sequence[Any], workers: Workers, bundle_uri: str, *, on_rows: Callable[[int], None]
+def run_on_pool(
+    work: Work, items: Sequence[Any], size: PoolSize, bundle_uri: str, *, on_rows: Callable[[int], None]
 ) -> Iterator[tuple[int, Any]]:
-    """(position, result) of each item, in the order in which they are done.
+    """Yields (position, result) of each item, in the order in which they finish.
 
     Args:
-        work: what is done on each item.
-        items: an object reference among them reaches the work as what it refers to.
-        workers: from `plan_workers`.
-        bundle_uri: what each process loads.
-        on_rows: told how many more rows are done; less than 0 if some have to be done again.
+        work: called on each item.
+        items: Ray resolves object references among them before the call.
+        size: from `plan_pool`.
+        bundle_uri: the bundle that each actor loads.
+        on_rows: called with the number of rows done since the last call; negative if rows have to be recomputed.
 
     Raises:
-        ScoringError: processes died more often than `max_failures` allows.
-        TextclsError: whatever the work raises.
+        ScoringError: actors died more often than `max_failures` allows.
+        TextclsError: raised by the work.
     """
-
-    hired: list[Any] = []
+    actors: list[Any] = []
 
     def start() -> Any:
-        hired.append(
-            ray.remote(_Worker)
-            .options(num_cpus=workers.cpus, num_gpus=int(workers.use_gpu), scheduling_strategy="SPREAD")
-            .remote(bundle_uri, workers)
+        actors.append(
+            ray.remote(_ScoringActor)
+            .options(num_cpus=size.cpus, num_gpus=int(size.use_gpu), scheduling_strategy="SPREAD")
+            .remote(bundle_uri, size)
         )
-        return hired[-1]
+        return actors[-1]
 
     waiting, failures = deque(range(len(items))), 0
     busy: dict[Any, _Assignment] = {}
     try:
-        idle = [start() for _ in range(min(workers.count, len(items)))]
+        idle = [start() for _ in range(min(size.count, len(items)))]
         while waiting or busy:
             while waiting and idle:
-                worker, position = idle.pop(), waiting.popleft()
-                busy[worker.run.remote(work, items[position])] = _Assignment(worker, position)
+                actor, position = idle.pop(), waiting.popleft()
+                busy[actor.run.remote(work, items[position])] = _Assignment(actor, position)
             ready, _ = ray.wait(list(busy), num_returns=1, fetch_local=False)
             assigned = busy[ready[0]]
             try:
                 rows, is_done, result = ray.get(next(ready[0]))
             except RayActorError as error:
                 failures += 1
-                if failures > workers.max_failures:
-                    raise _given_up(error, workers) from error
+                if failures > size.max_failures:
+                    raise _given_up(error, size) from error
                 del busy[ready[0]]
                 on_rows(-assigned.rows)
                 waiting.appendleft(assigned.position)
@@ -145,18 +144,18 @@ def run_on_workers(
             on_rows(rows)
             if is_done:
                 del busy[ready[0]]
-                idle.append(assigned.worker)
+                idle.append(assigned.actor)
                 yield assigned.position, result
     finally:
-        # Not left to the last reference: an error's traceback holds one, and with it their CPUs.
+        # Not left to garbage collection: the traceback of an error holds references, and so the CPUs of the actors.
         if ray.is_initialized():
-            for worker in hired:
-                ray.kill(worker)
+            for actor in actors:
+                ray.kill(actor)
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; the next one is made in a thread while one is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, prefetched: a thread computes the next item while the caller uses the current one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         upcoming = thread.submit(next, items, None)
         while (item := upcoming.result()) is not None:
             upcoming = thread.submit(next, items, None)
@@ -165,36 +164,37 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 @dataclass
 class _Assignment:
-    """An item in a worker's hands.
+    """An in-flight item.
 
     Attributes:
-        worker: handle of the actor.
-        position: the item's.
+        actor: handle of the actor that processes it.
+        position: of the item.
         rows: rows of it that are done.
     """
 
-    worker: Any
+    actor: Any
     position: int
     rows: int = 0
 
 
-class _Worker:
+class _ScoringActor:
     """An actor that holds a classifier.
 
-    It is loaded with the first item: what a constructor raises reaches the driver as text alone.
+    The classifier is loaded with the first item, not in the constructor: Ray turns an error of a constructor into text,
+    and the driver needs its type.
     """
 
-    def __init__(self, bundle_uri: str, workers: Workers) -> None:
-        # Read when the tokenizer first runs; left alone it takes a thread for each of the machine's cores.
-        os.environ["RAYON_NUM_THREADS"] = str(workers.cpus)
-        self._uri, self._workers = bundle_uri, workers
+    def __init__(self, bundle_uri: str, size: PoolSize) -> None:
+        # The tokenizer reads it when it first runs. By default it starts a thread for each core of the machine.
+        os.environ["RAYON_NUM_THREADS"] = str(size.cpus)
+        self._uri, self._size = bundle_uri, size
         self._classifier: Classifier | None = None
 
     def run(self, work: Work, item: Any) -> Iterator[tuple[int, bool, Any]]:
-        """(rows done since the last, whether that was all, result of the item) again and again."""
+        """Yields (rows done since the last yield, whether the item is finished, result of the item)."""
         if self._classifier is None:
-            device = "cuda" if self._workers.use_gpu else "cpu"
-            self._classifier = Classifier.load(self._uri, device=device, threads=self._workers.cpus)
+            device = "cuda" if self._size.use_gpu else "cpu"
+            self._classifier = Classifier.load(self._uri, device=device, threads=self._size.cpus)
         steps = work(self._classifier, item)
         while True:
             try:
@@ -205,9 +205,9 @@ class _Worker:
             yield rows, False, None
 
 
-def _given_up(error: Exception, workers: Workers) -> ScoringError:
+def _given_up(error: Exception, size: PoolSize) -> ScoringError:
     last_line = str(error).strip().rpartition("\n")[2].strip() or type(error).__name__
     return ScoringError(
-        f"scoring processes died more than {workers.max_failures} times: {last_line}",
-        todo="is there enough memory? lower scale.workers; the same command goes on once the cause is gone",
+        f"scoring workers died more than {size.max_failures} times: {last_line}",
+        todo="is there enough memory? lower scale.workers; once the cause is fixed, the same command continues",
     )

@@ -1,9 +1,9 @@
-"""Bundle + labelled CSV files -> the report that training makes of its test split.
+"""Bundle + labelled CSV files -> the same report that training computes on its test split.
 
-In: a verified bundle, settings, an --out. Out: the report; OUT holds it, drawn and in numbers, the account of all rows
-and the rejects. Not here: reading and cleaning rows (data/), the processes (actor_pool.py), the numbers (tasks/).
+In: a verified bundle, settings, an --out. Out: the report. OUT holds report.json and report.png, the account of rows
+and the rejects. Not here: reading and cleaning rows (data/), the actors (actor_pool.py), the metrics (tasks/).
 
-Rows are read and checked as for training, but not divided: each row that can be scored is, duplicates too.
+Rows are read and checked as for training, but not split: every row that can be scored is scored, duplicates included.
 """
 
 import time
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from textcls import storage
-from textcls.batch.actor_pool import Workers, ahead, plan_workers, run_on_workers
+from textcls.batch.actor_pool import PoolSize, plan_pool, prefetched, run_on_pool
 from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
@@ -49,24 +49,24 @@ EVALUATION = OutKind(
     last_file="report.json",
     replaceable=ACCOUNT_FILES | {"report.png"},
 )
-# Rows that are sorted by length together.
+# Rows that are scored together. The classifier sorts them by length, so that batches need little padding.
 _SLICE_ROWS = 2_048
 
 
 def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
-    """Measures a bundle by labelled rows and leaves the report in `out`; returns it.
+    """Scores labelled rows with a bundle and writes the report to `out`; returns it.
 
     Args:
         bundle: a verified bundle.
         spec: from `evaluate_settings`.
         out: URI of a new directory.
-        say: takes one line for the user at a time.
+        say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
     Raises:
         InputError: files, settings, rows or directory cannot be used.
         StorageError: the disk or the network failed.
-        ScoringError: processes died too often.
+        ScoringError: workers died more often than `scale.max_failures` allows.
     """
     files = expand(spec.data.csv)
     with locked(out) as uri:
@@ -87,14 +87,14 @@ def _evaluated(
         messages.refuse_unfit(read)
         for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
             say(f"  warning: {warning}")
-        workers = plan_workers(spec.scale, items=len(read.blocks))
-        say(f"scoring {read.summary.rows:,} rows, duplicates included: {workers}")
-        found = _scored(read, bundle, workers, say)
+        size = plan_pool(spec.scale, items=len(read.blocks))
+        say(f"scoring {read.summary.rows:,} rows, duplicates included: {size}")
+        found = _scored(read, bundle, size, say)
         if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
             say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
-            say(f"  rejected {number:,}: {reason}, like {_spot(read, found, reason)}")
-        write_rejects(uri, chain(read.rejects(), _tables(read, found)))
+            say(f"  rejected {number:,}: {reason}, like {_example(read, found, reason)}")
+        write_rejects(uri, chain(read.rejects(), _classifier_rejects(read, found)))
         account = _account(read, found)
         assert account.is_balanced, account
         write_account(uri, account)
@@ -113,21 +113,21 @@ def _evaluated(
     )
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
-    # Last: an evaluation that has a report is finished.
+    # The last file: an --out with a report is finished.
     write_json(uri, "report.json", report.content())
     return report
 
 
 @dataclass
 class _Found:
-    """What scoring finds in blocks.
+    """The result of one block of rows, or of several added up.
 
     Attributes:
         counts: of the rows that have scores.
-        summary: tokens of these, and reasons of the others.
-        truncated: rows that were cut.
-        rejects: rows without scores, in row order within a block.
-        fp32: whether some were scored in fp32.
+        summary: number and token lengths of these rows, and rejects by reason.
+        truncated: rows whose text was cut.
+        rejects: rows that the classifier rejected, in row order within a block.
+        fp32: whether any row was scored in fp32.
     """
 
     counts: Counts
@@ -137,7 +137,7 @@ class _Found:
     fp32: bool = False
 
     def add(self, other: "_Found") -> None:
-        """Adds a later block's."""
+        """Adds the result of a later block."""
         self.counts += other.counts
         self.summary.add(other.summary)
         self.truncated += other.truncated
@@ -147,7 +147,13 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Unscored:
-    """A row that was read and that the classifier refuses."""
+    """A clean row whose text the classifier rejected.
+
+    Attributes:
+        row_id: see `row_tables`.
+        reason: code of the error.
+        value: the beginning of the text, printable.
+    """
 
     row_id: int
     reason: str
@@ -156,15 +162,19 @@ class _Unscored:
 
 @dataclass(frozen=True)
 class _EvaluateBlock:
-    """The work on one block of rows."""
+    """Scores one block of rows.
+
+    Attributes:
+        labels: label names in id order.
+    """
 
     labels: tuple[str, ...]
 
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _Found]:
-        """Yields the rows done, slice by slice; returns what was found."""
+        """Yields the number of rows scored, slice by slice; returns the result of the block."""
         found = _Found(Counts.zero(len(self.labels)))
         id_of = {label: label_id for label_id, label in enumerate(self.labels)}
-        for rows, encoded in ahead(self._encoded_slices(classifier, clean_rows(block))):
+        for rows, encoded in prefetched(self._encoded_slices(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
             label_ids = np.array([id_of[label] for label in rows["label"].to_pylist()], np.int64)
@@ -190,8 +200,8 @@ class _EvaluateBlock:
             yield part, classifier.encode(part["text"].to_pylist())
 
 
-def _scored(read: ReadRows, bundle: Bundle, workers: Workers, say: Say) -> _Found:
-    """What all blocks add up to, in row order, whatever the order in which they are done."""
+def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
+    """The sum over all blocks, in row order, whatever the order in which they finish."""
     work, board = _EvaluateBlock(bundle.manifest.labels), Board()
     started, done = time.monotonic(), 0
 
@@ -201,7 +211,7 @@ def _scored(read: ReadRows, bundle: Bundle, workers: Workers, say: Say) -> _Foun
         board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
 
     with shown(board.take, say, verb="scoring"):
-        by_block = dict(run_on_workers(work, read.blocks, workers, bundle.uri, on_rows=on_rows))
+        by_block = dict(run_on_pool(work, read.blocks, size, bundle.uri, on_rows=on_rows))
     total = _Found(Counts.zero(len(bundle.manifest.labels)))
     for index in range(len(read.blocks)):
         total.add(by_block[index])
@@ -209,27 +219,27 @@ def _scored(read: ReadRows, bundle: Bundle, workers: Workers, say: Say) -> _Foun
 
 
 def _account(read: ReadRows, found: _Found | None) -> Account:
-    """Where the rows went; before they are scored, none is evaluated."""
+    """Where the rows went; without a result, no row is evaluated yet."""
     reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
     outcomes = {"evaluated": found.counts.rows if found else 0, "rejects": reasons.total()}
     return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons))
 
 
 def _tokens(bundle: Bundle, found: _Found) -> dict[str, Any]:
-    """Lengths as `RowSummary.token_lengths` has them; what counts as cut is what was cut."""
+    """As `RowSummary.token_lengths`, except that truncated rows are those that the classifier has cut."""
     tokens = found.summary.token_lengths(bundle.manifest.text.max_tokens)
     cut = {"truncated_rows": found.truncated, "truncated_fraction": found.truncated / max(found.summary.rows, 1)}
     return tokens | cut
 
 
-def _tables(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
-    """Rejects of the classifier, after those of reading."""
+def _classifier_rejects(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
+    """The rows that the classifier rejected, as rejects.parquet has them."""
     if found.rejects:
-        places = [file_and_line(one.row_id) for one in found.rejects]
+        locations = [file_and_line(one.row_id) for one in found.rejects]
         arrays = [
-            [read.files[file] for file, _ in places],
-            [line for _, line in places],
-            [""] * len(places),
+            [read.files[file] for file, _ in locations],
+            [line for _, line in locations],
+            [""] * len(locations),
             [one.reason for one in found.rejects],
             [one.value for one in found.rejects],
         ]
@@ -239,6 +249,7 @@ def _tables(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
         )
 
 
-def _spot(read: ReadRows, found: _Found, reason: str) -> str:
+def _example(read: ReadRows, found: _Found, reason: str) -> str:
+    """The first row that was rejected for a reason, as `FILE:LINE: TEXT`."""
     one = next(one for one in found.rejects if one.reason == reason)
     return f"{read.location(one.row_id)}: {one.value or '(empty)'}"

@@ -1,12 +1,12 @@
-"""Bundle + CSV files -> predictions, every row of the input exactly once, in order.
+"""Bundle + CSV files -> predictions: every row of the input exactly once, in input order.
 
-In: a verified bundle, settings, an --out. Out: the manifest; OUT holds it and the parts, in input order.
-Not here: what a row of the output holds (prediction_rows.py), what lies in OUT (predictions_dir.py), the processes
+In: a verified bundle, settings, an --out. Out: the manifest. OUT holds the manifest and the parts, in input order.
+Not here: the columns of the output (prediction_rows.py), the files in OUT (predictions_dir.py), the actors
 (actor_pool.py).
 
-    shards ─▶ workers, each: read ─▶ blocks ─▶ tokenize ─▶ score ─▶ one part, one record ─▶ manifest
+    shards ─▶ actors, each: read ─▶ blocks ─▶ tokenize ─▶ score ─▶ one part, one record ─▶ manifest
 
-A worker holds three blocks at most: one that is written, one that waits and one that is read.
+An actor holds at most three blocks: one that is written, one that is prefetched and one that is read.
 """
 
 import time
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textcls import storage
-from textcls.batch.actor_pool import ahead, plan_workers, run_on_workers
+from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
 from textcls.batch.prediction_rows import (
     BlockSize,
     Columns,
@@ -45,16 +45,16 @@ from textcls.settings.recipe import DataSpec
 
 Say = Callable[[str], None]
 
-# Some ten batches, and some seconds on a CPU: progress is told once a block.
+# About ten batches, and a few seconds on a CPU: an actor reports progress once per block.
 _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
 _GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
-# Rows x labels of a block, at most: 64 MB of scores.
+# At most so many rows x labels in a block: 64 MB of scores.
 _BLOCK_SCORES = 2**24
 
-# Above this share of the rows, an error comes with what to do about it.
+# If more than this share of the rows has an error, the message says what to do about it.
 _MANY_ERRORS = 0.01
 
-# Settings on which the rows of a part depend.
+# The settings that the rows of a part depend on.
 _READING = {
     "text_columns",
     "header",
@@ -79,22 +79,22 @@ def predict(
     say: Say,
     verbose: bool = False,
 ) -> dict[str, Any]:
-    """Predicts every row of the files and leaves the predictions in `out`; returns their manifest.
+    """Predicts every row of the files and writes the predictions to `out`; returns their manifest.
 
     Args:
         bundle: a verified bundle.
         spec: from `predict_settings`.
-        out: URI of a new directory, or of one that this very job began: it then goes on.
+        out: URI of a new directory, or of one where the same job was interrupted: it then continues.
         suffix: `parquet` or `csv`.
-        csv_encoding: of CSV parts; `utf-8-sig` begins each with the byte order mark by which Excel knows UTF-8.
-        all_scores: write every label's score, not just the best one's.
-        say: takes one line for the user at a time.
+        csv_encoding: of CSV parts; `utf-8-sig` starts each with the byte order mark that Excel needs.
+        all_scores: write the score of every label, not only of the predicted one.
+        say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
     Raises:
         InputError: files, settings or directory cannot be used.
-        StorageError: the disk or the network failed; the same call goes on from there.
-        ScoringError: processes died too often; the same call goes on from there.
+        StorageError: the disk or the network failed; the same call continues.
+        ScoringError: actors died more often than `scale.max_failures` allows; the same call continues.
     """
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
@@ -127,7 +127,7 @@ def _predicted(
     all_scores: bool,
     say: Say,
 ) -> dict[str, Any]:
-    """Finishes every part; the manifest of them all."""
+    """Writes every part that is not finished; returns the manifest of all parts."""
     layouts, shards = plan_shards(files, data, run=run_on_ray)
     for line in layout_notes(layouts):
         say(f"  note: {line}")
@@ -140,12 +140,12 @@ def _predicted(
         say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
     pending = [index for index in range(len(shards)) if index not in records]
     if pending:
-        workers = plan_workers(spec.scale, items=len(pending))
-        say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {workers}")
+        size = plan_pool(spec.scale, items=len(pending))
+        say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
         work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
         progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
         with shown(progress.board.take, say, verb="predicting"):
-            for position, record in run_on_workers(work, pending, workers, bundle.uri, on_rows=progress.add):
+            for position, record in run_on_pool(work, pending, size, bundle.uri, on_rows=progress.add):
                 records[pending[position]] = record
                 progress.finish(pending[position], record["rows"])
         used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
@@ -158,7 +158,7 @@ def _predicted(
 
 @dataclass(frozen=True)
 class _PredictShard:
-    """The work on one shard: its part, then its record."""
+    """Predicts one shard: writes its part, then its record."""
 
     shards: tuple[Shard, ...]
     layouts: tuple[Layout, ...]
@@ -168,7 +168,7 @@ class _PredictShard:
     csv_encoding: str
 
     def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
-        """Yields the rows done, block by block; returns the record."""
+        """Yields the number of rows done, block by block; returns the record."""
         shard = self.shards[index]
         rows, truncated = 0, 0
         labels: Counter[str] = Counter()
@@ -177,7 +177,7 @@ class _PredictShard:
             storage.written_whole(self.target.part_uri(index)) as file,
             table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
         ):
-            for block, encoded in ahead(self._encoded_blocks(classifier, shard)):
+            for block, encoded in prefetched(self._encoded_blocks(classifier, shard)):
                 scores = classifier.score_encoded(encoded)
                 table = prediction_table(block, scores, self.columns, file=shard.uri, file_index=shard.file_index)
                 writer.write_table(table)
@@ -205,7 +205,7 @@ class _PredictShard:
 
 
 def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence for each file none of whose rows could be scored, if others' could."""
+    """A sentence for each file without a scored row, if other files have scored rows."""
     labelled: Counter[str] = Counter()
     errors: dict[str, Counter[str]] = {}
     for index, shard in enumerate(shards):
@@ -218,13 +218,13 @@ def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]
 
 
 class _Progress:
-    """How far the job is, from rows done and parts finished.
+    """The progress of the job, from rows done and parts finished.
 
-    How many rows there are is not known before they are read: finished parts tell how many a byte holds.
+    The total number of rows is estimated from the rows per byte of the finished parts.
 
     Args:
-        part_bytes: bytes of the input that each part stands for; 0 where that says nothing of its rows.
-        records: of the parts that an earlier start finished.
+        part_bytes: size of each part's shard; 0 if the number of rows cannot be estimated from it.
+        records: of the parts that an earlier start has finished.
     """
 
     def __init__(self, part_bytes: Sequence[int], records: Mapping[int, Mapping[str, Any]]) -> None:
@@ -234,12 +234,12 @@ class _Progress:
         self._finished_bytes = sum(part_bytes[index] for index in records)
 
     def add(self, rows: int) -> None:
-        """More rows are done."""
+        """Counts rows that are done."""
         self._new += rows
         self._post()
 
     def finish(self, index: int, rows: int) -> None:
-        """A part is finished."""
+        """Counts a finished part."""
         self._finished += rows
         self._finished_bytes += self._bytes[index]
         self._post()
@@ -253,7 +253,7 @@ class _Progress:
 
 
 def _bytes_of(index: int, shards: Sequence[Shard], files: Sequence[InputFile]) -> int:
-    """Bytes of a file that a shard is."""
+    """Size of a shard."""
     shard, following = shards[index], shards[index + 1] if index + 1 < len(shards) else None
     size = files[shard.file_index].size_bytes
     end = following.start_byte if following and following.file_index == shard.file_index else size
@@ -263,14 +263,14 @@ def _bytes_of(index: int, shards: Sequence[Shard], files: Sequence[InputFile]) -
 def _identity(
     bundle: Bundle, files: Sequence[InputFile], data: DataSpec, suffix: str, csv_encoding: str, all_scores: bool
 ) -> dict[str, Any]:
-    """All that a part's bytes depend on."""
+    """Everything that the bytes of a part depend on."""
     return {
         "bundle": bundle.digest,
-        "files": {file.uri: {"place": place, "size_bytes": file.size_bytes} for place, file in enumerate(files)},
+        "files": {file.uri: {"place": index, "size_bytes": file.size_bytes} for index, file in enumerate(files)},
         "data": data.model_dump(mode="json", include=_READING),
         "format": suffix,
         "all_scores": all_scores,
-        # A job that was begun before there was a choice wrote UTF-8 and did not say so.
+        # Left out for UTF-8: jobs that began before this setting existed have no such key.
         **({"csv_encoding": csv_encoding} if csv_encoding != "utf-8" else {}),
     }
 
@@ -282,19 +282,19 @@ def _manifest(
     records: Mapping[int, Mapping[str, Any]],
     columns: Columns,
 ) -> dict[str, Any]:
-    """What the predictions hold, in numbers; the same whether or not the job was interrupted."""
+    """The counts of all parts; they do not depend on interruptions."""
 
-    def added(what: str) -> dict[str, int]:
+    def total_of(counts: str) -> dict[str, int]:
         total: Counter[str] = Counter()
         for index in range(len(shards)):
-            total.update(records[index][what])
+            total.update(records[index][counts])
         return dict(sorted(total.items()))
 
     return {
         "bundle": {"uri": bundle.uri, "digest": bundle.digest, "labels": list(bundle.manifest.labels)},
         "rows": sum(record["rows"] for record in records.values()),
-        "labels": added("labels"),
-        "errors": added("errors"),
+        "labels": total_of("labels"),
+        "errors": total_of("errors"),
         "truncated": sum(record["truncated"] for record in records.values()),
         "renamed_columns": columns.renamed,
         "precision": sorted({record["precision"] for record in records.values()}),

@@ -1,8 +1,8 @@
 """Rows of CSV files -> rows of predictions: blocks to score, and tables to write.
 
-In: records of a shard as csv has them, and scores. Out: `RowBlock`s, and tables with every column of the input, our own
-columns, and one row for each record, in order. Pure; not here: running the model (predict.py), where the tables go
-(predictions_dir.py).
+In: records of a shard, as `csv` parses them, and scores. Out: `RowBlock`s, and tables with every column of the input,
+our own columns, and one row for each record, in order. Pure. Not here: running the model (predict.py), the files that
+the tables are written to (predictions_dir.py).
 """
 
 import csv
@@ -34,7 +34,7 @@ _OURS = (
 
 
 class Scored(Protocol):
-    """What is asked of `inference.classifier.Scores`, without loading torch; rows are texts."""
+    """The part of `inference.classifier.Scores` that is used here, without importing torch; N texts, C labels."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Scored(Protocol):
 
     @property
     def errors(self) -> Sequence[Any]:
-        """None, or what has a `code`, for each text."""
+        """For each text None, or an error with a `code`."""
 
     def label(self, i: int) -> str | None:
         """Label name of text i."""
@@ -62,12 +62,12 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of the output: those of the input, then ours.
+    """The columns of the output: those of the input, then our own.
 
     Attributes:
-        inputs: names of the input's columns in the output.
-        positions: for each file, the field that holds each of `inputs`; None if the file has no such column.
-        score_columns: names of the columns that hold each label's score, in id order; none if they are not asked for.
+        inputs: names of the columns of the input, as the output has them.
+        positions: for each file, the index of the field of each of `inputs`; None if the file has no such column.
+        score_columns: names of the columns with the score of each label, in id order; empty unless asked for.
         renamed: name in the output -> name in the CSV, where they differ.
     """
 
@@ -80,25 +80,25 @@ class Columns:
     def plan(cls, headers: Sequence[Sequence[str]], labels: Sequence[str], *, all_scores: bool) -> "Columns":
         """The columns for files with these headers.
 
-        Our columns always have the same names. A column of the input that has one of them becomes `input_NAME`, and
-        the second of two columns of one name `NAME_2`. Files may differ in their columns: the output has all of them.
+        Our columns always have the same names. A column of the input with one of these names becomes `input_NAME`; the
+        second of two columns with the same name becomes `NAME_2`. Files may have different columns: the output has all.
 
         Args:
-            headers: names of each file's columns.
+            headers: column names of each file.
             labels: label names in id order.
             all_scores: whether each label has a column `score_LABEL`.
         """
         score_columns = tuple(f"score_{label}" for label in labels) if all_scores else ()
         taken = {*(name for name, _ in _OURS), *score_columns}
-        places: list[dict[tuple[str, int], int]] = []
+        positions: list[dict[tuple[str, int], int]] = []
         for header in headers:
             seen: Counter[str] = Counter()
-            places.append({})
+            positions.append({})
             for position, name in enumerate(header):
-                places[-1][name, seen[name]] = position
+                positions[-1][name, seen[name]] = position
                 seen[name] += 1
         inputs: dict[tuple[str, int], str] = {}
-        for name, nth in dict.fromkeys(key for of_file in places for key in of_file):
+        for name, nth in dict.fromkeys(key for of_file in positions for key in of_file):
             new = printable(name) + (f"_{nth + 1}" if nth else "")
             while new in taken:
                 new = f"input_{new}"
@@ -106,7 +106,7 @@ class Columns:
             inputs[name, nth] = new
         return cls(
             inputs=tuple(inputs.values()),
-            positions=tuple(tuple(of_file.get(key) for key in inputs) for of_file in places),
+            positions=tuple(tuple(of_file.get(key) for key in inputs) for of_file in positions),
             score_columns=score_columns,
             renamed={new: printable(name) for (name, _), new in inputs.items() if new != name},
         )
@@ -119,12 +119,12 @@ class Columns:
 
 
 def printable(cell: str) -> str:
-    """The cell in valid Unicode: a byte that could not be decoded appears as \\xNN."""
+    """The cell as valid Unicode: a byte that could not be decoded becomes \\xNN."""
     if cell.isascii():
         return cell
     try:
         return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a pair that the file spells out, as some encodings can
+    except UnicodeEncodeError:  # an unpaired surrogate that the file itself encodes, as some encodings can
         return cell.encode("utf-8", "backslashreplace").decode()
 
 
@@ -133,10 +133,10 @@ class RowBlock:
     """Consecutive rows of a file.
 
     Attributes:
-        lines: 1-based number of each row's first physical line.
-        rows: fields of each row; None where they are not one for each column.
-        errors: why a row cannot be scored, as far as reading shows; None where it has a text.
-        texts: the texts, of the rows without an error, in order.
+        lines: 1-based number of the first physical line of each row.
+        rows: fields of each row; None unless there is one for each column.
+        errors: why reading rejects a row; None if it has a text.
+        texts: of the rows without an error, in order.
     """
 
     lines: list[int] = field(default_factory=list)
@@ -145,11 +145,11 @@ class RowBlock:
     texts: list[str] = field(default_factory=list)
 
     def add(self, line: int, fields: Fields, reader: TextReader) -> None:
-        """Takes one more row."""
+        """Appends a row."""
         self.lines.append(line)
         reject = reader.no_row(line, fields)
         if reject or isinstance(fields, CellTooLong):
-            # Of a header once more it is known which cell belongs to which column.
+            # A repeated header has one field for each column, so its fields can be written.
             known = reject and reject.reason == Reason.REPEATED_HEADER and not isinstance(fields, CellTooLong)
             self.rows.append(fields if known else None)
             self.errors.append(str(reject.reason) if reject else None)
@@ -165,11 +165,13 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class BlockSize:
-    """A block ends at whichever comes first. Blocks bound memory; sorting texts by length wants them large.
+    """A block ends at whichever limit comes first.
+
+    Small blocks bound memory; large blocks have less padding, because texts are sorted by length within a block.
 
     Attributes:
         rows: rows.
-        text_chars: characters of text, which cost time.
+        text_chars: characters of the texts, which cost time.
         chars: characters of all cells, which cost memory.
     """
 
@@ -179,7 +181,7 @@ class BlockSize:
 
 
 def read_blocks(records: Iterable[tuple[int, Fields]], reader: TextReader, size: BlockSize) -> Iterator[RowBlock]:
-    """Blocks of the records of a shard, in order; none is empty."""
+    """Blocks of the records of a shard, in order. No block is empty."""
     block, text_chars, chars = RowBlock(), 0, 0
     for line, fields in records:
         texts = len(block.texts)
@@ -194,14 +196,14 @@ def read_blocks(records: Iterable[tuple[int, Fields]], reader: TextReader, size:
 
 
 def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file: str, file_index: int) -> pa.Table:
-    """One row for each of the block, in order, in `columns.schema`.
+    """A table of `columns.schema` with one row for each row of the block, in order.
 
     Args:
         block: the rows.
-        scores: of the block's texts.
-        columns: what the output has.
-        file: URI of the rows' file.
-        file_index: its place among the files.
+        scores: of the texts of the block.
+        columns: of the output.
+        file: URI of the file that the rows come from.
+        file_index: its index among the files.
     """
     inputs = [
         _strings([row[position] if row is not None and position is not None else None for row in block.rows])
@@ -209,7 +211,7 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
     ]
     rows = len(block.lines)
     has_text = np.fromiter((error is None for error in block.errors), bool, rows)
-    # A row's text among the texts; any, where it has none.
+    # Index of each row's text; arbitrary for rows without a text.
     text = np.maximum(np.cumsum(has_text) - 1, 0)
     scored = has_text.copy()
     scored[has_text] = [error is None for error in scores.errors]
@@ -247,33 +249,33 @@ def _strings(cells: list[str | None]) -> pa.Array:
 
 
 class TableWriter(Protocol):
-    """Writes one table after the other."""
+    """Appends tables to a file."""
 
     def write_table(self, table: pa.Table) -> None:
-        """Writes a table."""
+        """Appends a table."""
 
 
 @contextmanager
 def table_writer(file: BinaryIO, schema: pa.Schema, suffix: str, csv_encoding: str = "utf-8") -> Iterator[TableWriter]:
-    """A writer of tables into a file of one of `FORMATS`; the file is complete when the block ends."""
+    """A writer of tables to a file of one of `FORMATS`; the file is complete when the `with` block ends."""
     if suffix == "parquet":
         with pq.ParquetWriter(file, schema) as writer:
             yield writer
         return
     text = io.TextIOWrapper(file, csv_encoding, newline="")
     yield _CsvWriter(text, schema)
-    text.detach()  # flushes; the file is its opener's to close
+    text.detach()  # flushes; the caller closes the file
 
 
 class _CsvWriter:
-    """CSV as Python's csv module writes it: commas, a header; null is an empty cell."""
+    """Writes CSV as Python's csv module does: commas, a header line. Null becomes an empty cell."""
 
     def __init__(self, text: io.TextIOWrapper, schema: pa.Schema) -> None:
         self._rows = csv.writer(text)
         self._rows.writerow(schema.names)
 
     def write_table(self, table: pa.Table) -> None:
-        """Writes the rows."""
+        """Appends the rows of a table."""
         self._rows.writerows(zip(*(_cells(column) for column in table.columns), strict=True))
 
 
@@ -282,6 +284,6 @@ def _cells(column: pa.ChunkedArray) -> list[str]:
     if pa.types.is_boolean(column.type):
         return ["" if value is None else str(value).lower() for value in values]
     if pa.types.is_float32(column.type):
-        # Through float32: the shortest number that is this one, not its double's.
+        # As float32: the shortest decimal that rounds to it; the double would have more digits.
         return ["" if value is None else str(np.float32(value)) for value in values]
     return ["" if value is None else str(value) for value in values]

@@ -1,7 +1,7 @@
-"""What a batch job is asked to do: a bundle's own data settings, and what the user says differs now.
+"""The settings of a batch job: the data settings of the bundle, with the user's overrides.
 
-In: a bundle's manifest, CSV files, `--set section.key=value`. Out: checked settings. Not here: how texts are scored;
-the bundle says that, and no setting changes it.
+In: the manifest of a bundle, CSV files, `--set section.key=value`. Out: checked settings. Not here: how texts are
+scored: this is part of the bundle, and no setting changes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,9 @@ from textcls.settings.recipe import DataSpec, ScaleSpec
 from textcls.settings.recipe_file import resolve
 from textcls.settings.spec import Spec
 
-# Shards are units of work and of resuming: many enough to share out, large enough that a part is worth a file. Chosen
-# by the input alone, so that the parts are the same whatever works on them.
+# A shard is what one actor processes at a time, and what is recomputed when a job continues: enough of them to keep all
+# actors busy, each large enough for a file of its own. Their size depends on the input alone, so that the parts are the
+# same whatever the number of actors.
 _MOST_SHARDS = 256
 _LEAST_SHARD_BYTES = 2**20
 
@@ -28,7 +29,7 @@ _NAMED_BY_CSV = "--csv names the files"
 
 
 class UnlabelledSpec(DataSpec):
-    """How to read rows that need no label: all that is asked of a file are its text columns."""
+    """How to read rows without labels: a file needs the text columns only."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -41,11 +42,11 @@ class UnlabelledSpec(DataSpec):
 
 
 class EvaluateSpec(Spec):
-    """Labelled rows to measure a bundle by."""
+    """Settings of an evaluation: labelled rows."""
 
     refused: ClassVar[dict[str, str]] = {
         "data.csv": _NAMED_BY_CSV,
-        "data.labels": "the labels are the bundle's; data.label_map leads from the CSV's names to them",
+        "data.labels": "the labels are the bundle's; data.label_map maps the labels of the CSV to them",
         "data.on_duplicate": "every row is evaluated, duplicates too",
     }
     dropped: ClassVar[tuple[str, ...]] = ("labels",)
@@ -53,42 +54,42 @@ class EvaluateSpec(Spec):
     data: DataSpec
     """How the labelled rows are read."""
     scale: ScaleSpec = ScaleSpec()
-    """Processes that score."""
+    """The actors that score."""
 
 
 class PredictSpec(Spec):
-    """Rows to predict, labelled or not."""
+    """Settings of a prediction: rows with or without labels."""
 
     refused: ClassVar[dict[str, str]] = {
         "data.csv": _NAMED_BY_CSV,
-        **dict.fromkeys(("data.where", "data.where_not"), "every row is predicted; take out rows before or after"),
+        **dict.fromkeys(("data.where", "data.where_not"), "every row is predicted; filter the rows before or after"),
         **dict.fromkeys(
             ("data.label_column", "data.label_map", "data.labels", "data.on_duplicate", "data.max_reject_fraction"),
             "every row is predicted, whatever its label",
         ),
     }
-    # `where` chose the rows that were learned from.
+    # `where` selected the training rows.
     dropped: ClassVar[tuple[str, ...]] = ("label_column", "label_map", "labels", "where", "where_not")
 
     data: UnlabelledSpec
     """How the rows are read."""
     scale: ScaleSpec = ScaleSpec()
-    """Processes that score."""
+    """The actors that score."""
 
 
 def evaluate_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[str]) -> EvaluateSpec:
-    """Settings of an evaluation; `data.labels` are the bundle's.
+    """Settings of an evaluation; `data.labels` are those of the bundle.
 
     Args:
-        bundle: gives all data settings that are not overridden.
+        bundle: its data settings are the defaults.
         csv: files, globs or URIs.
         overrides: `section.key=value` each, of `data` or `scale`.
 
     Raises:
-        RecipeError: a key that does not exist or has no meaning here, a bad value.
+        RecipeError: an unknown key, a key that has no meaning here, an invalid value.
     """
     spec = resolve(EvaluateSpec, _content(bundle, EvaluateSpec, csv, overrides), overrides, source=_source(bundle))
-    # Not validated: a label_map may lead to a label that no row of the training data had.
+    # Not validated: a label_map may map to a label that no training row had.
     return spec.model_copy(update={"data": spec.data.model_copy(update={"labels": bundle.manifest.labels})})
 
 
@@ -98,19 +99,19 @@ def predict_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[str
 
 
 def with_small_shards(data: DataSpec, files: Sequence[InputFile]) -> DataSpec:
-    """The settings with shards of a size that suits scoring; `data.shard_bytes` remains the largest."""
+    """The settings with smaller shards, of a size that suits scoring; never larger than `data.shard_bytes`."""
     fitting = max(_LEAST_SHARD_BYTES, sum(file.size_bytes for file in files) // _MOST_SHARDS)
     return data.model_copy(update={"shard_bytes": min(data.shard_bytes, fitting)})
 
 
 def nothing_scored(errors: Mapping[str, int], data: DataSpec, files: Sequence[InputFile], *, where: str) -> DataError:
-    """What to tell a user none of whose rows could be scored.
+    """The error for a job in which no row could be scored.
 
     Args:
         errors: reason -> rows; at least one.
         data: how the rows were read.
         files: the files that were read.
-        where: says where the rows are listed.
+        where: a phrase that says where the rows are listed.
     """
     rows, most = sum(errors.values()), max(errors, key=lambda reason: errors[reason])
     counted = ", ".join(f"{number:,} {reason}" for reason, number in sorted(errors.items(), key=lambda one: -one[1]))
@@ -143,11 +144,11 @@ def _content(
         name = f"{section}.{rest.partition('.')[0]}"
         if section not in spec.model_fields:
             raise RecipeError(
-                f"--set {override!r}: how texts are scored is the bundle's to say",
+                f"--set {override!r}: the bundle determines how texts are scored",
                 expected="a key of data or scale, like data.text_columns",
             )
         if name in spec.refused:
             raise RecipeError(f"--set {override!r}: {name} has no meaning here", expected=spec.refused[name])
-    found = deepcopy(bundle.manifest.recipe.get("data"))  # overrides are written into it
+    found = deepcopy(bundle.manifest.recipe.get("data"))  # a copy: overrides are written into it
     data = {key: value for key, value in found.items() if key not in spec.dropped} if isinstance(found, dict) else {}
     return {"data": data | {"csv": list(csv)}}
