@@ -25,9 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from textcls import storage
 from textcls.errors import BundleError
 from textcls.settings.recipe import Recipe, TextSpec
+from textcls.tasks.registry import known_names, task_named
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 
 MANIFEST = "bundle.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Bundles of version 1 do not name their task: it is the one there was.
+_OLD_VERSION = 1
 
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # Data formats only: no pickles (.bin, .pt, .ckpt, ...) and no code. A `.model` is a SentencePiece vocabulary.
@@ -69,14 +74,16 @@ class Calibration(Frozen):
 class Manifest(Frozen):
     """What a bundle says about itself."""
 
-    format_version: Literal[1] = 1
-    """Version of this layout."""
+    format_version: Literal[2] = 2
+    """Version of this layout. A file of version 1 becomes one of version 2 as it is read."""
+    task: str
+    """What is predicted: the name of one of the tasks in `tasks/`."""
     labels: tuple[str, ...] = Field(min_length=2)
     """Label names; the place of a name is its label id."""
     text: TextSpec
     """How text becomes token ids; the tokenizer's files say the same."""
-    scoring: Literal["softmax"] = "softmax"
-    """How logits become scores."""
+    scoring: str
+    """How logits become scores: the task's `function_to_apply`."""
     calibration: Calibration = Calibration()
     """How scores were fitted to observed frequencies."""
     metrics: dict[str, JsonValue]
@@ -101,12 +108,14 @@ class Bundle:
         uri: where it was loaded from.
         directory: local directory that `from_pretrained` can be given.
         manifest: what it says about itself.
+        task: what is predicted.
         digest: sha256 that names this bundle and no other; two bundles that share it hold the same bytes.
     """
 
     uri: str
     directory: str
     manifest: Manifest
+    task: Task
     digest: str
 
 
@@ -131,6 +140,7 @@ def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
 def seal_bundle(
     model_dir: str,
     *,
+    task: Task = SINGLE_LABEL,
     labels: Sequence[str],
     text: TextSpec,
     metrics: Mapping[str, JsonValue],
@@ -142,6 +152,7 @@ def seal_bundle(
 
     Args:
         model_dir: local directory of `save_pretrained` files, the tokenizer's included; gets a `bundle.json`.
+        task: what is predicted.
         labels: label names in the order of their ids, as in `config.json`.
         text: the text settings in use, as in the tokenizer's files.
         metrics: the result on the test split, finite numbers.
@@ -150,15 +161,17 @@ def seal_bundle(
         calibration: what was folded into the head. Left out: nothing.
 
     Raises:
-        BundleError: a file is missing or of an unsafe kind, or `config.json` says other labels.
+        BundleError: a file is missing or of an unsafe kind, or `config.json` has other labels or another problem type.
         StorageError: the manifest cannot be written.
     """
     names = sorted(set(os.listdir(model_dir)) - {MANIFEST})
     _check_names(model_dir, names)
     if missing := sorted(set(_NEEDED) - set(names)):
         raise BundleError(f"{model_dir}: no {', no '.join(missing)}", expected="a saved model with its tokenizer")
-    _check_config(os.path.join(model_dir, "config.json"), labels)
+    _check_config(os.path.join(model_dir, "config.json"), labels, task)
     manifest = Manifest(
+        task=task.name,
+        scoring=task.function_to_apply,
         labels=tuple(labels),
         text=text,
         calibration=calibration or Calibration(),
@@ -181,8 +194,8 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
         cache: local directory for copies of remote bundles. Left out: see `storage.cache_directory`.
 
     Raises:
-        BundleError: no manifest, another format version, a file that is missing, damaged, unlisted or of an unsafe
-            kind; names the file.
+        BundleError: no manifest, another format version, a task that this process does not know, a file that is
+            missing, damaged, unlisted or of an unsafe kind; the message names the file.
         StorageError: storage cannot be read, or the copy of a remote bundle cannot be written.
     """
     uri = storage.absolute(uri)
@@ -215,6 +228,7 @@ def precision_asked(bundle: Bundle, precision: str = "auto") -> str:
 def _verified(uri: str, directory: str) -> Bundle:
     """The bundle in a local directory, after a look at every byte; messages name `uri`."""
     manifest, digest = _open_seal(storage.read_bytes(storage.join(directory, MANIFEST)), storage.join(uri, MANIFEST))
+    task = _task_of(manifest, storage.join(uri, MANIFEST))
     found = set(storage.names_in(directory)) - {MANIFEST}
     todo = "copy or train the bundle again"
     if missing := sorted(set(manifest.files) - found):
@@ -233,7 +247,24 @@ def _verified(uri: str, directory: str) -> Bundle:
                 expected=f"{record.size_bytes} bytes with sha256 {record.sha256}",
                 todo=todo,
             )
-    return Bundle(uri, directory, manifest, digest)
+    return Bundle(uri, directory, manifest, task, digest)
+
+
+def _task_of(manifest: Manifest, name: str) -> Task:
+    """The task that a manifest names; the scores of another would mean something else."""
+    task = task_named(manifest.task)
+    if task is None:
+        raise BundleError(
+            f"{name}: task is {manifest.task!r}",
+            expected=f"one that this version of textcls knows: {', '.join(known_names())}",
+            todo="use the version of textcls that wrote the bundle, or train it again",
+        )
+    if manifest.scoring != task.function_to_apply:
+        raise BundleError(
+            f"{name}: scoring is {manifest.scoring!r}",
+            expected=f"{task.function_to_apply!r}, as for each bundle of task {task.name}",
+        )
+    return task
 
 
 def _record(directory: str, name: str) -> FileRecord:
@@ -256,15 +287,15 @@ def _check_names(place: str, names: Iterable[str]) -> None:
             )
 
 
-def _check_config(path: str, labels: Sequence[str]) -> None:
+def _check_config(path: str, labels: Sequence[str], task: Task) -> None:
     """`config.json` must say what the manifest says, since other programs look only there."""
     config = json.loads(storage.read_bytes(path))
     # transformers leaves the names out when they are the ones it would make up.
     found = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-    if found != {str(label_id): label for label_id, label in enumerate(labels)}:
+    if found != {str(i): label for i, label in enumerate(labels)}:
         raise BundleError(f"{path}: id2label is {found}", expected=f"the labels {list(labels)}, in this order")
-    if (kind := config.get("problem_type")) != "single_label_classification":
-        raise BundleError(f"{path}: problem_type is {kind!r}", expected="'single_label_classification'")
+    if (kind := config.get("problem_type")) != task.problem_type:
+        raise BundleError(f"{path}: problem_type is {kind!r}", expected=f"{task.problem_type!r}")
 
 
 def _version(name: str) -> str:
@@ -294,16 +325,18 @@ def _open_seal(raw: bytes, name: str) -> tuple[Manifest, str]:
         intact = _seal(content) == raw
     except (ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{name} is damaged: {error}", todo="copy or train the bundle again") from error
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in (_OLD_VERSION, FORMAT_VERSION):
         raise BundleError(
             f"{name}: format_version is {version!r}",
-            expected=f"{FORMAT_VERSION}, which this version of textcls reads",
+            expected=f"{_OLD_VERSION} or {FORMAT_VERSION}, which this version of textcls reads",
             todo="use the version of textcls that wrote the bundle, or train it again",
         )
     if not intact:
         raise BundleError(
             f"{name} is damaged", expected="exactly the bytes that were written", todo="copy or train the bundle again"
         )
+    if version == _OLD_VERSION and "task" not in content:
+        content |= {"format_version": FORMAT_VERSION, "task": SINGLE_LABEL.name}
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:

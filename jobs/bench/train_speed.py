@@ -32,6 +32,7 @@ from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.precision import uses_bf16
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles, prepare_tokenizer
 from textcls.training import batch_plan
 from textcls.training.optimizer import build_optimizer
@@ -102,7 +103,7 @@ def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
     ids, _ = TextEncoder(tokenizer)([row.text for row in rows])
     labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
-    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label": labels})])
+    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
 
 
 def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
@@ -124,7 +125,7 @@ def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Ite
         ids[:, : min(width, 128)] = batch.input_ids_BL[:, :128]
         mask = torch.from_numpy((np.arange(128) < data.lengths[rows][:, None]).astype(np.int64))
         optimizer.zero_grad()
-        model(input_ids=ids, attention_mask=mask, labels=batch.labels_B).loss.backward()
+        model(input_ids=ids, attention_mask=mask, labels=batch.targets_B).loss.backward()
         optimizer.step()
         yield
 
@@ -140,6 +141,7 @@ def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: Tokeniz
         optimizer=build_optimizer(model, recipe.train),
         data=data,
         spec=recipe.train,
+        problem_type=SINGLE_LABEL.problem_type,
         weights_C=None,
         total_steps=10**6,
         pad_id=tokenizer.pad_id,

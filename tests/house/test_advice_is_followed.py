@@ -25,6 +25,7 @@ FOLLOWED = {
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
         f"{ADVICE}test_a_strange_file_in_a_bundle_can_be_moved_away",
     ],
+    "bundle._task_of": ["unit/test_bundle.py::test_a_task_that_this_version_does_not_know_is_refused_by_name"],
     "bundle._check_names": [f"{ADVICE}test_a_file_that_must_not_be_in_a_bundle_can_be_moved_away"],
     "bundle._open_seal": [
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",

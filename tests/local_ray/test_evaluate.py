@@ -62,7 +62,7 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_mode
 
     prepared = prepared_data(recipe)
     texts = [text for table in ray.get(prepared.texts["test"]) for text in table["text"].to_pylist()]
-    ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["label"].to_pylist()]
+    ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["target"].to_pylist()]
     rows = [(text, prepared.labels[label_id]) for text, label_id in zip(texts, ids, strict=True)]
     assert 0 < len(rows) < 243
     found = evaluated(tmp_path / "run" / "bundle", write_labelled(tmp_path / "t.csv", rows), tmp_path / "out")
@@ -83,7 +83,7 @@ def test_evaluation_counts_the_classifier_s_scores_of_every_row_duplicates_too(
     ids = np.array([words.index(label) for _, label in rows])
     expected = summarise(Counts.of(scores.probabilities, ids, threshold=0.6), words)
     assert_same(found["test"], json.loads(json.dumps(expected)))
-    assert found["test"]["answered"]["rows"] == int((scores.label_ids >= 0).sum()) == 0
+    assert found["test"]["answered"]["rows"] == sum(not scores.abstained(i) for i in range(len(scores))) == 0
     assert found["rows"]["evaluated"] == 135
     assert found["tokens"]["truncated_rows"] == int(scores.truncated.sum()) > 0
     assert found["tokens"]["percentiles"]["100"] == int(scores.tokens.max())

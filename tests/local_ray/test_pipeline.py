@@ -24,7 +24,7 @@ def rows_of(prepared: PreparedData) -> dict[str, list[tuple[tuple[int, ...], int
     found = {}
     for name, blocks in prepared.blocks.items():
         tables = ray.get(blocks)
-        found[name] = [(tuple(row["input_ids"]), row["label"]) for table in tables for row in table.to_pylist()]
+        found[name] = [(tuple(row["input_ids"]), row["target"]) for table in tables for row in table.to_pylist()]
     return found
 
 

@@ -266,13 +266,13 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     np.testing.assert_array_equal(kept, trained / np.float32(calibration.temperature))
 
     texts = [text for block in ray.get(prepared.texts["test"]) for text in block["text"].to_pylist()]
-    labels = [label for block in ray.get(prepared.blocks["test"]) for label in block["label"].to_pylist()]
+    labels = [label for block in ray.get(prepared.blocks["test"]) for label in block["target"].to_pylist()]
     scores = classifier.scores(texts)
     counts = Counts.of(scores.probabilities, np.array(labels), threshold=classifier.threshold)
     assert (counts.confusion == outcome.test.confusion).all()
     np.testing.assert_allclose(counts.loss, outcome.test.loss, rtol=1e-5)
     assert (counts.answered, counts.answered_correct) == (outcome.test.answered, outcome.test.answered_correct)
-    assert (scores.label_ids >= 0).sum() == counts.answered
+    assert sum(not scores.abstained(i) for i in range(len(scores))) == counts.answered
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -16,6 +16,7 @@ from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 
 RECIPE = """
 data:
@@ -33,6 +34,8 @@ scale: {workers: 8, use_gpu: true}
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     manifest = Manifest(
+        task="single_label",
+        scoring="softmax",
         labels=("bad", "good"),
         text=TextSpec(),
         metrics={},
@@ -42,7 +45,7 @@ def bundle(tmp_path: Path) -> Bundle:
         versions={},
         files={},
     )
-    return Bundle(str(tmp_path), str(tmp_path), manifest, "0" * 64)
+    return Bundle(str(tmp_path), str(tmp_path), manifest, SINGLE_LABEL, "0" * 64)
 
 
 def test_rows_are_evaluated_as_the_recipe_reads_them_with_the_labels_of_the_bundle(bundle: Bundle) -> None:

@@ -189,6 +189,7 @@ def test_a_gradient_is_scaled_only_if_it_is_too_long(max_norm: float) -> None:
 
 LOGITS_BC = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 4.0, 1.0], [9.0, -9.0, 0.0]])
 LABELS_B = torch.tensor([0, 2, 2, 1])
+ONE_LABEL, SEVERAL_LABELS = "single_label_classification", "multi_label_classification"
 
 
 @pytest.mark.parametrize("weights_C", [None, torch.tensor([0.2, 1.5, 1.3])], ids=["even", "weighted"])
@@ -196,15 +197,32 @@ LABELS_B = torch.tensor([0, 2, 2, 1])
 def test_row_losses_are_the_cross_entropy_however_a_batch_is_divided(
     weights_C: torch.Tensor | None, smoothing: float
 ) -> None:
-    rows = row_losses(LOGITS_BC, LABELS_B, weights_C, smoothing)
+    rows = row_losses(ONE_LABEL, LOGITS_BC, LABELS_B, weights_C, smoothing)
     log_p = LOGITS_BC - LOGITS_BC.logsumexp(1, keepdim=True)
     targets = functional.one_hot(LABELS_B, 3) * (1 - smoothing) + smoothing / 3
     weights = torch.ones(3) if weights_C is None else weights_C
     torch.testing.assert_close(rows, -(targets * weights * log_p).sum(1))
 
     whole = functional.cross_entropy(LOGITS_BC, LABELS_B, weight=weights_C, label_smoothing=smoothing, reduction="sum")
-    parts = [row_losses(LOGITS_BC[at], LABELS_B[at], weights_C, smoothing).sum() for at in ([3], [0, 2], [1])]
+    parts = [
+        row_losses(ONE_LABEL, LOGITS_BC[at], LABELS_B[at], weights_C, smoothing).sum() for at in ([3], [0, 2], [1])
+    ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+@pytest.mark.parametrize("weights_C", [None, torch.tensor([0.2, 1.5, 1.3])], ids=["even", "weighted"])
+def test_with_several_labels_a_row_s_loss_is_the_one_that_transformers_average(weights_C: torch.Tensor | None) -> None:
+    targets_BC = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.25, 0.0]])
+    rows = row_losses(SEVERAL_LABELS, LOGITS_BC, targets_BC, weights_C, 0.0)
+    torch.testing.assert_close(rows.mean(), torch.nn.BCEWithLogitsLoss(weight=weights_C)(LOGITS_BC, targets_BC))
+    part = row_losses(SEVERAL_LABELS, LOGITS_BC[[3]], targets_BC[[3]], weights_C, 0.0)
+    torch.testing.assert_close(part, rows[[3]])
+
+
+def test_smoothing_moves_each_of_several_labels_towards_one_half() -> None:
+    yes = torch.ones(1, 3)
+    smoothed = row_losses(SEVERAL_LABELS, LOGITS_BC[:1], yes, None, 0.2)
+    torch.testing.assert_close(smoothed, row_losses(SEVERAL_LABELS, LOGITS_BC[:1], yes * 0.9, None, 0.0))
 
 
 @given(counts=st.lists(st.integers(1, 10**6), min_size=2, max_size=9))

@@ -23,6 +23,7 @@ from textcls import storage
 from textcls.bundle import MANIFEST, Calibration, load_bundle, write_bundle
 from textcls.errors import BundleError, RunDirError, StorageError
 from textcls.settings.recipe import Recipe, TextSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 
 ROOT = Path(__file__).parents[2]
 LABELS = ("négatif", "neutral", "positive")
@@ -284,10 +285,51 @@ def test_a_directory_without_a_manifest_is_not_a_bundle(model_dir: Path, tmp_pat
 
 
 def test_another_format_version_is_refused_with_the_one_that_is_read(bundle_dir: Path) -> None:
-    reseal(bundle_dir, lambda content: content.update(format_version=2, something="new"))
-    with pytest.raises(BundleError, match="format_version is 2") as caught:
+    reseal(bundle_dir, lambda content: content.update(format_version=3, something="new"))
+    with pytest.raises(BundleError, match="format_version is 3") as caught:
         load_bundle(str(bundle_dir))
-    assert "1, which this version of textcls reads" in str(caught.value)
+    assert "1 or 2, which this version of textcls reads" in str(caught.value)
+
+
+# --- the task --------------------------------------------------------------------------------------------------------
+
+# bundle.json of a tiny bundle, byte for byte as textcls wrote it before manifests named their task.
+FORMAT_1 = Path(__file__).parent / "stored" / "bundle_format_1.json"
+
+
+def test_a_manifest_names_its_task(bundle_dir: Path) -> None:
+    content = json.loads((bundle_dir / MANIFEST).read_bytes())
+    assert (content["format_version"], content["task"], content["scoring"]) == (2, "single_label", "softmax")
+    assert load_bundle(str(bundle_dir)).task is SINGLE_LABEL
+
+
+def test_a_bundle_of_format_1_still_loads_as_single_label(bundle_dir: Path) -> None:
+    written = json.loads(FORMAT_1.read_bytes())
+    assert written["format_version"] == 1
+    assert "task" not in written
+    new = json.loads((bundle_dir / MANIFEST).read_bytes())
+    (bundle_dir / MANIFEST).write_bytes(FORMAT_1.read_bytes())
+    with pytest.raises(BundleError, match=r"\.json is damaged: \d+ bytes"):  # its seal is whole; the files are others
+        load_bundle(str(bundle_dir))
+    reseal(bundle_dir, lambda content: content.update(files=new["files"]))
+    bundle = load_bundle(str(bundle_dir))
+    assert bundle.task is SINGLE_LABEL
+    assert bundle.manifest.labels == ("bad", "good", "so so")
+    assert (bundle.manifest.calibration.temperature, bundle.manifest.calibration.threshold) == (1.25, 0.4)
+
+
+def test_a_manifest_of_format_1_is_refused_if_any_byte_has_changed(bundle_dir: Path) -> None:
+    (bundle_dir / MANIFEST).write_bytes(FORMAT_1.read_bytes().replace(b'"so so"', b'"so_so"'))
+    with pytest.raises(BundleError, match=f"{MANIFEST} is damaged"):
+        load_bundle(str(bundle_dir))
+
+
+def test_a_task_that_this_version_does_not_know_is_refused_by_name(bundle_dir: Path) -> None:
+    reseal(bundle_dir, lambda content: content.update(task="of tomorrow"))
+    with pytest.raises(BundleError, match="task is 'of tomorrow'") as caught:
+        load_bundle(str(bundle_dir))
+    assert caught.value.expected == "one that this version of textcls knows: single_label"
+    assert "the version of textcls that wrote the bundle" in caught.value.todo
 
 
 @pytest.mark.parametrize(
@@ -316,6 +358,8 @@ def test_an_unsafe_kind_of_file_is_refused_even_when_listed(bundle_dir: Path, na
         (lambda content: content.update(surprise=1), "surprise"),
         (lambda content: content.pop("labels"), "labels"),
         (lambda content: content.update(scoring="sigmoid"), "scoring"),
+        (lambda content: content.pop("task"), "task"),
+        (lambda content: content.update(format_version=1), "format_version"),
         (lambda content: content["files"]["config.json"].update(size_bytes=-1), "size_bytes"),
         (lambda content: content["text"].update(max_tokens=1), "max_tokens"),
     ],

@@ -27,12 +27,17 @@ def drawn(seed: int, rows: int, classes: int, temperature: float = 1.0) -> tuple
     return logits * temperature, np.minimum(below.sum(axis=1), classes - 1)
 
 
+def counted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    p = softmax(logits)
+    return confidence_counts(p.max(axis=1), p.argmax(axis=1) == labels)
+
+
 @given(seeds, st.integers(0, 60), st.integers(2, 5), st.integers(1, 5))
 @settings(deadline=None, max_examples=50)
 def test_pieces_add_up_to_the_whole(seed: int, rows: int, classes: int, parts: int) -> None:
     logits, labels = drawn(seed, rows, classes)
     pieces = np.array_split(np.random.default_rng(seed).permutation(rows), parts)
-    for measure in (temperature_losses, confidence_counts):
+    for measure in (temperature_losses, counted):
         summed = sum(measure(logits[piece], labels[piece]) for piece in pieces)
         np.testing.assert_allclose(summed, measure(logits, labels), rtol=1e-9)
 
@@ -68,7 +73,7 @@ def test_answers_from_the_threshold_on_are_right_as_often_as_wanted(
     logits, labels = drawn(seed, rows, classes)
     p = softmax(logits)
     right = p.argmax(axis=1) == labels
-    threshold = lowest_threshold(confidence_counts(logits, labels), wanted)
+    threshold = lowest_threshold(counted(logits, labels), wanted)
     levels = np.unique(np.floor(p.max(axis=1) * 2000) / 2000)
     fit = [level for level in levels if right[p.max(axis=1) >= level].mean() >= wanted]
     if threshold == 1:

@@ -94,7 +94,7 @@ def test_a_bad_text_has_an_error_and_its_neighbours_have_scores(classifier: Clas
     assert scores.errors[1] is not None
     assert scores.errors[1].code == code
     assert scores.label(1) is None
-    assert scores.label_ids[1] == -1
+    assert scores.abstained(1)
     assert np.isnan(scores.probabilities[1]).all()
     assert scores.errors[0] is scores.errors[2] is None
     np.testing.assert_allclose(scores.probabilities[[0, 2]].sum(axis=1), 1, atol=1e-6)
@@ -152,8 +152,8 @@ def test_below_the_threshold_it_abstains(tiny_model_dir: Path, tmp_path: Path, c
     scores = Classifier.load(str(bundle), precision="fp32").scores(texts)
     for i in range(len(texts)):
         assert (scores.label(i) == "abstain") == (scores.confidence(i) < threshold)
-        assert (scores.label_ids[i] == -1) == (scores.label(i) == "abstain")
-    assert 0 < (scores.label_ids == -1).sum() < len(texts)
+        assert scores.abstained(i) == (scores.label(i) == "abstain")
+    assert 0 < sum(map(scores.abstained, range(len(texts)))) < len(texts)
 
 
 def test_bf16_stays_within_its_bound(classifier: Classifier, tiny_bundle: Path) -> None:

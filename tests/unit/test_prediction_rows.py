@@ -28,6 +28,7 @@ from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import TextReader
 from textcls.errors import DataError
+from textcls.tasks.single_label import SINGLE_LABEL
 
 SIZE = BlockSize(rows=3, text_chars=1000, chars=1000)
 LABELS = ("bad", "good")
@@ -38,6 +39,7 @@ class Lengths:
     """Scores that tell the text they are of: its length in tokens; a text that begins with `!` has an error."""
 
     texts: list[str]
+    task = SINGLE_LABEL
     labels = LABELS
 
     @property
@@ -45,6 +47,10 @@ class Lengths:
         good = np.array([len(text) / 1000 for text in self.texts], np.float32).reshape(-1, 1)
         failed = np.array([error is not None for error in self.errors], bool).reshape(-1, 1)
         return np.where(failed, np.float32(np.nan), np.hstack([good, 1 - good]))
+
+    @property
+    def decisions(self) -> np.ndarray:
+        return np.array([int(len(text) < 500) for text in self.texts], np.int32)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -58,16 +64,13 @@ class Lengths:
     def errors(self) -> list[object]:
         return [SimpleNamespace(code="empty_text") if text.startswith("!") else None for text in self.texts]
 
-    def label(self, i: int) -> str | None:
-        return None if self.errors[i] else "good" if len(self.texts[i]) < 500 else "bad"
-
 
 def predicted(path: Path, *, all_scores: bool = False, size: BlockSize = SIZE, **data: object) -> pa.Table:
     """The predictions for a file."""
     spec = UnlabelledSpec(csv=(str(path),), **data)
     files = expand(spec.csv)
     layouts, shards = plan_shards(files, spec)
-    columns = Columns.plan([column_names(layouts[0])], LABELS, all_scores=all_scores)
+    columns = Columns.plan([column_names(layouts[0])], SINGLE_LABEL, LABELS, all_scores=all_scores)
     reader = TextReader(layouts[0], spec)
     tables = [
         prediction_table(block, Lengths(block.texts), columns, file=shard.uri, file_index=0)
@@ -179,7 +182,7 @@ OURS = ["file", "line", "label", "score", "tokens", "truncated", "error"]
 
 
 def test_our_columns_keep_their_names_and_those_of_the_input_give_way() -> None:
-    columns = Columns.plan([["text", "label", "error", "input_error", "text"]], LABELS, all_scores=False)
+    columns = Columns.plan([["text", "label", "error", "input_error", "text"]], SINGLE_LABEL, LABELS, all_scores=False)
     assert columns.schema.names == ["text", "input_label", "input_error", "input_input_error", "text_2", *OURS]
     assert columns.renamed == {
         "input_label": "label",
@@ -191,18 +194,18 @@ def test_our_columns_keep_their_names_and_those_of_the_input_give_way() -> None:
 
 def test_a_column_gives_way_to_a_score_only_where_scores_are_asked_for() -> None:
     for all_scores, name in ((False, "score_good"), (True, "input_score_good")):
-        assert Columns.plan([["score_good"]], LABELS, all_scores=all_scores).inputs == (name,)
+        assert Columns.plan([["score_good"]], SINGLE_LABEL, LABELS, all_scores=all_scores).inputs == (name,)
 
 
 def test_files_may_differ_in_their_columns() -> None:
-    columns = Columns.plan([["text", "a"], ["b", "text"], ["text", "text"]], LABELS, all_scores=False)
+    columns = Columns.plan([["text", "a"], ["b", "text"], ["text", "text"]], SINGLE_LABEL, LABELS, all_scores=False)
     assert columns.inputs == ("text", "a", "b", "text_2")
     assert columns.positions == ((0, 1, None, None), (1, None, 0, None), (0, None, None, 1))
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "label", "input_label", "a_2", "", "file", "\udcff"]))))
 def test_no_two_columns_have_one_name_and_no_field_is_left_out(headers: list[list[str]]) -> None:
-    columns = Columns.plan(headers, LABELS, all_scores=True)
+    columns = Columns.plan(headers, SINGLE_LABEL, LABELS, all_scores=True)
     names = columns.schema.names
     assert len(set(names)) == len(names)
     for header, positions in zip(headers, columns.positions, strict=True):

@@ -13,6 +13,7 @@ from textcls.data.spellings import Spellings
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 
 OVERRIDES = ["data.where.source=[a, Z]", "data.label_map={'0': bad, '9': odd}"]
 
@@ -21,13 +22,15 @@ def tables_of(path: Path, *overrides: str) -> list[pa.Table]:
     """Every table of a file, shard by shard."""
     data = parse_recipe("", [*overrides]).data.model_copy(update={"csv": (str(path),)})
     layouts, shards = plan_shards(expand(data.csv), data)
-    return [table for shard in shards for table in row_tables.read_tables(shard, layouts[0], data, TextSpec())]
+    return [
+        table for shard in shards for table in row_tables.read_tables(shard, layouts[0], data, TextSpec(), SINGLE_LABEL)
+    ]
 
 
 def total(tables: list[pa.Table]) -> RowSummary:
     found = RowSummary()
     for table in tables:
-        found.add(row_tables.summarize(table))
+        found.add(row_tables.summarize(table, SINGLE_LABEL))
     return found
 
 

@@ -21,7 +21,7 @@ def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, c
     tallies = [
         split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], row_ids[m], keep_all=keep_all) for m in members
     ]
-    sizes = np.stack([t.class_sizes(classes) for t in tallies])
+    sizes = np.stack([t.stratum_sizes(classes) for t in tallies])
     cuts = split.cut_points(sizes.sum(axis=0), spec)
     before = np.cumsum(sizes, axis=0) - sizes
     codes = np.full(len(keys), -1, np.int8)

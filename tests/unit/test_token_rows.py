@@ -21,7 +21,7 @@ def arrow_table(chunks: list[tuple[list, int, int]]) -> tuple[pa.Table, list]:
         table = pa.table(
             {
                 "input_ids": pa.array([ids for ids, _ in rows], pa.list_(pa.int32())),
-                "label": pa.array([label for _, label in rows], pa.int32()),
+                "target": pa.array([label for _, label in rows], pa.int32()),
             }
         )
         stop = max(before, len(rows) - after)
@@ -33,8 +33,8 @@ def arrow_table(chunks: list[tuple[list, int, int]]) -> tuple[pa.Table, list]:
 def test_columns_may_be_chunked_differently() -> None:
     """As after filtering a block from which every row goes to another split."""
     ids = pa.chunked_array([[[1, 2]], [[3]]], pa.list_(pa.int32()))
-    uneven = pa.table({"input_ids": ids, "label": pa.chunked_array([[0, 1]], pa.int32())})
-    empty = pa.table({"input_ids": pa.chunked_array([], pa.list_(pa.int32())), "label": pa.array([], pa.int32())})
+    uneven = pa.table({"input_ids": ids, "target": pa.chunked_array([[0, 1]], pa.int32())})
+    empty = pa.table({"input_ids": pa.chunked_array([], pa.list_(pa.int32())), "target": pa.array([], pa.int32())})
     found = TokenRows([empty, uneven])
     assert found.batch(np.array([1, 0]), PAD).input_ids_BL.tolist() == [[3, PAD], [1, 2]]
 
@@ -47,8 +47,8 @@ def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject
 
     assert len(found) == len(rows)
     assert found.lengths.tolist() == [len(ids) for ids, _ in rows]
-    assert found.labels.tolist() == [label for _, label in rows]
-    assert (found.lengths.dtype, found.labels.dtype) == (np.int32, np.int64)
+    assert found.targets.tolist() == [label for _, label in rows]
+    assert (found.lengths.dtype, found.targets.dtype) == (np.int32, np.int32)
     if not rows:
         return
 
@@ -60,8 +60,8 @@ def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject
     mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in chosen]
 
     assert batch.input_ids_BL.tolist() == padded
-    assert batch.labels_B.tolist() == [label for _, label in chosen]
-    assert batch.input_ids_BL.dtype == batch.labels_B.dtype == torch.int64
+    assert batch.targets_B.tolist() == [label for _, label in chosen]
+    assert batch.input_ids_BL.dtype == batch.targets_B.dtype == torch.int64
     if any(0 in row for row in mask):
         assert batch.attention_mask_BL is not None
         assert batch.attention_mask_BL.tolist() == mask
@@ -75,7 +75,7 @@ def test_the_token_ids_stay_where_they_are() -> None:
     table = pa.table(
         {
             "input_ids": pa.ListArray.from_arrays(pa.array([0, 4, 10], pa.int32()), values),
-            "label": pa.array([0, 1], pa.int32()),
+            "target": pa.array([0, 1], pa.int32()),
         }
     )
     before = pa.total_allocated_bytes()

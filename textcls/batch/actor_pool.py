@@ -15,9 +15,12 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError
 
+from textcls.bundle import Bundle
 from textcls.errors import RecipeError, ScoringError
 from textcls.inference.classifier import Classifier
 from textcls.settings.recipe import ScaleSpec
+from textcls.tasks.registry import register
+from textcls.tasks.task import Task
 
 # For each GPU: one to feed it, the others to read and tokenize.
 _CPUS_BESIDE_GPU = 4
@@ -94,7 +97,7 @@ def _fewer(room: int, use_gpu: bool, most_cpus: int) -> str:
 
 
 def run_on_pool(
-    work: Work, items: Sequence[Any], size: PoolSize, bundle_uri: str, *, on_rows: Callable[[int], None]
+    work: Work, items: Sequence[Any], size: PoolSize, bundle: Bundle, *, on_rows: Callable[[int], None]
 ) -> Iterator[tuple[int, Any]]:
     """Yields (position, result) of each item, in the order in which they finish.
 
@@ -102,7 +105,7 @@ def run_on_pool(
         work: called on each item.
         items: Ray resolves object references among them before the call.
         size: from `plan_pool`.
-        bundle_uri: the bundle that each actor loads.
+        bundle: each actor loads it.
         on_rows: called with the number of rows done since the last call; negative if rows have to be recomputed.
 
     Raises:
@@ -115,7 +118,7 @@ def run_on_pool(
         actors.append(
             ray.remote(_ScoringActor)
             .options(num_cpus=size.cpus, num_gpus=int(size.use_gpu), scheduling_strategy="SPREAD")
-            .remote(bundle_uri, size)
+            .remote(bundle.uri, bundle.task, size)
         )
         return actors[-1]
 
@@ -184,9 +187,10 @@ class _ScoringActor:
     and the driver needs its type.
     """
 
-    def __init__(self, bundle_uri: str, size: PoolSize) -> None:
+    def __init__(self, bundle_uri: str, task: Task, size: PoolSize) -> None:
         # The tokenizer reads it when it first runs. By default it starts a thread for each core of the machine.
         os.environ["RAYON_NUM_THREADS"] = str(size.cpus)
+        register(task)  # a task from outside this package is registered in the driver alone
         self._uri, self._size = bundle_uri, size
         self._classifier: Classifier | None = None
 

@@ -23,7 +23,7 @@ from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
-from textcls.data.row_tables import clean_rows, file_and_line
+from textcls.data.row_tables import clean_rows, file_and_line, targets_of
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
@@ -39,7 +39,7 @@ from textcls.output.side_product import side_product
 from textcls.progress import Board, RowStanding, shown
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
-from textcls.tasks.metrics import Counts, summarise
+from textcls.tasks.task import RowCounts, Task, no_counts
 
 Say = Callable[[str], None]
 
@@ -79,7 +79,7 @@ def _evaluated(
 ) -> Report:
     data = with_small_shards(spec.data, files)
     with ray_session(verbose=verbose):
-        read = read_rows(files, data, bundle.manifest.text)
+        read = read_rows(files, data, bundle.manifest.text, task=bundle.task)
         write_account(uri, _account(read, None))
         write_rejects(uri, read.rejects())
         for line in messages.read_lines(read):
@@ -103,7 +103,7 @@ def _evaluated(
     say(f"  {account}")
     report = Report(
         title="Evaluation",
-        test=TaskScores.model_validate(summarise(found.counts, bundle.manifest.labels)),
+        test=TaskScores.model_validate(bundle.task.summarise(found.counts, bundle.manifest.labels)),
         calibration=CalibrationSummary.model_validate(bundle.manifest.calibration.model_dump()),
         tokens=TokenLengths.model_validate(_tokens(bundle, found)),
         rows=account.as_json(),
@@ -130,7 +130,7 @@ class _Found:
         fp32: whether any row was scored in fp32.
     """
 
-    counts: Counts
+    counts: RowCounts
     summary: RowSummary = field(default_factory=RowSummary)
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
@@ -165,19 +165,20 @@ class _EvaluateBlock:
     """Scores one block of rows.
 
     Attributes:
+        task: what is predicted.
         labels: label names in id order.
     """
 
+    task: Task
     labels: tuple[str, ...]
 
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _Found]:
         """Yields the number of rows scored, slice by slice; returns the result of the block."""
-        found = _Found(Counts.zero(len(self.labels)))
-        id_of = {label: label_id for label_id, label in enumerate(self.labels)}
+        found = _Found(no_counts(self.task, self.labels))
         for rows, encoded in prefetched(self._encoded_slices(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
-            label_ids = np.array([id_of[label] for label in rows["label"].to_pylist()], np.int64)
+            targets = targets_of(rows["label"], self.task, self.labels)
             refused = [
                 _Unscored(rows["row_id"][i].as_py(), error.code, shown_cell(rows["text"][i].as_py()))
                 for i, error in enumerate(scores.errors)
@@ -188,7 +189,7 @@ class _EvaluateBlock:
                 reasons=Counter(one.reason for one in refused),
                 token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
             )
-            counts = Counts.of(scores.probabilities[scored], label_ids[scored], threshold=classifier.threshold)
+            counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.threshold)
             in_fp32 = classifier.precision == "fp32"
             found.add(_Found(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
             yield len(rows)
@@ -202,7 +203,7 @@ class _EvaluateBlock:
 
 def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
-    work, board = _EvaluateBlock(bundle.manifest.labels), Board()
+    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels), Board()
     started, done = time.monotonic(), 0
 
     def on_rows(rows: int) -> None:
@@ -211,8 +212,8 @@ def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
         board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
 
     with shown(board.take, say, verb="scoring"):
-        by_block = dict(run_on_pool(work, read.blocks, size, bundle.uri, on_rows=on_rows))
-    total = _Found(Counts.zero(len(bundle.manifest.labels)))
+        by_block = dict(run_on_pool(work, read.blocks, size, bundle, on_rows=on_rows))
+    total = _Found(no_counts(bundle.task, bundle.manifest.labels))
     for index in range(len(read.blocks)):
         total.add(by_block[index])
     return total

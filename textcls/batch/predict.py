@@ -21,6 +21,7 @@ from textcls.batch.prediction_rows import (
     BlockSize,
     Columns,
     RowBlock,
+    answer_rows,
     prediction_table,
     read_blocks,
     table_writer,
@@ -132,7 +133,7 @@ def _predicted(
     for line in layout_notes(layouts):
         say(f"  note: {line}")
     headers = [column_names(layout) for layout in layouts]
-    columns = Columns.plan(headers, bundle.manifest.labels, all_scores=all_scores)
+    columns = Columns.plan(headers, bundle.task, bundle.manifest.labels, all_scores=all_scores)
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
     records = target.records()
@@ -145,7 +146,7 @@ def _predicted(
         work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
         progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
         with shown(progress.board.take, say, verb="predicting"):
-            for position, record in run_on_pool(work, pending, size, bundle.uri, on_rows=progress.add):
+            for position, record in run_on_pool(work, pending, size, bundle, on_rows=progress.add):
                 records[pending[position]] = record
                 progress.finish(pending[position], record["rows"])
         used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
@@ -183,7 +184,7 @@ class _PredictShard:
                 writer.write_table(table)
                 rows += len(table)
                 truncated += int(scores.truncated.sum())
-                labels.update(label for label in table["label"].to_pylist() if label is not None)
+                labels.update(answer_rows(scores))
                 errors.update(error for error in table["error"].to_pylist() if error is not None)
                 yield len(table)
         record = {

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.rows import Reason, Reject, TextReader
+from textcls.tasks.task import Task
 
 FORMATS = ("parquet", "csv")
 
-_OURS = (
-    ("file", pa.string()),
-    ("line", pa.int64()),
-    ("label", pa.string()),
-    ("score", pa.float32()),
+# Our own columns: these two, those of the answer, which the task names, and those of the text.
+_OF_ROW = (("file", pa.string()), ("line", pa.int64()))
+_OF_TEXT = (
     ("tokens", pa.int32()),
     ("truncated", pa.bool_()),
     ("error", pa.string()),
@@ -37,12 +36,20 @@ class Scored(Protocol):
     """The part of `inference.classifier.Scores` that is used here, without importing torch; N texts, C labels."""
 
     @property
+    def task(self) -> Task:
+        """What is predicted."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Label names in id order."""
 
     @property
     def probabilities(self) -> np.ndarray:
         """float32 [N, C]."""
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """The answers, as the task decided them."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -56,9 +63,6 @@ class Scored(Protocol):
     def errors(self) -> Sequence[Any]:
         """For each text None, or an error with a `code`."""
 
-    def label(self, i: int) -> str | None:
-        """Label name of text i."""
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -67,17 +71,21 @@ class Columns:
     Attributes:
         inputs: names of the columns of the input, as the output has them.
         positions: for each file, the index of the field of each of `inputs`; None if the file has no such column.
+        ours: (name, type) of our own columns that every output has.
         score_columns: names of the columns with the score of each label, in id order; empty unless asked for.
         renamed: name in the output -> name in the CSV, where they differ.
     """
 
     inputs: tuple[str, ...]
     positions: tuple[tuple[int | None, ...], ...]
+    ours: tuple[tuple[str, pa.DataType], ...]
     score_columns: tuple[str, ...]
     renamed: dict[str, str]
 
     @classmethod
-    def plan(cls, headers: Sequence[Sequence[str]], labels: Sequence[str], *, all_scores: bool) -> "Columns":
+    def plan(
+        cls, headers: Sequence[Sequence[str]], task: Task, labels: Sequence[str], *, all_scores: bool
+    ) -> "Columns":
         """The columns for files with these headers.
 
         Our columns always have the same names. A column of the input with one of these names becomes `input_NAME`; the
@@ -85,11 +93,13 @@ class Columns:
 
         Args:
             headers: column names of each file.
+            task: names the columns of the answer.
             labels: label names in id order.
             all_scores: whether each label has a column `score_LABEL`.
         """
         score_columns = tuple(f"score_{label}" for label in labels) if all_scores else ()
-        taken = {*(name for name, _ in _OURS), *score_columns}
+        ours = (*_OF_ROW, *((name, _arrow_type(kind)) for name, kind in task.answer_columns), *_OF_TEXT)
+        taken = {*(name for name, _ in ours), *score_columns}
         positions: list[dict[tuple[str, int], int]] = []
         for header in headers:
             seen: Counter[str] = Counter()
@@ -107,6 +117,7 @@ class Columns:
         return cls(
             inputs=tuple(inputs.values()),
             positions=tuple(tuple(of_file.get(key) for key in inputs) for of_file in positions),
+            ours=ours,
             score_columns=score_columns,
             renamed={new: printable(name) for (name, _), new in inputs.items() if new != name},
         )
@@ -115,7 +126,7 @@ class Columns:
     def schema(self) -> pa.Schema:
         """Names and types of the output."""
         inputs = [(name, pa.string()) for name in self.inputs]
-        return pa.schema([*inputs, *_OURS, *((name, pa.float32()) for name in self.score_columns)])
+        return pa.schema([*inputs, *self.ours, *((name, pa.float32()) for name in self.score_columns)])
 
 
 def printable(cell: str) -> str:
@@ -216,29 +227,39 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
     scored = has_text.copy()
     scored[has_text] = [error is None for error in scores.errors]
     errors = list(block.errors)
-    labels: list[str | None] = [None] * rows
-    for row, i in zip(np.flatnonzero(has_text).tolist(), range(len(scores.errors)), strict=True):
-        if (error := scores.errors[i]) is not None:
+    for row, error in zip(np.flatnonzero(has_text).tolist(), scores.errors, strict=True):
+        if error is not None:
             errors[row] = error.code
-        else:
-            labels[row] = scores.label(i)
 
     def of_texts(values: np.ndarray, kind: pa.DataType, valid: np.ndarray) -> pa.Array:
         spread = values[text] if len(values) else np.zeros(rows, values.dtype)
         return pa.array(spread, kind, mask=~valid)
 
-    probabilities = scores.probabilities
+    probabilities, task = scores.probabilities, scores.task
+    answers = task.answer_cells(probabilities, scores.decisions, scores.labels)
     ours = [
         pa.array([printable(file)] * rows, pa.string()),
         pa.array(block.lines, pa.int64()),
-        pa.array(labels, pa.string()),
-        of_texts(probabilities.max(axis=1), pa.float32(), scored),
+        *(
+            of_texts(cells, _arrow_type(kind), scored)
+            for cells, (_, kind) in zip(answers, task.answer_columns, strict=True)
+        ),
         of_texts(scores.tokens, pa.int32(), has_text),
         of_texts(scores.truncated, pa.bool_(), has_text),
         pa.array(errors, pa.string()),
     ]
     each = [of_texts(probabilities[:, i], pa.float32(), scored) for i in range(len(columns.score_columns))]
     return pa.table([*inputs, *ours, *each], schema=columns.schema)
+
+
+def answer_rows(scores: Scored) -> dict[str, int]:
+    """Answer -> texts that have it, of those with scores."""
+    scored = np.fromiter((error is None for error in scores.errors), bool, len(scores.errors))
+    return dict(scores.task.answer_rows(scores.decisions[scored], scores.labels))
+
+
+def _arrow_type(kind: type) -> pa.DataType:
+    return pa.string() if kind is str else pa.from_numpy_dtype(np.dtype(kind))
 
 
 def _strings(cells: list[str | None]) -> pa.Array:

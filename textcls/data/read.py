@@ -31,6 +31,8 @@ from textcls.data.remedies import Sources
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.labels import label_order
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles
 
 
@@ -40,6 +42,7 @@ class ReadRows:
 
     Attributes:
         sources: the files, and how they were read.
+        task: what is predicted.
         labels: label names in id order: those of `data.labels`, or those found.
         summary: counts over all rows.
         blocks: object references of tables of `row_tables.SCHEMA`, in row order. With a tokenizer they have the columns
@@ -49,6 +52,7 @@ class ReadRows:
     """
 
     sources: Sources
+    task: Task
     labels: tuple[str, ...]
     summary: RowSummary
     blocks: list[Any]
@@ -83,7 +87,12 @@ class ReadRows:
 
 
 def read_rows(
-    files: Sequence[InputFile], data: DataSpec, text: TextSpec, tokenizer: TokenizerFiles | None = None
+    files: Sequence[InputFile],
+    data: DataSpec,
+    text: TextSpec,
+    tokenizer: TokenizerFiles | None = None,
+    *,
+    task: Task = SINGLE_LABEL,
 ) -> ReadRows:
     """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
 
@@ -92,6 +101,7 @@ def read_rows(
         data: how to read it.
         text: which texts are equal.
         tokenizer: without one, the rows can be scored as text but not split for training.
+        task: what is predicted; reads the label cells.
 
     Raises:
         DataError: a file is no CSV or lacks a column.
@@ -105,14 +115,16 @@ def read_rows(
     # Block order is row order: the training plan names rows by position, when a run starts and when it resumes.
     context.execution_options.preserve_order = True
     dataset = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(
-        _read_shard, batch_size=1, fn_kwargs={"shards": shards, "layouts": layouts, "data": data, "text": text}
+        _read_shard,
+        batch_size=1,
+        fn_kwargs={"shards": shards, "layouts": layouts, "data": data, "text": text, "task": task},
     )
     if tokenizer is not None:
         dataset = dataset.map_batches(
             row_tables.tokenized, batch_size=None, batch_format="pyarrow", fn_kwargs={"tokenizer": tokenizer}
         )
     blocks: list[Any] = dataset.to_arrow_refs()
-    summaries_and_keys = [_summarize.remote(block) for block in blocks]
+    summaries_and_keys = [_summarize.remote(block, task) for block in blocks]
     total = RowSummary()
     blocks_with_rejects = []
     for block, (summary_ref, _) in zip(blocks, summaries_and_keys, strict=True):
@@ -122,6 +134,7 @@ def read_rows(
             blocks_with_rejects.append(block)
     return ReadRows(
         sources=Sources(files, layouts, shards, data),
+        task=task,
         labels=data.labels or label_order(total.labels),
         summary=total,
         blocks=blocks,
@@ -133,21 +146,26 @@ def read_rows(
 
 def run_on_ray(function: Any, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Runs a function on Ray once per tuple of arguments; returns the results in order."""
-    task = ray.remote(function)
-    return cast(list[Any], ray.get([task.remote(*job) for job in jobs]))
+    on_ray = ray.remote(function)
+    return cast(list[Any], ray.get([on_ray.remote(*job) for job in jobs]))
 
 
 def _read_shard(
-    batch: dict[str, np.ndarray], shards: Sequence[Shard], layouts: Sequence[Layout], data: DataSpec, text: TextSpec
+    batch: dict[str, np.ndarray],
+    shards: Sequence[Shard],
+    layouts: Sequence[Layout],
+    data: DataSpec,
+    text: TextSpec,
+    task: Task,
 ) -> Iterator[pa.Table]:
     """The tables of one shard; `batch` holds its index as `id`."""
     shard = shards[int(batch["id"][0])]
-    return row_tables.read_tables(shard, layouts[shard.file_index], data, text)
+    return row_tables.read_tables(shard, layouts[shard.file_index], data, text, task)
 
 
 @ray.remote(num_returns=2)
-def _summarize(block: pa.Table) -> tuple[RowSummary, pa.Table]:
-    return row_tables.summarize(block), row_tables.keys(block)
+def _summarize(block: pa.Table, task: Task) -> tuple[RowSummary, pa.Table]:
+    return row_tables.summarize(block, task), row_tables.keys(block)
 
 
 @ray.remote

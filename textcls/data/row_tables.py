@@ -12,7 +12,7 @@ A table holds three kinds of rows, in file order. Exactly one of these columns i
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import Spellings
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, encoder_of
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
@@ -62,9 +63,9 @@ def file_and_line(row_id: int) -> tuple[int, int]:
     return row_id >> _LINE_BITS, row_id & (1 << _LINE_BITS) - 1
 
 
-def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec) -> Iterator[pa.Table]:
+def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, task: Task) -> Iterator[pa.Table]:
     """Tables of `SCHEMA` with all rows of a shard, in order. The last row of the last one holds the shard's counts."""
-    cleaner = RowCleaner(layout, data, text)
+    cleaner = RowCleaner(layout, data, text, task)
     base = row_id(shard.file_index, 0)
     rows: list[tuple[Any, ...]] = []
     chars = outside_where = 0
@@ -150,10 +151,32 @@ def keys(table: pa.Table) -> pa.Table:
     return clean_rows(table).select(["row_id", "key_hi", "key_lo", "label"]).combine_chunks()
 
 
-def summarize(table: pa.Table) -> RowSummary:
+def targets_of(labels: pa.ChunkedArray, task: Task, names: Sequence[str]) -> np.ndarray:
+    """[N, *T]: the targets of a column of labels; each different label is encoded once.
+
+    Args:
+        labels: the column `label` of clean rows.
+        task: what is predicted.
+        names: label names in id order.
+    """
+    different = labels.combine_chunks().dictionary_encode()
+    targets: np.ndarray = task.encode(different.dictionary.to_pylist(), names)[different.indices.to_numpy()]
+    return targets
+
+
+def target_column(targets: np.ndarray) -> pa.Array:
+    """Targets [N, *T] as a column: numbers, or lists of one length."""
+    if targets.ndim == 1:
+        return pa.array(targets)
+    return pa.FixedSizeListArray.from_arrays(pa.array(targets.reshape(-1)), targets.shape[1])
+
+
+def summarize(table: pa.Table, task: Task) -> RowSummary:
     """The counts of a table, a few examples of its rejects and the hash of its clean rows."""
     clean, rejected = clean_rows(table), _rejected(table)
-    found = RowSummary(rows=clean.num_rows, labels=_counted(clean["label"]), reasons=_counted(rejected["reason"]))
+    found = RowSummary(rows=clean.num_rows, reasons=_counted(rejected["reason"]))
+    for label, rows in _counted(clean["label"]).items():
+        found.labels.update(dict.fromkeys(task.names_in(label), rows))
     for counts in table.filter(pc.is_valid(table["counts"]))["counts"].to_pylist():
         _add_counts(found, counts)
     if "tokens" in clean.column_names:

@@ -1,13 +1,14 @@
 """Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
 
 In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` or None. Not here: reading files
-(csv_shards.py), duplicates and splits (split.py), label ids (tasks/labels.py).
+(csv_shards.py), duplicates and splits (split.py), what a label cell means (tasks/).
 """
 
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -17,10 +18,13 @@ from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.plain_text import visible
 from textcls.settings.recipe import DataSpec, TextSpec
-from textcls.tasks.labels import is_blank
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 from textcls.text.normalizer import normalizer_of
 
 _SHOWN_CHARS = 120
+# Different label cells whose reading a cleaner remembers.
+_LABELS_KEPT = 4096
 # Blanks, quotes and a byte order mark around a name in a second copy of the header.
 _NAME_PADDING = 8
 
@@ -55,7 +59,7 @@ class CleanRow(NamedTuple):
     Attributes:
         line: 1-based number of the record's first physical line.
         text: the text columns joined by a space, otherwise as written.
-        label: label name, after `label_map`.
+        label: what the label cell says, after `label_map`, in the task's spelling: for one label a row its name.
         key: 16-byte hash of the normalized text; equal for rows that count as duplicates, whatever the seed.
     """
 
@@ -137,13 +141,14 @@ class RowCleaner:
         layout: where the columns are.
         data: columns, `where`, `where_not`, labels.
         text: what makes two texts equal.
+        task: reads the label cells.
 
     Attributes:
         names_spellings: whether any setting names how a cell is spelled.
         spellings: counts of the rows so far, of cells that such settings are about.
     """
 
-    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec) -> None:
+    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task = SINGLE_LABEL) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data = data
         self._normalize = normalizer_of(text)
@@ -158,8 +163,7 @@ class RowCleaner:
         self.spellings = Spellings(labels=Counter(dict.fromkeys(data.label_map, 0)))
         for column, _, values, _ in self._where:
             self.spellings.where.setdefault(column, Counter()).update(dict.fromkeys(values, 0))
-        self._label_map = dict(data.label_map)
-        self._labels = frozenset(data.labels) if data.labels is not None else None
+        self._read_label = lru_cache(maxsize=_LABELS_KEPT)(task.label_reader(data))
         self._names_labels = bool(data.label_map) or data.labels is not None
         self.names_spellings = self._names_labels or bool(self._where)
 
@@ -189,13 +193,11 @@ class RowCleaner:
         written = fields[self._label]
         if self._names_labels:
             count_into(self.spellings.labels, written)
-        label = self._label_map.get(written, written)
-        if is_blank(label):
-            return Reject(line, self._data.label_column, Reason.MISSING_LABEL, shown(written))
-        if _is_undecodable(label):
-            return Reject(line, self._data.label_column, Reason.UNDECODABLE, shown(written))
-        if self._labels is not None and label not in self._labels:
-            return Reject(line, self._data.label_column, Reason.UNKNOWN_LABEL, shown(written))
+        label, reason = self._read_label(written)
+        if reason != Reason.MISSING_LABEL and _is_undecodable(label):
+            reason = Reason.UNDECODABLE
+        if reason:
+            return Reject(line, self._data.label_column, reason, shown(written))
         return CleanRow(line, text, label, key)
 
 

@@ -1,14 +1,15 @@
 """Which split each row belongs to, as a function of its text.
 
-In: for each row a 128-bit key of its normalized text, a label id and a row id. Out: a split code for each row. Pure
-numpy. Not here: hashing texts (rows.py), Ray (split_blocks.py).
+In: for each row a 128-bit key of its normalized text, its stratum and a row id. Out: a split code for each row. Pure
+numpy. Not here: hashing texts (rows.py), the stratum of a row (tasks/), Ray (split_blocks.py).
 
-The rows of each class are ordered by a hash of the key and the seed: the first share is test, the next val, the rest
+The rows of each stratum are ordered by a hash of the key and the seed: the first share is test, the next val, the rest
 train. So the split of a text does not depend on the order or the layout of the files, and the shares are exact to a
 row. Rows with equal keys form a group, which always stays in one split.
 
-The work is cut into hash ranges, so that no process holds all rows of a class: `tally` each range, add up the class
-sizes of the ranges, compute `cut_points` once, then `assign` each range, given the class sizes of the ranges before it.
+The work is cut into hash ranges, so that no process holds all rows of a stratum: `tally` each range, add up the
+stratum sizes of the ranges, compute `cut_points` once, then `assign` each range, given the stratum sizes of the ranges
+before it. Strata are numbered from 0 to S - 1.
 """
 
 from dataclasses import dataclass
@@ -50,37 +51,37 @@ class Tally:
     Attributes:
         group_of_row: int64 [N], the group of each row.
         first: bool [N], whether a row is the first of its group in file order.
-        label: int32 [G], the label id of each group; the smallest if its rows have several.
+        stratum: int32 [G], the stratum of each group; the smallest if its rows have several.
         weight: int64 [G], how many rows of the group count: 1, or all of them if duplicates are kept.
-        conflicts: int64 [K], for each group whose rows have several labels, the index of its first row in the input.
+        conflicts: int64 [K], for each group whose rows have several strata, the index of its first row in the input.
         keep_all: whether duplicates are kept.
     """
 
     group_of_row: np.ndarray
     first: np.ndarray
-    label: np.ndarray
+    stratum: np.ndarray
     weight: np.ndarray
     conflicts: np.ndarray
     keep_all: bool
 
-    def class_sizes(self, classes: int) -> np.ndarray:
-        """int64 [C]: rows that count in each class."""
-        return np.bincount(self.label, self.weight, minlength=classes).astype(np.int64)
+    def stratum_sizes(self, strata: int) -> np.ndarray:
+        """int64 [S]: rows that count in each stratum."""
+        return np.bincount(self.stratum, self.weight, minlength=strata).astype(np.int64)
 
 
-def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, row_id: np.ndarray, *, keep_all: bool) -> Tally:
+def tally(hashes: np.ndarray, key_lo: np.ndarray, stratum: np.ndarray, row_id: np.ndarray, *, keep_all: bool) -> Tally:
     """Groups the rows of one hash range by text.
 
     Args:
         hashes: uint64 [N], `shuffle_hash` of the high halves of the keys.
         key_lo: uint64 [N], the low halves of the keys.
-        label: int32 [N], label ids.
+        stratum: int32 [N].
         row_id: int64 [N], ordered as the files are; decides which of equal rows is the first.
         keep_all: whether duplicates are kept.
     """
     rows = len(hashes)
     order = np.lexsort((row_id, key_lo, hashes))
-    sorted_hash, sorted_lo, sorted_label = hashes[order], key_lo[order], label[order]
+    sorted_hash, sorted_lo, sorted_stratum = hashes[order], key_lo[order], stratum[order]
     starts = np.ones(rows, bool)
     starts[1:] = (sorted_hash[1:] != sorted_hash[:-1]) | (sorted_lo[1:] != sorted_lo[:-1])
     first_at = np.flatnonzero(starts)
@@ -90,8 +91,8 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, row_id: np.
     first = np.zeros(rows, bool)
     first[order[first_at]] = True
     if rows:
-        smallest = np.minimum.reduceat(sorted_label, first_at)
-        largest = np.maximum.reduceat(sorted_label, first_at)
+        smallest = np.minimum.reduceat(sorted_stratum, first_at)
+        largest = np.maximum.reduceat(sorted_stratum, first_at)
         sizes = np.diff(np.append(first_at, rows))
     else:
         smallest = largest = np.empty(0, np.int32)
@@ -100,18 +101,18 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, label: np.ndarray, row_id: np.
     return Tally(group_of_row, first, smallest, weight, order[first_at[smallest != largest]], keep_all)
 
 
-def cut_points(class_sizes: np.ndarray, spec: SplitSpec) -> np.ndarray:
-    """int64 [C, 2]: in each class, rows before the first number are test, rows before the second val, the rest train.
+def cut_points(stratum_sizes: np.ndarray, spec: SplitSpec) -> np.ndarray:
+    """int64 [S, 2]: in each stratum, rows before the first number are test, before the second val, the rest train.
 
-    Each split gets its share to within one row, and each class keeps at least one training row.
+    Each split gets its share to within one row, and each stratum keeps at least one training row.
 
     Args:
-        class_sizes: int64 [C], rows that count in each class.
+        stratum_sizes: int64 [S], rows that count in each stratum.
         spec: the shares.
     """
-    test_end = np.floor(class_sizes * spec.test + 0.5)
-    val_end = np.floor(class_sizes * (spec.test + spec.val) + 0.5)
-    most = np.maximum(class_sizes - 1, 0)
+    test_end = np.floor(stratum_sizes * spec.test + 0.5)
+    val_end = np.floor(stratum_sizes * (spec.test + spec.val) + 0.5)
+    most = np.maximum(stratum_sizes - 1, 0)
     cuts: np.ndarray = np.minimum(np.stack([test_end, val_end], axis=1), most[:, None]).astype(np.int64)
     return cuts
 
@@ -121,21 +122,21 @@ def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
 
     Args:
         tally: of the range.
-        before: int64 [C], rows of each class that count in the ranges before this one.
-        cuts: int64 [C, 2], from `cut_points` of the class sizes over all ranges.
+        before: int64 [S], rows of each stratum that count in the ranges before this one.
+        cuts: int64 [S, 2], from `cut_points` of the stratum sizes over all ranges.
     """
-    by_class = np.argsort(tally.label, kind="stable")
-    running = np.cumsum(tally.weight[by_class]) - tally.weight[by_class]
-    class_start = np.searchsorted(tally.label[by_class], np.arange(len(before)))
-    offset = np.append(running, 0)[class_start]
-    position = np.empty(len(tally.label), np.int64)
-    position[by_class] = running - offset[tally.label[by_class]] + before[tally.label[by_class]]
+    by_stratum = np.argsort(tally.stratum, kind="stable")
+    running = np.cumsum(tally.weight[by_stratum]) - tally.weight[by_stratum]
+    stratum_start = np.searchsorted(tally.stratum[by_stratum], np.arange(len(before)))
+    offset = np.append(running, 0)[stratum_start]
+    position = np.empty(len(tally.stratum), np.int64)
+    position[by_stratum] = running - offset[tally.stratum[by_stratum]] + before[tally.stratum[by_stratum]]
     # A group of several rows goes to the split that its middle row falls into.
     position += (tally.weight - 1) // 2
 
-    split = np.full(len(tally.label), TRAIN, np.int8)
-    split[position < cuts[tally.label, 1]] = VAL
-    split[position < cuts[tally.label, 0]] = TEST
+    split = np.full(len(tally.stratum), TRAIN, np.int8)
+    split[position < cuts[tally.stratum, 1]] = VAL
+    split[position < cuts[tally.stratum, 0]] = TEST
     of_row: np.ndarray = split[tally.group_of_row]
     if not tally.keep_all:
         of_row[~tally.first] = DUPLICATE

@@ -5,7 +5,7 @@ Not here: which split a text belongs to (split.py, pure).
 
     keys of each block ─▶ by hash range ─▶ tally each range ─▶ cut points ─▶ assign each range ─▶ split each block
 
-No process holds a class or a column; the text of a row stays on its node until its own block is split.
+No process holds a stratum or a column; the text of a row stays on its node until its own block is split.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from textcls.data import split
 from textcls.data.read import ReadRows
-from textcls.data.row_tables import clean_rows
+from textcls.data.row_tables import clean_rows, target_column, targets_of
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
 from textcls.settings.recipe import SplitSpec
+from textcls.tasks.task import Task
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
 _ROWS_PER_RANGE = 4_000_000
@@ -33,16 +33,18 @@ class PreparedData:
     """The rows of every split, tokenized, and what training needs to know of them.
 
     Attributes:
+        task: what is predicted.
         labels: label names in id order.
-        blocks: split name -> object references of tables (input_ids: list<int32>, label: int32).
+        blocks: split name -> object references of tables (input_ids: list<int32>, target: as the task encodes it).
         texts: "train" and "test" -> object references of tables (text: string), rows as in `blocks`.
-        class_counts: split name -> rows of each class, in id order.
+        class_counts: split name -> rows that have each label name, in id order.
         account: where every row went.
         tokens: percentiles of token lengths, and the share of truncated rows.
         conflicts: (number of texts that have two labels, FILE:LINE of the first few).
         fingerprint: sha256 over the row id, the text key and the label of every clean row.
     """
 
+    task: Task
     labels: tuple[str, ...]
     blocks: dict[str, list[Any]]
     texts: dict[str, list[Any]]
@@ -77,7 +79,7 @@ class _Keys(NamedTuple):
 
     hashes: np.ndarray
     key_lo: np.ndarray
-    label: np.ndarray
+    stratum: np.ndarray
     row_id: np.ndarray
 
 
@@ -90,22 +92,28 @@ class _Tallied(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What the driver needs of a tallied range: rows by class (int64 [C]), texts with two labels, the first few."""
+    """What the driver needs of a tallied range: rows by stratum (int64 [C]), texts with two labels, the first few."""
 
-    class_sizes: np.ndarray
+    stratum_sizes: np.ndarray
     conflicts: int
     first_conflicts: list[int]
 
 
 class _SplitBlock(NamedTuple):
-    """A block's rows by split, or references to them; `counts` is int64 [4, C], rows by split code and class."""
+    """A block's rows by split and their numbers, or references to them.
+
+    Attributes:
+        rows: int64 [4], rows by split code.
+        label_rows: int64 [4, C], rows that have each label name, by split code.
+    """
 
     train: Any
     val: Any
     test: Any
     train_texts: Any
     test_texts: Any
-    counts: Any
+    rows: Any
+    label_rows: Any
 
 
 def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedData:
@@ -116,25 +124,27 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
         spec: shares and seed.
         max_tokens: the tokenizer's limit, for the statistics of lengths.
     """
-    labels, blocks = read.labels, read.blocks
+    task, labels, blocks = read.task, read.labels, read.blocks
     keep_all = read.data.on_duplicate == "keep_all"
     ranges = max(1, -(-read.summary.rows // _ROWS_PER_RANGE))
     keys_by_range = _keys_by_range.options(num_returns=ranges)
-    by_block = [_as_list(keys_by_range.remote(keys, labels, spec.seed, ranges)) for keys in read.keys]
+    by_block = [_as_list(keys_by_range.remote(keys, task, labels, spec.seed, ranges)) for keys in read.keys]
     tallied = [_tally.remote(keep_all, *(of_block[i] for of_block in by_block)) for i in range(ranges)]
     facts: list[_Facts] = ray.get([_facts.remote(one, len(labels)) for one in tallied])
-    sizes = np.stack([one.class_sizes for one in facts])
+    sizes = np.stack([one.stratum_sizes for one in facts])
     cuts = split.cut_points(sizes.sum(axis=0), spec)
     before = np.cumsum(sizes, axis=0) - sizes
     assign = _assign.options(num_returns=len(blocks))
     codes = [_as_list(assign.remote(one, before[i], cuts)) for i, one in enumerate(tallied)]
     done = [
-        _SplitBlock(*_split_block.remote(block, labels, spec.seed, ranges, *(of_range[b] for of_range in codes)))
+        _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, *(of_range[b] for of_range in codes)))
         for b, block in enumerate(blocks)
     ]
-    counts = sum((ray.get(one.counts) for one in done), np.zeros((4, len(labels)), np.int64))
+    rows = np.sum(ray.get([one.rows for one in done]), axis=0)
+    label_rows = np.sum(ray.get([one.label_rows for one in done]), axis=0)
     first_conflicts = sorted(row_id for one in facts for row_id in one.first_conflicts)[:EXAMPLES]
     return PreparedData(
+        task=task,
         labels=labels,
         blocks={
             "train": [one.train for one in done],
@@ -142,8 +152,8 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
             "test": [one.test for one in done],
         },
         texts={"train": [one.train_texts for one in done], "test": [one.test_texts for one in done]},
-        class_counts={name: counts[code].tolist() for code, name in enumerate(split.SPLITS[:3])},
-        account=training_account(read.summary, counts.sum(axis=1)),
+        class_counts={name: label_rows[code].tolist() for code, name in enumerate(split.SPLITS[:3])},
+        account=training_account(read.summary, rows),
         tokens=read.summary.token_lengths(max_tokens),
         conflicts=(sum(one.conflicts for one in facts), [read.location(row_id) for row_id in first_conflicts]),
         fingerprint=read.fingerprint,
@@ -160,17 +170,12 @@ def _results(results: list[Any]) -> Any:
     return results if len(results) > 1 else results[0]
 
 
-def _ids_of(column: pa.ChunkedArray, labels: Sequence[str]) -> np.ndarray:
-    """int32 [N]: label ids of label names."""
-    found: np.ndarray = pc.index_in(column, pa.array(labels)).to_numpy().astype(np.int32)
-    return found
-
-
 @ray.remote
-def _keys_by_range(keys: pa.Table, labels: Sequence[str], seed: int, ranges: int) -> Any:
+def _keys_by_range(keys: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int) -> Any:
     """A block's `_Keys` in each hash range."""
     hashes = split.shuffle_hash(keys["key_hi"].to_numpy(), seed)
-    of_block = _Keys(hashes, keys["key_lo"].to_numpy(), _ids_of(keys["label"], labels), keys["row_id"].to_numpy())
+    strata = task.strata(targets_of(keys["label"], task, labels))
+    of_block = _Keys(hashes, keys["key_lo"].to_numpy(), strata, keys["row_id"].to_numpy())
     range_of_row = split.range_of(hashes, ranges)
     return _results([_Keys(*(array[range_of_row == i] for array in of_block)) for i in range(ranges)])
 
@@ -179,15 +184,15 @@ def _keys_by_range(keys: pa.Table, labels: Sequence[str], seed: int, ranges: int
 def _tally(keep_all: bool, *blocks: _Keys) -> _Tallied:
     """One hash range over all blocks."""
     keys = _Keys(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
-    tally = split.tally(keys.hashes, keys.key_lo, keys.label, keys.row_id, keep_all=keep_all)
+    tally = split.tally(keys.hashes, keys.key_lo, keys.stratum, keys.row_id, keep_all=keep_all)
     return _Tallied(tally, keys.row_id, [len(block.hashes) for block in blocks])
 
 
 @ray.remote
-def _facts(tallied: _Tallied, classes: int) -> _Facts:
+def _facts(tallied: _Tallied, strata: int) -> _Facts:
     tally = tallied.tally
     first_conflicts = sorted(tallied.row_id[tally.conflicts].tolist())[:EXAMPLES]
-    return _Facts(tally.class_sizes(classes), len(tally.conflicts), first_conflicts)
+    return _Facts(tally.stratum_sizes(strata), len(tally.conflicts), first_conflicts)
 
 
 @ray.remote
@@ -199,27 +204,27 @@ def _assign(tallied: _Tallied, before: np.ndarray, cuts: np.ndarray) -> Any:
 
 @ray.remote(num_returns=len(_SplitBlock._fields))
 def _split_block(
-    block: pa.Table, labels: Sequence[str], seed: int, ranges: int, *codes_by_range: np.ndarray
+    block: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int, *codes_by_range: np.ndarray
 ) -> _SplitBlock:
     """The rows of one block by split, in order."""
     clean = clean_rows(block)
-    label = _ids_of(clean["label"], labels)
+    targets = targets_of(clean["label"], task, labels)
     range_of_row = split.range_of(split.shuffle_hash(clean["key_hi"].to_numpy(), seed), ranges)
     codes = np.empty(clean.num_rows, np.int8)
     for i in range(ranges):
         codes[range_of_row == i] = codes_by_range[i]
-    tokens, texts = pa.table({"input_ids": clean["input_ids"], "label": label}), clean.select(["text"])
+    tokens = pa.table({"input_ids": clean["input_ids"], "target": target_column(targets)})
+    texts = clean.select(["text"])
 
     def rows(table: pa.Table, code: int) -> pa.Table:
         return table.filter(pa.array(codes == code)).combine_chunks()
 
-    counts = np.zeros((4, len(labels)), np.int64)
-    np.add.at(counts, (codes, label), 1)
     return _SplitBlock(
         rows(tokens, split.TRAIN),
         rows(tokens, split.VAL),
         rows(tokens, split.TEST),
         rows(texts, split.TRAIN),
         rows(texts, split.TEST),
-        counts,
+        np.bincount(codes, minlength=len(split.SPLITS)),
+        np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(len(split.SPLITS))]),
     )

@@ -1,12 +1,12 @@
 """Texts -> scores. THE inference path: evaluation, batch jobs and HTTP all call it, and nothing else scores for users.
 
-In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the probability of every label, the label,
-how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: files (batch/evaluate.py,
-batch/predict.py), requests (serving/).
+In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the probability of every label, the answer,
+how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: what logits mean and how an
+answer follows from them (the bundle's task, in tasks/), files (batch/evaluate.py, batch/predict.py), requests
+(serving/).
 
-Texts run in batches of a bounded number of tokens, with little or no padding; what a text scores does not depend on its
-company. How it is scored is the bundle's to say: no argument here changes a score beyond
-float rounding.
+Texts run in batches of a bounded number of tokens, with little or no padding; the scores of a text do not depend on the
+other texts of its batch. The bundle says how a text is scored: no argument here changes a score beyond float rounding.
 
 Shapes: N texts, C labels.
 """
@@ -26,7 +26,7 @@ from textcls.modeling.batching import micro_batches, padded
 from textcls.modeling.build import logits_of
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
-from textcls.tasks.labels import ABSTAIN
+from textcls.tasks.task import Task, ranked
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
@@ -74,17 +74,19 @@ class Scores:
     """What the classifier says of N texts, in the order they were given.
 
     Attributes:
+        task: what is predicted.
         labels: label names in id order.
-        probabilities: float32 [N, C], calibrated, each row sums to 1; NaN where there is an error.
-        label_ids: int32 [N], the most probable label, of equal ones the smallest id; -1 on an error or an abstention.
+        probabilities: float32 [N, C], calibrated; NaN where there is an error.
+        decisions: the answers, as `Task.decide` gives them; to abstain where there is an error.
         tokens: int32 [N], tokens of each text before any cut, special tokens included.
         truncated: bool [N], whether part of the text was not seen.
         errors: None, or why the text has no scores, for each text.
     """
 
+    task: Task
     labels: tuple[str, ...]
     probabilities: np.ndarray
-    label_ids: np.ndarray
+    decisions: np.ndarray
     tokens: np.ndarray
     truncated: np.ndarray
     errors: tuple[ItemError | None, ...]
@@ -93,20 +95,24 @@ class Scores:
         return len(self.errors)
 
     def label(self, i: int) -> str | None:
-        """Label name of text i; `abstain` if it is not sure enough, None on an error."""
-        if self.errors[i] is not None:
-            return None
-        label_id = int(self.label_ids[i])
-        return self.labels[label_id] if label_id >= 0 else ABSTAIN
+        """The answer for text i in words; `abstain` if the classifier is not sure enough, None on an error."""
+        return None if self.errors[i] is not None else self.task.words(self.decisions[i], self.labels)
+
+    def abstained(self, i: int) -> bool:
+        """Whether there is no answer for text i, for want of confidence or because of an error."""
+        return bool(self.task.abstained(self.decisions[i : i + 1])[0])
 
     def confidence(self, i: int) -> float:
-        """Probability of the most probable label of text i; NaN on an error."""
-        return float(self.probabilities[i].max())
+        """How sure the answer for text i is; NaN on an error."""
+        return float(self.task.confidence(self.probabilities[i : i + 1])[0])
 
     def ranked(self, i: int, most: int | None = None) -> list[tuple[str, float]]:
         """(label name, probability) of text i, from the most probable label on."""
-        order = np.argsort(-self.probabilities[i], kind="stable")[:most]
-        return [(self.labels[label_id], float(self.probabilities[i, label_id])) for label_id in order]
+        return ranked(self.probabilities[i], self.labels, most)
+
+    def answer(self, i: int, most: int | None = None) -> dict[str, Any]:
+        """The answer for text i, which has scores, as JSON: see `Task.answer`."""
+        return self.task.answer(self.probabilities[i], self.decisions[i], self.labels, most)
 
 
 class Classifier:
@@ -114,6 +120,7 @@ class Classifier:
 
     Attributes:
         bundle: what it was loaded from.
+        task: what is predicted.
         labels: label names in id order.
         max_tokens: a longer text is cut, windowed or refused.
         device: "cpu" or "cuda:0".
@@ -124,7 +131,8 @@ class Classifier:
         self, bundle: Bundle, model: "RaggedModel | PaddedModel", tokenizer: TokenizerFiles, *, device: str, bf16: bool
     ) -> None:
         manifest = bundle.manifest
-        self.bundle, self.labels, self.max_tokens = bundle, manifest.labels, tokenizer.max_tokens
+        self.bundle, self.task, self.labels = bundle, bundle.task, manifest.labels
+        self.max_tokens = tokenizer.max_tokens
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.threshold = manifest.calibration.threshold
         self._on_long = manifest.text.on_long
@@ -214,16 +222,13 @@ class Classifier:
         if windows:
             np.add.at(sums_NC, owner, self._probabilities(windows) * lengths[:, None])
             np.add.at(weights_N, owner, lengths)
-        failed = np.fromiter((one.error is not None for one in encoded), bool, len(encoded))
         with np.errstate(invalid="ignore"):
             probabilities_NC = (sums_NC / weights_N[:, None]).astype(np.float32)
-        label_ids = np.where(failed, 0, sums_NC.argmax(axis=1)).astype(np.int32)
-        sure = np.zeros(len(encoded), bool)
-        sure[~failed] = probabilities_NC[~failed].max(axis=1) >= self.threshold
         return Scores(
+            task=self.task,
             labels=self.labels,
             probabilities=probabilities_NC,
-            label_ids=np.where(sure, label_ids, -1).astype(np.int32),
+            decisions=self.task.decide(probabilities_NC, self.threshold),
             tokens=np.fromiter((one.tokens for one in encoded), np.int32, len(encoded)),
             truncated=np.fromiter((one.truncated for one in encoded), bool, len(encoded)),
             errors=tuple(one.error for one in encoded),
@@ -249,8 +254,8 @@ class Classifier:
     def _probabilities(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """float64 [n, C] of at least one window."""
         with torch.inference_mode():
-            found: np.ndarray = self._model.logits(windows).double().softmax(-1).cpu().numpy()
-        return found
+            logits: np.ndarray = self._model.logits(windows).cpu().numpy()
+        return self.task.probabilities(logits)
 
 
 class PaddedModel:

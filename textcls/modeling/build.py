@@ -14,6 +14,7 @@ import torch
 
 from textcls.errors import ModelError
 from textcls.settings.recipe import ModelSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -27,13 +28,22 @@ _DROPOUTS = (
 _LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 
-def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_id: int, seed: int) -> Any:
+def build_model(
+    directory: str,
+    labels: Sequence[str],
+    spec: ModelSpec,
+    *,
+    problem_type: str = SINGLE_LABEL.problem_type,
+    pad_id: int,
+    seed: int,
+) -> Any:
     """A sequence classifier in float32 with a fresh head; equal arguments give equal weights.
 
     Args:
         directory: local model directory.
         labels: label names in id order; kept in the configuration.
         spec: dropout, if it overrides the model's own.
+        problem_type: the task's; kept in the configuration, where transformers looks for it.
         pad_id: id of the padding token.
         seed: seeds the head.
 
@@ -52,7 +62,7 @@ def build_model(directory: str, labels: Sequence[str], spec: ModelSpec, *, pad_i
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: i for i, name in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = problem_type
         config.pad_token_id = pad_id
         if spec.dropout is not None:
             for name in _DROPOUTS:

@@ -206,7 +206,7 @@ class Api:
                 name = outcome.code
             else:
                 scores, row = outcome
-                name = "scored" if scores.label_ids[row] >= 0 else "abstain"
+                name = "abstain" if scores.abstained(row) else "scored"
                 counters.tokens.inc(int(scores.tokens[row]))
                 if scores.truncated[row]:
                     counters.truncated.inc()
@@ -290,9 +290,7 @@ def _prediction(outcome: Scored | ItemError, top_k: int | None) -> dict[str, Any
         return {"error": {"code": outcome.code, "message": outcome.message}}
     scores, row = outcome
     return {
-        "label": scores.label(row),
-        "score": scores.confidence(row),
-        "scores": [{"label": label, "score": score} for label, score in scores.ranked(row, top_k)],
+        **scores.answer(row, top_k),
         "tokens": int(scores.tokens[row]),
         "truncated": bool(scores.truncated[row]),
     }

@@ -1,8 +1,8 @@
-"""What turns logits into probabilities that mean what they say, and when not to answer at all; from sums that add up.
+"""Probabilities that match observed frequencies, and the threshold below which a classifier abstains.
 
-In: logits or probabilities and true label ids of validation rows, piece by piece, in any process. Out: arrays that add
-to those of all pieces; from the sums one temperature (Guo et al. 2017, section 4.2), and the threshold below which the
-classifier abstains. Pure numpy. Not here: dividing a head's weights (modeling/build.py), scoring (inference/).
+In: logits, confidences and true label ids of validation rows, piece by piece, in any process. Out: arrays that add up
+over the pieces; from their sums one temperature (Guo et al. 2017, section 4.2) and one threshold. Pure numpy.
+Not here: dividing a head's weights by the temperature (modeling/build.py), scoring (inference/).
 """
 
 import numpy as np
@@ -49,18 +49,15 @@ def best_temperature(losses: np.ndarray) -> float:
     return round(float(TEMPERATURES[best] * (TEMPERATURES[1] / TEMPERATURES[0]) ** shift), 4)
 
 
-def confidence_counts(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [2, 2000]: rows, and rows answered rightly, by the probability of the most probable label.
+def confidence_counts(confidence: np.ndarray, is_right: np.ndarray) -> np.ndarray:
+    """int64 [2, 2000]: rows, and rows answered rightly, by the confidence of the answer.
 
     Args:
-        logits: float [N, C], calibrated.
-        labels: int [N], true label ids.
+        confidence: float [N], calibrated.
+        is_right: bool [N], whether the answer is the true one.
     """
-    probabilities = softmax(logits)
-    confidence = probabilities.max(axis=1, initial=0)
     steps = np.clip((confidence * CONFIDENCE_STEPS).astype(np.int64), 0, CONFIDENCE_STEPS - 1)
-    right = probabilities.argmax(axis=1) == labels
-    return np.stack([np.bincount(kept, minlength=CONFIDENCE_STEPS) for kept in (steps, steps[right])])
+    return np.stack([np.bincount(kept, minlength=CONFIDENCE_STEPS) for kept in (steps, steps[is_right])])
 
 
 def lowest_threshold(counts: np.ndarray, min_precision: float) -> float:

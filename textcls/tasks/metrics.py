@@ -1,8 +1,8 @@
-"""How good a classifier is, from counts that add up.
+"""How good a classifier of one label a row is, from counts that add up.
 
-In: probabilities and true label ids, piece by piece, in any process. Out: `Counts`, which add to the counts of all
-pieces, and `summarise`, which turns them into accuracy, F1 and calibration ready for JSON. Pure numpy.
-Not here: running a model (inference/classifier.py) and showing the numbers (terminal.py).
+In: probabilities and true label ids, piece by piece, in any process. Out: `Counts`, whose sum over the pieces is that
+of the whole, and `summarise`, which turns them into accuracy, F1 and calibration ready for JSON. Pure numpy.
+Not here: running a model (inference/classifier.py), showing the numbers (reporting/).
 """
 
 import math
@@ -27,8 +27,8 @@ class Counts:
     """What a set of scored rows adds up to; `+` gives the counts of both sets.
 
     Whole numbers add exactly, so neither order nor partition matters; the two sums of floats add up to rounding.
-    The predicted label is the most probable one, of equal ones that with the smallest id; its probability is the
-    confidence. Bin m of M holds confidences in (m/M, (m+1)/M].
+    Unless a task decides otherwise, the predicted label is the most probable one, of equal ones that with the smallest
+    id; its probability is the confidence. Bin m of M holds confidences in (m/M, (m+1)/M].
 
     Attributes:
         classes: number of labels C.
@@ -59,13 +59,21 @@ class Counts:
         return cls.of(np.empty((0, classes)), np.empty(0, np.int64))
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray, *, threshold: float = 0.0) -> Self:
+    def of(
+        cls,
+        probabilities: np.ndarray,
+        labels: np.ndarray,
+        *,
+        threshold: float = 0.0,
+        predicted: np.ndarray | None = None,
+    ) -> Self:
         """The counts of these rows.
 
         Args:
             probabilities: float [N, C], each row sums to 1.
             labels: int [N], true label ids.
             threshold: a less confident row counts as not answered.
+            predicted: int [N], predicted label ids. Left out: the most probable label of each row.
 
         Raises:
             ValueError: probabilities that are none, or label ids the probabilities have no column for: our own bug, or
@@ -75,7 +83,7 @@ class Counts:
         labels = np.asarray(labels, np.int64)
         _check(p, labels)
         rows, classes = p.shape
-        predicted = p.argmax(axis=1)
+        predicted = p.argmax(axis=1) if predicted is None else np.asarray(predicted, np.int64)
         confidence = p[np.arange(rows), predicted]
         of_truth = np.clip(p[np.arange(rows), labels], _SMALLEST_PROBABILITY, 1.0)
         bins = np.clip(np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1, 0, CONFIDENCE_BINS - 1)

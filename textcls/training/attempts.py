@@ -163,6 +163,7 @@ class _Fit:
             self._say(f"  continuing from {resume_uri.rpartition('/')[2]}")
         task = WorkerTask(
             recipe=recipe,
+            predicts=prepared.task,
             labels=prepared.labels,
             model=self._model,
             driver_node=self._node,
@@ -299,6 +300,7 @@ def publish_bundle(
         return write_bundle(
             directory,
             storage.join(run.uri, "bundle"),
+            task=prepared.task,
             labels=prepared.labels,
             text=recipe.text,
             metrics=metrics,

@@ -1,6 +1,6 @@
 """What a minute of classical machine learning reaches on the same rows: the number a fine-tuned model has to beat.
 
-In: the texts and label ids of the training and the test split. Out: the numbers of tasks/, for TF-IDF over words
+In: the texts and targets of the training and the test split, the task. Out: the task's numbers, for TF-IDF over words
 and pairs of words with logistic regression (scikit-learn). Not here: tuning. The settings are standard ones, chosen by
 cross-validation on the training part of `rotten_tomatoes`, where neighbouring ones differ by less than their noise.
 
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from textcls.settings.recipe import TextSpec
-from textcls.tasks.metrics import Counts, summarise
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import RowCounts, Task, no_counts
 from textcls.text.normalizer import normalizer_of
 
 MAX_ROWS = 200_000
@@ -29,27 +30,29 @@ _ROWS_AT_ONCE = 10_000
 
 def train_baseline(
     train_texts: Sequence[str],
-    train_labels: Sequence[int] | np.ndarray,
+    train_targets: Sequence[Any] | np.ndarray,
     test_texts: Sequence[str],
-    test_labels: Sequence[int] | np.ndarray,
+    test_targets: Sequence[Any] | np.ndarray,
     labels: Sequence[str],
     seed: int,
     *,
+    task: Task = SINGLE_LABEL,
     spec: TextSpec | None = None,
     max_rows: int = MAX_ROWS,
 ) -> dict[str, Any]:
-    """The numbers of `metrics.summarise` on the test rows, with `rows_used`, `features` and `seconds`.
+    """The task's summary of the test rows, with `rows_used`, `features` and `seconds`.
 
     If there are more than `max_rows` training rows or 50 million characters, an even sample by position is used. Where
     no baseline can be trained, the result is {"error": why}: it is a comparison and must not fail a finished run.
 
     Args:
         train_texts: texts of the training split.
-        train_labels: int [N], their label ids.
+        train_targets: [N, *T], their targets.
         test_texts: texts of the test split.
-        test_labels: int [M], their label ids.
+        test_targets: [M, *T], their targets.
         labels: label names in the order of their ids.
         seed: of scikit-learn's solver, which the present one (L-BFGS) does not need.
+        task: what is predicted.
         spec: the text settings of the run; the baseline uses their normalizer. Left out: the defaults.
         max_rows: most training rows that are used.
     """
@@ -58,10 +61,11 @@ def train_baseline(
     try:
         counts, features = _train_and_score(
             [train_texts[row] for row in used],
-            np.asarray(train_labels)[used],
+            np.asarray(train_targets)[used],
             test_texts,
-            np.asarray(test_labels),
-            classes=len(labels),
+            np.asarray(test_targets),
+            task,
+            labels,
             seed=seed,
             spec=spec or TextSpec.model_validate({}),
         )
@@ -69,7 +73,7 @@ def train_baseline(
         # scikit-learn's ways to say that no word is left, that all rows have one label, that memory is short.
         return {"error": f"no baseline on {len(used)} rows: {str(error) or 'out of memory'}"}
     seconds = round(time.monotonic() - started, 2)
-    return {**summarise(counts, labels), "rows_used": len(used), "features": features, "seconds": seconds}
+    return {**task.summarise(counts, labels), "rows_used": len(used), "features": features, "seconds": seconds}
 
 
 def _even_sample(texts: Sequence[str], max_rows: int) -> np.ndarray:
@@ -82,19 +86,21 @@ def _even_sample(texts: Sequence[str], max_rows: int) -> np.ndarray:
 
 def _train_and_score(
     train_texts: list[str],
-    train_labels: np.ndarray,
+    train_targets: np.ndarray,
     test_texts: Sequence[str],
-    test_labels: np.ndarray,
+    test_targets: np.ndarray,
+    task: Task,
+    labels: Sequence[str],
     *,
-    classes: int,
     seed: int,
     spec: TextSpec,
-) -> tuple[Counts, int]:
+) -> tuple[RowCounts, int]:
     """(counts of the test rows, number of features)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
+    classes = len(labels)
     vectorizer = TfidfVectorizer(
         preprocessor=normalizer_of(spec),
         token_pattern=r"\b\w+\b",
@@ -110,9 +116,9 @@ def _train_and_score(
     with warnings.catch_warnings():
         # Stopped short of full convergence, the model is as good as one with a little more regularisation.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, train_labels)
+        model.fit(features, task.baseline_classes(train_targets))
 
-    counts = Counts.zero(classes)
+    counts = no_counts(task, labels)
     for start in range(0, len(test_texts), _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, len(test_texts))
         # A label the sample happened to miss has no column in the model, and probability 0.
@@ -120,5 +126,5 @@ def _train_and_score(
         probabilities[:, model.classes_] = model.predict_proba(
             vectorizer.transform([test_texts[row] for row in range(start, stop)])
         )
-        counts += Counts.of(probabilities, test_labels[start:stop])
+        counts += task.counts(probabilities, test_targets[start:stop])
     return counts, features.shape[1]

@@ -35,7 +35,7 @@ from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.modeling.pretrained import Pretrained
 from textcls.on_ray import internals
 from textcls.settings.recipe import Recipe
-from textcls.tasks.metrics import Counts, summarise
+from textcls.tasks.task import RowCounts, Task, selection_score
 from textcls.text.tokenizer import TokenizerFiles, encoder_of
 from textcls.tracking.events import STEPS_DONE, StepMeter
 from textcls.training import batch_plan, checkpoint
@@ -66,6 +66,7 @@ class WorkerTask:
 
     Attributes:
         recipe: the resolved recipe.
+        predicts: what is predicted.
         labels: label names in id order.
         model: the pretrained model as the driver found it.
         driver_node: Ray's id of the driver's node, where its files lie.
@@ -81,6 +82,7 @@ class WorkerTask:
     """
 
     recipe: Recipe
+    predicts: Task
     labels: tuple[str, ...]
     model: Pretrained
     driver_node: str
@@ -111,7 +113,7 @@ class TrainOutcome:
     """
 
     progress: checkpoint.Progress
-    test: Counts
+    test: RowCounts
     calibration: Calibration
     head: str
     bf16: bool
@@ -195,6 +197,7 @@ class _Worker:
             optimizer=self.optimizer,
             data=self.data["train"],
             spec=self.spec,
+            problem_type=task.predicts.problem_type,
             weights_C=class_weights(task.class_counts, self.spec.class_weights, self.device),
             total_steps=self.total_steps,
             pad_id=task.tokenizer.pad_id,
@@ -206,6 +209,7 @@ class _Worker:
         self.scoring = Scoring(
             self.model,
             self.data,
+            task.predicts,
             task.labels,
             pad_id=task.tokenizer.pad_id,
             max_tokens=max_tokens,
@@ -247,6 +251,7 @@ class _Worker:
             model_here(task.model, task.driver_node),
             task.labels,
             task.recipe.model,
+            problem_type=task.predicts.problem_type,
             pad_id=task.tokenizer.pad_id,
             seed=self.spec.seed,
         )
@@ -372,10 +377,10 @@ class _Worker:
         """Validates, keeps a checkpoint, decides whether to go on."""
         progress = self.progress
         progress.epoch += 1
-        result = summarise(self.scoring.counts("val"), self.task.labels)
-        val = {"macro_f1": result["macro_f1"], "accuracy": result["accuracy"]["value"], "loss": result["log_loss"]}
-        score = -val["loss"] if self.spec.select_by == "loss" else val[self.spec.select_by]
-        progress.history.append({"epoch": progress.epoch, "step": progress.step, **val, "ece": result["ece"]})
+        predicts = self.task.predicts
+        val = predicts.headline(predicts.summarise(self.scoring.counts("val"), self.task.labels))
+        score = selection_score(predicts, val, self.spec.select_by)
+        progress.history.append({"epoch": progress.epoch, "step": progress.step, **val})
         improved = progress.best_score is None or score > progress.best_score
         if improved:
             progress.best_score, progress.best_step, progress.stale_epochs = score, progress.step, 0
@@ -383,11 +388,9 @@ class _Worker:
         else:
             progress.stale_epochs += 1
         progress.stopped_early = self.spec.patience is not None and progress.stale_epochs >= self.spec.patience
-        self.pace.line(
-            f"epoch {progress.epoch} of {self.spec.epochs}: validation macro F1 {val['macro_f1']:.4f} · "
-            f"accuracy {val['accuracy']:.4f} · loss {val['loss']:.4f}"
-        )
-        self.pace.note("epoch_done", epoch=progress.epoch, step=progress.step, **val, ece=result["ece"])
+        shown = " · ".join(f"{metric.words} {val[name]:.4f}" for name, metric in predicts.headline_metrics.items())
+        self.pace.line(f"epoch {progress.epoch} of {self.spec.epochs}: validation {shown}")
+        self.pace.note("epoch_done", epoch=progress.epoch, step=progress.step, **val)
         # Of two equal scores Ray keeps the later, and the best is the earlier: so only improvements have a score.
         self._keep_checkpoint(score if improved else _UNSCORED)
 

@@ -1,7 +1,7 @@
 """The optimizer, the learning rate of a step, and the loss of a row.
 
-In: a module, the recipe, logits. Out: torch objects and numbers. Not here: the network (modeling/build.py), running a
-step (step.py).
+In: a module, the recipe, logits, the `problem_type` of the task. Out: torch objects and numbers. Not here: the network
+(modeling/build.py), running a step (step.py).
 
 Shapes: B rows of a batch, C classes.
 """
@@ -55,9 +55,45 @@ def class_weights(counts: Sequence[int], mode: str, device: torch.device) -> tor
 
 
 def row_losses(
-    logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tensor | None, smoothing: float
+    problem_type: str,
+    logits_BC: torch.Tensor,
+    targets_B: torch.Tensor,
+    weights_C: torch.Tensor | None,
+    smoothing: float,
 ) -> torch.Tensor:
-    """float32 [B]: cross-entropy of each row, not averaged, so that any division of a batch adds up to the same."""
+    """float32 [B]: the loss of each row, not averaged, so that any division of a batch adds up to the same.
+
+    Args:
+        problem_type: the task's; chooses the loss, as in transformers.
+        logits_BC: float32.
+        targets_B: int64 label ids [B], or float32 probabilities [B, C].
+        weights_C: class weights, or None.
+        smoothing: share of a target that is spread evenly over its alternatives.
+    """
+    return _LOSSES[problem_type](logits_BC, targets_B, weights_C, smoothing)
+
+
+def _cross_entropy(
+    logits_BC: torch.Tensor, targets_B: torch.Tensor, weights_C: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """One class a row."""
     return torch.nn.functional.cross_entropy(
-        logits_BC, labels_B, weight=weights_C, label_smoothing=smoothing, reduction="none"
+        logits_BC, targets_B, weight=weights_C, label_smoothing=smoothing, reduction="none"
     )
+
+
+def _binary_cross_entropy(
+    logits_BC: torch.Tensor, targets_BC: torch.Tensor, weights_C: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """Yes or no for each class, which count alike: the mean over classes, as transformers has it."""
+    smoothed_BC = targets_BC * (1 - smoothing) + smoothing / 2
+    losses_BC = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits_BC, smoothed_BC, weight=weights_C, reduction="none"
+    )
+    return losses_BC.mean(dim=1)
+
+
+_LOSSES = {
+    "single_label_classification": _cross_entropy,
+    "multi_label_classification": _binary_cross_entropy,
+}

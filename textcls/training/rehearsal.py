@@ -32,10 +32,13 @@ from textcls.modeling.batching import padded
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles, read_tokenizer_config
 from textcls.training.checkpoint import read_weights, write_weights
 from textcls.training.export import export_files
 from textcls.training.optimizer import row_losses
+from textcls.training.token_rows import target_tensor
 
 # Law 8: how far the probabilities of a text may lie apart, alone and in company, in fp32.
 _TOLERANCE = 1e-5
@@ -56,34 +59,40 @@ _TEXTS = ("The film was GREAT, 10/10!", "café cafe\u0301 幸せ 🙂", "Фил�
 _FAILURES = (IndexError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError)
 
 
-def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str) -> "Future[list[str]]":
+def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task) -> "Future[list[str]]":
     """`rehearse` on a thread of its own; `result` waits for it and raises what it raises."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="rehearsal")
-    future = pool.submit(rehearse, recipe, tokenizer, directory)
+    future = pool.submit(rehearse, recipe, tokenizer, directory, task)
     pool.shutdown(wait=False)
     return future
 
 
-def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str) -> list[str]:
+def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task = SINGLE_LABEL) -> list[str]:
     """Exports, loads and scores the untrained model; returns what the user should know, a line each.
 
     Args:
         recipe: the resolved recipe.
         tokenizer: the prepared tokenizer.
         directory: the pretrained model's local directory.
+        task: what is predicted.
 
     Raises:
         ModelError: what a run would train could not be used, or not within law 8; says what to change.
         StorageError: there is no room for a copy of the model among the temporary files.
     """
     model = build_model(
-        directory, _labels(recipe), recipe.model, pad_id=tokenizer.pad_id, seed=recipe.train.seed
+        directory,
+        _labels(recipe),
+        recipe.model,
+        problem_type=task.problem_type,
+        pad_id=tokenizer.pad_id,
+        seed=recipe.train.seed,
     ).eval()
     encoder = TextEncoder(tokenizer)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile; threads that share a step wait for the slowest
     try:
-        _rehearse(recipe, tokenizer, model, encoder)
+        _rehearse(recipe, tokenizer, task, model, encoder)
     finally:
         torch.set_num_threads(threads)
     return _notes(recipe, directory)
@@ -94,18 +103,18 @@ def _labels(recipe: Recipe) -> tuple[str, ...]:
     return recipe.data.labels or ("a", "b", "c")
 
 
-def _rehearse(recipe: Recipe, tokenizer: TokenizerFiles, model: Any, encoder: TextEncoder) -> None:
+def _rehearse(recipe: Recipe, tokenizer: TokenizerFiles, task: Task, model: Any, encoder: TextEncoder) -> None:
     """As `rehearse`, with the model in memory; gives up its memory before the bundle is loaded."""
     name = recipe.model.pretrained
     head = head_of(model, len(_labels(recipe))) if recipe.calibration.temperature else ""
     _check_vocabulary(name, model, encoder)
     longest = _check_limit(name, model, encoder)
     samples = [encoder.sample(length) for length in _lengths(model, encoder)]
-    expected = _Expected.of(name, model, samples, longest, tokenizer.pad_id)
-    _check_training(name, model, expected, tokenizer.pad_id)
+    expected = _Expected.of(name, model, task, samples, longest, tokenizer.pad_id)
+    _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as place:
         bundle = os.path.join(place, "bundle")
-        _export(model, head, bundle, recipe, tokenizer)
+        _export(model, head, bundle, recipe, task, tokenizer)
         model.to("meta")
         _check_tokenizer(name, bundle, encoder)
         _check_classifier(name, bundle, expected, temperature=_TEMPERATURE if head else 1.0)
@@ -196,16 +205,18 @@ class _Expected:
     """What the model in memory says of made-up texts, each alone.
 
     Attributes:
+        task: what is predicted.
         samples: token ids of N texts, ascending by length.
         logits_NC: float32.
     """
 
+    task: Task
     samples: Sequence[Sequence[int]]
     logits_NC: torch.Tensor
 
     @classmethod
     def of(
-        cls, name: str, model: Any, samples: Sequence[Sequence[int]], longest_C: torch.Tensor, pad_id: int
+        cls, name: str, model: Any, task: Task, samples: Sequence[Sequence[int]], longest_C: torch.Tensor, pad_id: int
     ) -> "_Expected":
         """Scores each text alone, and compares with scores in company.
 
@@ -217,14 +228,14 @@ class _Expected:
                 logits.append(_alone(model, ids))
             except _FAILURES as error:
                 raise _unusable(name, f"it cannot be run on a text of {len(ids)} tokens", error) from error
-        expected = cls(samples, torch.stack([*logits, longest_C]))
+        expected = cls(task, samples, torch.stack([*logits, longest_C]))
         if not expected.logits_NC.isfinite().all():
             raise _unusable(name, "it gives no finite scores", ValueError("nan or inf"))
         for places in expected.companies():
             ids_BL, mask_BL = padded([samples[place] for place in places], pad_id)
             with torch.inference_mode():
                 logits_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
-            expected.compare(name, logits_BC, places, "padded in company")
+            expected.compare_logits(name, logits_BC, places, "padded in company")
         return expected
 
     @property
@@ -238,22 +249,26 @@ class _Expected:
         together = others if len(others) > len(_LADDER) + 2 else others[:1]
         return [*([place, longest] for place in together), others[-2:]]
 
-    def compare(self, name: str, logits_BC: torch.Tensor, places: Sequence[int], how: str) -> None:
-        """Refuses logits of the texts at these places that are not those of the texts alone."""
-        alone_BC = self.logits_NC[list(places)].double().softmax(-1)
-        apart_B = (logits_BC.double().softmax(-1) - alone_BC).abs().amax(1).nan_to_num(nan=1.0)
-        worst = int(apart_B.argmax())
-        if apart_B[worst] > _TOLERANCE:
+    def compare_logits(self, name: str, logits_BC: torch.Tensor, places: Sequence[int], how: str) -> None:
+        """As `compare`, with logits."""
+        self.compare(name, self.task.probabilities(logits_BC.numpy()), places, how)
+
+    def compare(self, name: str, probabilities_BC: np.ndarray, places: Sequence[int], how: str) -> None:
+        """Refuses probabilities of the texts at these places that are not those of the texts alone."""
+        alone_BC = self.task.probabilities(self.logits_NC[list(places)].numpy())
+        apart_B = np.nan_to_num(np.abs(probabilities_BC - alone_BC).max(axis=1), nan=1.0)
+        apart, worst = max(zip(apart_B.tolist(), places, strict=True))
+        if apart > _TOLERANCE:
             raise ModelError(
-                f"{name}: a text of {len(self.samples[places[worst]])} tokens scores differently {how}: its "
-                f"probabilities lie {float(apart_B[worst]):.2g} from those that it has alone",
+                f"{name}: a text of {len(self.samples[worst])} tokens scores differently {how}: its "
+                f"probabilities lie {apart:.2g} from those that it has alone",
                 expected=f"the same score alone and in company, within {_TOLERANCE:g}",
                 todo="choose another model.pretrained: the scores of this one would depend on the other texts of a "
                 "batch; BERT, RoBERTa, ELECTRA, DistilBERT, MPNet, DeBERTa and their kin work",
             )
 
 
-def _check_training(name: str, model: Any, expected: _Expected, pad_id: int) -> None:
+def _check_training(name: str, model: Any, labels: Sequence[str], expected: _Expected, pad_id: int) -> None:
     """One forward and backward pass as the training loop runs it on CPUs, and the scores of that model.
 
     What `adapt_to_cpu` replaces must not change what the model computes, with or without gradients.
@@ -267,17 +282,18 @@ def _check_training(name: str, model: Any, expected: _Expected, pad_id: int) -> 
             scored_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
         learning_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
         alone_BC = logits_of(model, torch.tensor([expected.samples[places[-1]]]), None, bf16=False)
-        labels_B = torch.zeros(len(places), dtype=torch.int64)
-        row_losses(learning_BC, labels_B, None, 0.0).sum().backward()  # type: ignore[no-untyped-call]
+        targets_B = target_tensor(expected.task.encode([labels[0]] * len(places), labels))
+        losses_B = row_losses(expected.task.problem_type, learning_BC, targets_B, None, 0.0)
+        losses_B.sum().backward()  # type: ignore[no-untyped-call]
     except _FAILURES as error:
         raise _unusable(name, "it cannot be trained", error) from error
-    expected.compare(name, scored_BC, places, "while it is validated")
-    expected.compare(name, learning_BC.detach(), places, "while it is trained")
-    expected.compare(name, alone_BC.detach(), places[-1:], "while it is trained without padding")
+    expected.compare_logits(name, scored_BC, places, "while it is validated")
+    expected.compare_logits(name, learning_BC.detach(), places, "while it is trained")
+    expected.compare_logits(name, alone_BC.detach(), places[-1:], "while it is trained without padding")
     model.zero_grad(set_to_none=True)
 
 
-def _export(model: Any, head: str, bundle: str, recipe: Recipe, tokenizer: TokenizerFiles) -> None:
+def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, tokenizer: TokenizerFiles) -> None:
     """A bundle of the model, by way of a checkpoint as training does it."""
     temperature, place = _TEMPERATURE if head else 1.0, os.path.dirname(bundle)
     os.mkdir(bundle)
@@ -294,6 +310,7 @@ def _export(model: Any, head: str, bundle: str, recipe: Recipe, tokenizer: Token
         raise _unusable(recipe.model.pretrained, "it cannot be saved and read again", error) from error
     seal_bundle(
         bundle,
+        task=task,
         labels=_labels(recipe),
         text=recipe.text,
         metrics={},
@@ -325,7 +342,7 @@ def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
 
 def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperature: float) -> None:
     """The bundle, loaded as for evaluation, prediction and service, scores as the model in memory does."""
-    calibrated = _Expected(expected.samples, expected.logits_NC / temperature)
+    calibrated = _Expected(expected.task, expected.samples, expected.logits_NC / temperature)
     usable = expected.usable
     each = usable if len(usable) > len(_LADDER) + 3 else [usable[0], usable[-1]]
 
@@ -345,4 +362,4 @@ def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperatur
         (alone_NC, each, "from its bundle"),
         (together_NC, usable, "from its bundle, in company"),
     ):
-        calibrated.compare(name, torch.from_numpy(probabilities_NC).double().log(), places, how)
+        calibrated.compare(name, probabilities_NC, places, how)

@@ -39,7 +39,8 @@ from textcls.reporting.report import (
     Validation,
 )
 from textcls.settings.recipe import Recipe
-from textcls.tasks.metrics import summarise
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.tracking.events import Journal, journal_of, mlflow_asked
 from textcls.training.attempts import fit, publish_bundle
@@ -57,7 +58,9 @@ _POSITIONS_NOT_FOR_TOKENS = 4
 _BASELINE_S = 600.0
 
 
-def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False) -> Report | None:
+def train(
+    recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False, task: Task = SINGLE_LABEL
+) -> Report | None:
     """Trains a classifier as the recipe asks and leaves its bundle in `out`; returns the report.
 
     The result is None if the report itself failed: the bundle is written all the same.
@@ -68,6 +71,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
         resume: continue an interrupted run.
         say: takes one line for the user at a time.
         verbose: show Ray's own log lines as well.
+        task: what is predicted.
 
     Raises:
         InputError: recipe, data, model or directory cannot be used; nothing is left but the account of why.
@@ -81,7 +85,7 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
             with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
-                return _trained(recipe, run, journal, say, verbose=verbose)
+                return _trained(recipe, task, run, journal, say, verbose=verbose)
         except InputError:
             run.abandon()
             raise
@@ -90,9 +94,9 @@ def train(recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = F
             raise StorageError(error.found, expected=error.expected, todo=todo) from error
 
 
-def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> Report | None:
+def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> Report | None:
     files = expand(recipe.data.csv)
-    model, tokenizer, rehearsal = _found(recipe, files, say, commit=run.model_commit())
+    model, tokenizer, rehearsal = _found(recipe, task, files, say, commit=run.model_commit())
     run.bind_model(model)
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
@@ -105,17 +109,17 @@ def _trained(recipe: Recipe, run: RunDir, journal: Journal, say: Say, *, verbose
             cpus_per_worker=workers.cpus,
             gpus=workers.count if workers.use_gpu else 0,
         )
-        prepared = _prepare(recipe, files, tokenizer, run, say)
+        prepared = _prepare(recipe, task, files, tokenizer, run, say)
         journal.note("rows_accounted", data=prepared.fingerprint, **prepared.account.as_json())
         say(f"training {recipe.model.pretrained} on {prepared.account.outcomes['train']:,} rows: {workers}")
         outcome = fit(recipe, model, prepared, tokenizer, run, workers, say, journal)
-        scores = summarise(outcome.test, prepared.labels)
+        scores = task.summarise(outcome.test, prepared.labels)
         baseline = _baseline(recipe, prepared, outcome, say)
         # From here on only the bundle can fail the run.
         report = _leave_report(lambda: _report(recipe, prepared, outcome, scores, baseline), run, say)
         # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
         manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, _metrics(scores))
-        journal.note("tested", step=outcome.progress.best_step, **_headline(scores, baseline))
+        journal.note("tested", step=outcome.progress.best_step, **_headline(task, scores, baseline))
         journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
@@ -140,27 +144,24 @@ def _metrics(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scores.items() if name != "confusion"}
 
 
-def _headline(scores: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float]:
-    headline = {
-        "macro_f1": scores["macro_f1"],
-        "accuracy": scores["accuracy"]["value"],
-        "loss": scores["log_loss"],
-        "ece": scores["ece"],
-    }
-    return headline if "error" in baseline else headline | {"baseline_accuracy": baseline["accuracy"]["value"]}
+def _headline(task: Task, scores: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float]:
+    """The task's headline, and the baseline's accuracy if there is such a thing."""
+    of_baseline = {} if "error" in baseline else task.headline(baseline)
+    compared = {f"baseline_{name}": value for name, value in of_baseline.items() if name == "accuracy"}
+    return task.headline(scores) | compared
 
 
-def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False) -> None:
+def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task = SINGLE_LABEL) -> None:
     """Reads and checks the data, tells what is in it, and trains nothing.
 
     Raises:
         InputError: recipe, data or model cannot be used.
     """
     files = expand(recipe.data.csv)
-    _, tokenizer, rehearsal = _found(recipe, files, say)
+    _, tokenizer, rehearsal = _found(recipe, task, files, say)
     with ray_session(verbose=verbose):
         workers = _workers(recipe, rehearsal, say)
-        prepared = _prepare(recipe, files, tokenizer, None, say)
+        prepared = _prepare(recipe, task, files, tokenizer, None, say)
     for line in messages.split_lines(prepared):
         say(f"  {line}")
     say(f"would train with {workers}; nothing is written")
@@ -171,7 +172,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _found(
-    recipe: Recipe, files: Sequence[InputFile], say: Say, *, commit: str = ""
+    recipe: Recipe, task: Task, files: Sequence[InputFile], say: Say, *, commit: str = ""
 ) -> "tuple[Pretrained, TokenizerFiles, Future[list[str]]]":
     """Model, tokenizer, and the rehearsal of both, which goes on while Ray starts.
 
@@ -180,7 +181,7 @@ def _found(
     model = find_model(recipe.model, commit=commit)
     positions = read_config(model.directory).get("max_position_embeddings")
     tokenizer = prepare_tokenizer(model.directory, recipe.text)
-    rehearsal = begin_rehearsal(recipe, tokenizer, model.directory)
+    rehearsal = begin_rehearsal(recipe, tokenizer, model.directory, task)
     if isinstance(positions, int) and recipe.text.max_tokens > positions - _POSITIONS_NOT_FOR_TOKENS:
         rehearsal.result()  # most likely refused, and sooner without Ray
     say(f"reading {_counted(len(files), 'file')}, {decimal(sum(file.size_bytes for file in files))}")
@@ -201,10 +202,10 @@ def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> Worker
 
 
 def _prepare(
-    recipe: Recipe, files: Sequence[InputFile], tokenizer: TokenizerFiles, run: RunDir | None, say: Say
+    recipe: Recipe, task: Task, files: Sequence[InputFile], tokenizer: TokenizerFiles, run: RunDir | None, say: Say
 ) -> PreparedData:
     """Reads, checks and splits the rows; writes the account before any check can stop the run."""
-    read = read_rows(files, recipe.data, recipe.text, tokenizer)
+    read = read_rows(files, recipe.data, recipe.text, tokenizer, task=task)
     if run is not None:
         with _account_of(run, say):
             write_account(run.uri, training_account(read.summary))
@@ -277,14 +278,14 @@ def _report(
 def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
     """The baseline's scores, or {"error": why there are none}: a comparison must not fail a finished run."""
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
-    rows = {split: sum(prepared.class_counts[split]) for split in ("train", "test")}
+    rows = {split: prepared.account.outcomes[split] for split in ("train", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
     at_most_s = max(_BASELINE_S, outcome.progress.seconds)
-    task = _train_baseline.remote(recipe, prepared.labels, rows, prepared.texts, prepared.blocks)
+    started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.texts, prepared.blocks)
     try:
-        found: dict[str, Any] = ray.get(task, timeout=at_most_s)
+        found: dict[str, Any] = ray.get(started, timeout=at_most_s)
     except ray.exceptions.GetTimeoutError:
-        ray.cancel(task, force=True)
+        ray.cancel(started, force=True)
         found = {"error": f"no baseline: it took more than {at_most_s:,.0f} s"}
     except Exception as error:  # killed, out of memory, its rows lost with a node, a bug in a library
         found = {"error": f"no baseline: {one_line(error)}"}
@@ -297,6 +298,7 @@ def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say
 @ray.remote(max_retries=0)
 def _train_baseline(
     recipe: Recipe,
+    task: Task,
     labels: tuple[str, ...],
     rows: dict[str, int],
     texts: dict[str, list[Any]],
@@ -317,10 +319,11 @@ def _train_baseline(
 
     return train_baseline(
         column(texts, "train", "text"),
-        column(blocks, "train", "label"),
+        column(blocks, "train", "target"),
         column(texts, "test", "text"),
-        column(blocks, "test", "label"),
+        column(blocks, "test", "target"),
         labels,
+        task=task,
         seed=recipe.train.seed,
         spec=recipe.text,
     )

@@ -37,6 +37,7 @@ class Stepper:
         optimizer: over the module's parameters.
         data: the training rows.
         spec: the loop's settings.
+        problem_type: the task's; chooses the loss.
         weights_C: class weights, or None.
         total_steps: steps of the whole run.
         pad_id: id of the padding token.
@@ -51,6 +52,7 @@ class Stepper:
     optimizer: torch.optim.Optimizer
     data: TokenRows
     spec: TrainSpec
+    problem_type: str
     weights_C: torch.Tensor | None
     total_steps: int
     pad_id: int
@@ -76,7 +78,9 @@ class Stepper:
             micro = self.data.batch(rows, self.pad_id).to(device)
             with self._averaged(i == len(parts) - 1):
                 logits_BC = logits_of(self.wrapped, micro.input_ids_BL, micro.attention_mask_BL, bf16=self.bf16)
-                losses_B = row_losses(logits_BC, micro.labels_B, self.weights_C, self.spec.label_smoothing)
+                losses_B = row_losses(
+                    self.problem_type, logits_BC, micro.targets_B, self.weights_C, self.spec.label_smoothing
+                )
                 loss = losses_B.sum() * weight
                 (loss * self.world_size).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.detach() * len(batch)

@@ -1,9 +1,10 @@
-"""Ragged token ids -> padded tensors.
+"""Ragged token ids and targets -> padded tensors.
 
-In: Arrow tables (input_ids: list<int32>, label: int32), read in place from the object store. Out: tensors of one batch,
-padded to its longest row and no further. Not here: which rows make a batch (batch_plan.py).
+In: Arrow tables (input_ids: list<int32>, target: number or fixed-size list), read in place from the object store.
+Out: tensors of one batch, padded to its longest row and no further. Not here: which rows make a batch (batch_plan.py),
+the meaning of a target (tasks/).
 
-Shapes: B rows of a batch, L tokens of its longest row, N rows of the split.
+Shapes: B rows of a batch, L tokens of its longest row, N rows of the split; T as in tasks/task.py: nothing, or [C].
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,18 @@ class Batch(NamedTuple):
     Attributes:
         input_ids_BL: int64.
         attention_mask_BL: int64 of 0 and 1, or None if no row is padded (attention then skips the mask).
-        labels_B: int64 label ids.
+        targets_B: [B, *T], see `target_tensor`.
     """
 
     input_ids_BL: torch.Tensor
     attention_mask_BL: torch.Tensor | None
-    labels_B: torch.Tensor
+    targets_B: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         mask_BL = None if self.attention_mask_BL is None else self.attention_mask_BL.to(device, non_blocking=True)
         return Batch(
-            self.input_ids_BL.to(device, non_blocking=True), mask_BL, self.labels_B.to(device, non_blocking=True)
+            self.input_ids_BL.to(device, non_blocking=True), mask_BL, self.targets_B.to(device, non_blocking=True)
         )
 
 
@@ -41,25 +42,25 @@ class TokenRows:
 
     Attributes:
         lengths: int32 [N], tokens of each row after the cut.
-        labels: int64 [N], label ids.
+        targets: [N, *T], as the task encoded them.
     """
 
     def __init__(self, tables: Sequence[Any]) -> None:
-        values, offsets, labels = [], [], []
+        values, offsets, targets = [], [], []
         for table in tables:
             for chunk in table.to_batches():  # columns of a table may be chunked differently, or not at all
                 values.append(chunk["input_ids"].values.to_numpy())
                 offsets.append(chunk["input_ids"].offsets.to_numpy())
-                labels.append(chunk["label"].to_numpy())
+                targets.append(_targets_of(chunk["target"]))
         self._values, self._offsets = values, offsets
-        self._first_row = np.cumsum([0] + [len(label) for label in labels])
-        self.labels = np.concatenate(labels).astype(np.int64) if labels else np.empty(0, np.int64)
+        self._first_row = np.cumsum([0] + [len(target) for target in targets])
+        self.targets = np.concatenate(targets) if targets else np.empty(0, np.int32)
         self.lengths = (
             np.concatenate([np.diff(o) for o in offsets]).astype(np.int32) if offsets else np.empty(0, np.int32)
         )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def batch(self, rows: np.ndarray, pad_id: int) -> Batch:
         """The rows at these positions (int64 [B]) as one padded batch, in the order given."""
@@ -68,4 +69,18 @@ class TokenRows:
         lengths_B = self.lengths[rows]
         cut = zip(chunks, starts, lengths_B, strict=True)
         ids_BL, mask_BL = padded([self._values[c][start : start + length] for c, start, length in cut], pad_id)
-        return Batch(ids_BL, mask_BL, torch.from_numpy(self.labels[rows]))
+        return Batch(ids_BL, mask_BL, target_tensor(self.targets[rows]))
+
+
+def target_tensor(targets: np.ndarray) -> torch.Tensor:
+    """[N, *T] as torch's losses take it: whole numbers as int64, others as they are."""
+    return torch.from_numpy(targets.astype(np.int64) if targets.dtype.kind in "iu" else targets)
+
+
+def _targets_of(column: Any) -> np.ndarray:
+    """[N, *T] of an Arrow array of numbers or of lists of one length."""
+    if not hasattr(column.type, "list_size"):
+        found: np.ndarray = column.to_numpy()
+        return found
+    flat: np.ndarray = column.flatten().to_numpy()
+    return flat.reshape(-1, column.type.list_size)
