@@ -1,9 +1,9 @@
-"""Reading and cleaning one big CSV: two Ray tasks beside one, in one run: `python jobs/bench/csv_read.py`
+"""Compares two Ray tasks that read and clean one big CSV with one task: `python jobs/bench/csv_read.py`
 
-One task reads the file from end to end, without a scan. Two tasks scan it first, then read its shards. They alternate,
-several rounds; a ratio is of one round. Each time the rows, their line numbers and their text keys must be those that
-Python's csv module gives. Also measured: the csv module alone and the scan alone (what bounds the rest), and the peak
-memory of a task that reads a tenth of the rows, and all of them.
+One task reads the file from start to end, without a scan. Two tasks scan it first, and then read its shards. The two
+alternate for several rounds; each round gives a ratio. In each round the rows, their line numbers and their text keys
+must equal those of Python's csv module. The csv module alone and the scan alone are measured as upper bounds, and the
+peak memory of a task for a tenth of the rows and for all of them.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _MOST_GROWTH_MB = 20
 
 
 class Digest(NamedTuple):
-    """What a set of rows sums up to, in any order: clean rows, rejects, and a sum over keys and line numbers."""
+    """A digest of rows in any order: number of clean rows, number of rejects, and a sum over keys and line numbers."""
 
     rows: int = 0
     rejects: int = 0
@@ -52,11 +52,11 @@ class Digest(NamedTuple):
 
 
 def main() -> int:
-    """Prints the rounds, the medians and the memory; 1 if a bar is missed."""
+    """Prints the rounds, the medians and the memory; returns 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", help="where the files are written; a temporary directory if left out")
+    parser.add_argument("--dir", help="directory for the files (default: a temporary one)")
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
@@ -119,7 +119,7 @@ def _number(key: bytes, line: int) -> int:
 
 
 def digest_by_csv_module(path: str) -> Digest:
-    """The same digest, from Python's csv module alone."""
+    """The same digest, computed with Python's csv module alone."""
     digest = [0, 0, 0]
     normalize = normalizer_of(_TEXT)
     with open(path, encoding="utf-8", newline="") as file:
@@ -135,7 +135,7 @@ def digest_by_csv_module(path: str) -> Digest:
 
 
 def csv_module_alone(path: str) -> None:
-    """Parses and forgets."""
+    """Parses the file and discards the records."""
     with open(path, encoding="utf-8", newline="") as file:
         for _ in csv.reader(file):
             pass
@@ -162,9 +162,9 @@ def two_tasks(path: str) -> Digest:
 
 
 def _compare(path: str, rounds: int) -> bool:
-    """Prints the rounds; whether two tasks are as much faster as they should be, with the same rows."""
+    """Prints the rounds; returns whether two tasks reach the bar, with the same rows."""
     size = os.path.getsize(path)
-    load = os.getloadavg()[0]  # before our own; far from 0, the ratio says more about the neighbours
+    load = os.getloadavg()[0]  # before our own load; if it is not near 0, other work distorts the ratio
     expected = _on_ray(digest_by_csv_module, [(path,), (path,)])[0]  # on both workers, which warms them
     print(
         f"{size / 1e6:,.0f} MB, {expected.rows:,} rows, {expected.rejects:,} rejects; load average before: {load:.1f}"
@@ -206,8 +206,9 @@ def _peak_mb(path: str) -> float:
 
 
 def _compare_memory(small: str, large: str) -> bool:
-    """Prints peaks of tasks that scan and read a whole file; whether the larger file takes no more."""
-    # One call a process, so that its peak is the task's.
+    """Prints the peak memory of tasks that scan and read a whole file; returns whether the larger file needs no
+    more."""
+    # One call per process, so that the peak of the process is the task's.
     task = ray.remote(max_calls=1)(_peak_mb)
     peaks: dict[str, float] = {path: ray.get(task.remote(path)) for path in (small, large)}
     for path, peak in peaks.items():

@@ -1,6 +1,6 @@
-"""The FastAPI server that http_load.py compares with: `{"text": ...}` -> `{"label", "score"}`.
+"""The FastAPI server in http_load.py's comparison: `{"text": ...}` -> `{"label", "score"}`.
 
-`transformers.pipeline` in float32 in a plain endpoint, which Starlette runs on its threads.
+`transformers.pipeline` in float32 in a plain endpoint, which Starlette runs in its thread pool.
 """
 
 import argparse
@@ -23,7 +23,7 @@ class Asked(pydantic.BaseModel):
 
 
 def main() -> None:
-    """Serves on loopback until it is ended."""
+    """Serves on the loopback interface until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,12 +1,12 @@
-"""The HTTP service under load, beside LitServe and FastAPI: `python jobs/bench/http_load.py --bundle DIR`
+"""Compares the HTTP service under load with LitServe and FastAPI: `python jobs/bench/http_load.py --bundle DIR`
 
-Each server is started in turn, several rounds, and asked by one client process on the same machine (aiohttp, kept
-connections). A ratio is of one round. Measured: one client, one short text (p50); 64 clients, one text each; of textcls
-also 8 clients with 32 texts each, beside the bare Classifier in a process of its own; and, with --overload, arrivals at
-three times the rate that 64 clients got, whether or not earlier ones have been answered. The summary counts refusals:
-there must be none of textcls, with 64 clients and with 8 of 32 texts each, on any machine.
+Each server is started in turn for several rounds, and receives requests from one client process on the same machine
+(aiohttp, keep-alive connections). Each round gives a ratio. Loads: one client with one short text (p50); 64 clients
+with one text each; for textcls also 8 clients with 32 texts each, compared with the bare Classifier in a process of its
+own; and, with --overload, an open loop at three times the throughput of 64 clients. The summary counts rejected
+requests: textcls must reject none of the 64 clients with one text and of the 8 with 32, on any machine.
 
-Every answer is checked: the label must be the Classifier's wherever that one is sure (0.6 and more).
+Every answer is checked: the label must equal the Classifier's if its probability there is 0.6 or more.
 """
 
 import argparse
@@ -43,14 +43,14 @@ _START_S = 120.0
 
 @dataclass
 class Load:
-    """What a load was answered.
+    """The responses to a load.
 
     Attributes:
-        seconds: from the first request to the last answer.
-        taken_s: latency of each request that was answered with scores.
+        seconds: from the first request to the last response.
+        taken_s: latency of each response with scores.
         refused_s: latency of each 429.
-        texts: scored.
-        wrong: answers with a label that is not the Classifier's.
+        texts: number of scored texts.
+        wrong: number of labels that differ from the Classifier's.
         failures: other statuses and broken connections, by kind.
     """
 
@@ -63,11 +63,11 @@ class Load:
 
     @property
     def requests_per_s(self) -> float:
-        """Answered with scores."""
+        """Number of responses with scores."""
         return len(self.taken_s) / self.seconds
 
     def describe(self) -> str:
-        """One line."""
+        """Throughput, latencies and errors in one line."""
         told = f"{self.requests_per_s:.1f} requests/s, {self.texts / self.seconds:.1f} texts/s, "
         told += " ".join(f"p{q} {1e3 * percentile(self.taken_s, q):.1f} ms" for q in (50, 95, 99))
         if self.refused_s:
@@ -80,18 +80,18 @@ class Load:
 
 
 def percentile(seconds: Sequence[float], q: float) -> float:
-    """Of no values, NaN."""
+    """A percentile; NaN of no values."""
     return float(np.percentile(seconds, q)) if seconds else float("nan")
 
 
 @dataclass(frozen=True)
 class Server:
-    """How a server is started and asked.
+    """A server to compare.
 
     Attributes:
-        name: for people.
-        command: that starts it; the port is added.
-        field: of the request that holds the text or texts.
+        name: its name in the output.
+        command: starts it; the port is appended.
+        field: field of the request body with the text or texts.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Server:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
-        """The server's address while it runs, in a session of its own."""
+        """Runs the server in a session of its own; yields its URL."""
         with socket.socket() as free, tempfile.TemporaryFile("w+") as log:
             free.bind(("127.0.0.1", 0))
             port = int(free.getsockname()[1])
@@ -112,7 +112,7 @@ class Server:
                 asyncio.run(self._ready(f"http://127.0.0.1:{port}", process, log))
                 yield f"http://127.0.0.1:{port}"
             finally:
-                # To the process alone: it ends its own children, and has to be given the time.
+                # SIGTERM to this process alone: it stops its own children, and needs time for that.
                 process.send_signal(signal.SIGTERM)
                 try:
                     process.wait(30)
@@ -134,12 +134,12 @@ class Server:
 
 
 class Client:
-    """Asks one server, and checks the answers.
+    """Sends requests to one server, and checks the responses.
 
     Args:
-        url: of the server.
-        server: which it is.
-        texts: that are asked, in order, over and over.
+        url: URL of the server.
+        server: the server.
+        texts: texts to send, in order, repeatedly.
         expected: the Classifier's (label, probability) of each text.
     """
 
@@ -148,7 +148,7 @@ class Client:
         self._next = 0
 
     async def ask(self, session: aiohttp.ClientSession, load: Load, texts: int | None = None) -> None:
-        """One request with one text, or with a list of so many."""
+        """Sends one request, with one text or a list of `texts` texts."""
         places = [(self._next + i) % len(self.texts) for i in range(texts or 1)]
         self._next += len(places)
         asked: Any = [self.texts[place] for place in places] if texts else self.texts[places[0]]
@@ -178,7 +178,7 @@ class Client:
             load.wrong += sum(one != other for one, other in sure)
 
     def closed(self, clients: int, seconds: float, texts: int | None = None) -> Load:
-        """So many clients, each of which asks again as soon as it is answered; one that is refused waits 50 ms."""
+        """Closed loop: each client sends its next request after the response; after a 429 it waits 50 ms."""
         load = Load()
 
         async def one(session: aiohttp.ClientSession, ends: float) -> None:
@@ -198,7 +198,7 @@ class Client:
         return load
 
     def open(self, rate: float, seconds: float) -> Load:
-        """Requests at the moments of a Poisson process of that rate, whatever became of those before."""
+        """Open loop: requests arrive as a Poisson process of that rate, independently of the responses."""
         load, gaps = Load(), np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
 
         async def run() -> None:
@@ -223,12 +223,12 @@ async def _session() -> AsyncIterator[aiohttp.ClientSession]:
 def main() -> None:
     """Prints each round, then medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", required=True, help="such as runs/quickstart/bundle")
+    parser.add_argument("--bundle", required=True, help="a bundle, such as runs/quickstart/bundle")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds of each load")
     parser.add_argument("--servers", nargs="+", default=["textcls", "litserve", "fastapi"])
-    parser.add_argument("--overload", action="store_true", help="also 60 s at three times what 64 clients got")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="handed to serve.py")
+    parser.add_argument("--overload", action="store_true", help="also 60 s at three times the throughput of 64 clients")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="passed on to serve.py")
     parser.add_argument("--expect", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.expect:
@@ -256,7 +256,7 @@ def main() -> None:
                     note(name, what, load.texts / load.seconds if "clients" in what else percentile(load.taken_s, 50))
                     refused[name, what] += len(load.refused_s)
     _summarise(found, arguments.servers)
-    print("refused: " + ", ".join(f"{count:,} ({name}, {what})" for (name, what), count in refused.items()))
+    print("rejected: " + ", ".join(f"{count:,} ({name}, {what})" for (name, what), count in refused.items()))
     if arguments.overload:
         rate = statistics.median(found["textcls", "64 clients"])
         with servers["textcls"].running() as url:
@@ -300,7 +300,7 @@ def _summarise(found: dict[tuple[str, str], list[float]], servers: Sequence[str]
 
 
 def _overload(client: Client, rate: float) -> None:
-    """Three times the sustained rate for a minute, and what comes after."""
+    """Sends three times the sustained rate for a minute, and then an ordinary load."""
     client.closed(64, 3.0)
     replicas = [p for p in psutil.process_iter(["name", "cmdline"]) if "ServeReplica" in " ".join(p.info["cmdline"])]
     memory: Callable[[], float] = lambda: sum(p.memory_info().rss for p in replicas) / 2**20  # noqa: E731
@@ -316,7 +316,7 @@ def _overload(client: Client, rate: float) -> None:
 
 
 def _in_a_process(bundle: str, texts: int) -> dict[str, Any]:
-    """What the Classifier says of the texts, and its speed, in a process that ends."""
+    """The Classifier's labels of the texts, and its speed, measured in a process of its own."""
     command = [sys.executable, __file__, "--bundle", bundle, "--expect", str(texts)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

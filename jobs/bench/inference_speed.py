@@ -1,10 +1,10 @@
-"""The Classifier beside `transformers.pipeline` and ONNX Runtime int8: `python jobs/bench/inference_speed.py`
+"""Compares the Classifier with `transformers.pipeline` and ONNX Runtime int8: `python jobs/bench/inference_speed.py`
 
-Same bundle, rows, machine and threads; they alternate, several rounds, and a ratio is of one round. The pipeline runs
-as its users run it: float32, batches of 32 padded to their longest text, texts in the order given. ONNX Runtime has the
-model quantized by `quantize_dynamic` (int8 weights, a scale per channel) and batches of texts of like length. Also
-printed: how far the probabilities of each are from float32 ones, and how much of the machine's matrix-product peak the
-Classifier uses. Needs the extra `bench`.
+Same bundle, rows, machine and threads; the three alternate for several rounds, and each round gives a ratio. The
+pipeline runs as usual: float32, batches of 32 padded to their longest text, texts in the given order. ONNX Runtime runs
+the model quantized by `quantize_dynamic` (int8 weights, a scale per channel) on batches of texts of similar length.
+Also printed: the largest difference of the probabilities from float32, and the share of the machine's matrix-product
+peak that the Classifier reaches. Needs the extra `bench`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.calibration import softmax
 from textcls.text.tokenizer import TokenizerFiles
 
-# Batches of ONNX Runtime: padded tokens, and tokens of padding above which another batch costs less.
+# Batches of ONNX Runtime: padded tokens, and padding tokens above which another batch costs less.
 _MAX_TOKENS, _MAX_PADDING = 2048, 64
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
 
@@ -50,9 +50,9 @@ Scorer = Callable[[list[str]], np.ndarray]
 def main() -> None:
     """Prints the rounds, the medians and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", required=True, help="such as runs/quickstart/bundle")
+    parser.add_argument("--bundle", required=True, help="a bundle, such as runs/quickstart/bundle")
     parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
-    parser.add_argument("--max-tokens", type=int, default=128, help="longer texts are cut")
+    parser.add_argument("--max-tokens", type=int, default=128, help="longer texts are truncated")
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -61,7 +61,7 @@ def main() -> None:
     texts = sample_texts(arguments.source, arguments.rows)
     classifier = _classifier(arguments.bundle, arguments.max_tokens, arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        # The same model with its tokenizer's limit moved, for those that read a directory.
+        # The same model with another limit in its tokenizer, for the two that read a directory.
         directory = shutil.copytree(arguments.bundle, Path(folder) / "model")
         tokenizer = _tokenizer(arguments.bundle, arguments.max_tokens)
         tokenizer.save(str(directory))
@@ -73,7 +73,7 @@ def main() -> None:
             "textcls": lambda texts: classifier.scores(texts).probabilities,
         }
         rates: dict[str, list[float]] = {name: [] for name in scorers}
-        found = {name: score(texts) for name, score in scorers.items()}  # and everything is warm
+        found = {name: score(texts) for name, score in scorers.items()}  # this also warms up all of them
         for round_ in range(arguments.rounds):
             for name, score in scorers.items():
                 rates[name].append(_rows_per_s(score, texts[: len(texts) // 4] if name == "pipeline" else texts))
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def sample_texts(source: str, most: int) -> list[str]:
-    """Texts of the demo data, in an order of chance."""
+    """Texts of the demo data, in random order."""
     recipe = parse_recipe(_RECIPE.read_text(), [f"data.where.source={source}"])
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     clean = RowCleaner(layouts[0], recipe.data, recipe.text)
@@ -193,7 +193,7 @@ def _print_distance(name: str, found: np.ndarray, exact: np.ndarray) -> None:
 
 
 def _print_limit(classifier: Classifier, model: Any, texts: list[str], rows_per_s: float) -> None:
-    """Needed work (2 x weights x tokens, of all layers but the last, which needs one token) beside a product's peak."""
+    """The necessary work (2 x weights x tokens; of the last layer, one token) as a share of a matrix product's peak."""
     layers = model.base_model.encoder.layer[:-1]
     weights = sum(m.weight.numel() for m in layers.modules() if isinstance(m, torch.nn.Linear))
     tokens = np.mean([one.cost for one in classifier.encode(texts)])

@@ -1,7 +1,7 @@
-"""The LitServe server that http_load.py compares with: `{"text": ...}` -> `{"label", "score"}`.
+"""The LitServe server in http_load.py's comparison: `{"text": ...}` -> `{"label", "score"}`.
 
-As LitServe's users write one: batches of up to 64 requests gathered for 5 ms, padded to the longest text of the batch,
-in bfloat16 where the processor multiplies it; one worker with all threads.
+A typical LitServe server: batches of up to 64 requests with a timeout of 5 ms, padded to the longest text of the batch,
+in bfloat16 if the processor multiplies it; one worker with all threads.
 """
 
 import argparse
@@ -18,14 +18,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]
-    """What LitServe's worker process runs."""
+    """Runs in LitServe's worker process."""
 
     def __init__(self, bundle: str) -> None:
         super().__init__(max_batch_size=64, batch_timeout=0.005)
         self.bundle = bundle
 
     def setup(self, device: str) -> None:
-        """Loads the model, in the worker."""
+        """Loads the model in the worker."""
         torch.set_num_threads(os.cpu_count() or 1)
         self.tokenizer = AutoTokenizer.from_pretrained(self.bundle)
         self.model = AutoModelForSequenceClassification.from_pretrained(self.bundle, dtype=torch.float32).eval()
@@ -36,7 +36,7 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]
         return request["text"]
 
     def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-        """One answer for each text of a batch."""
+        """Returns one result for each text of a batch."""
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             scores, labels = self.model(**batch).logits.float().softmax(-1).max(-1)
@@ -45,12 +45,12 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]
         return [{"label": names[label], "score": score} for label, score in pairs]
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
-        """An answer is JSON already."""
+        """Returns the result, which can be encoded as JSON."""
         return output
 
 
 def main() -> None:
-    """Serves on loopback until it is ended."""
+    """Serves on the loopback interface until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--port", type=int, required=True)

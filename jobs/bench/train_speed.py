@@ -1,8 +1,8 @@
-"""Training speed beside the tutorial's loop, on the same rows, machine and threads: `python jobs/bench/train_speed.py`
+"""Compares training speed with the usual loop, on the same rows and threads: `python jobs/bench/train_speed.py`
 
-The tutorial's loop pads every row to 128 tokens and runs float32 with Adam, 32 rows a step. textcls runs the steps its
-workers run (`textcls.training.step`), with the quickstart's settings. The two alternate, several rounds; a ratio is of
-one round. Also measured: the machine's matrix-product peak, which tells what is left.
+The usual loop, as in tutorials, pads every row to 128 tokens and runs float32 with Adam, 32 rows a step. textcls runs
+the step of its workers (`textcls.training.step`) with the quickstart's settings. The two alternate for several rounds;
+each round gives a ratio. The machine's matrix-product peak is measured as well, as an upper bound.
 """
 
 import argparse
@@ -48,10 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
-    parser.add_argument("--max-tokens", type=int, default=128, help="of textcls; the tutorial's is 128 always")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of textcls; the usual loop always uses 128")
     parser.add_argument("--micro-batch", default="auto", help="train.max_tokens_per_micro_batch of textcls")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=40, help="of textcls in a round; the tutorial takes a tenth")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="steps of textcls in a round; the usual loop runs a tenth"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = parse_recipe(
@@ -70,15 +72,15 @@ def main() -> None:
     epoch = batch_plan.epoch_batches(data.lengths, 42, 0, 32)
     print(f"padded / real tokens of an epoch: {batch_plan.padding_ratio(epoch, data.lengths):.4f}")
 
-    tutorial = _tutorial(directory, data, tokenizer)
+    usual = _usual_loop(directory, data, tokenizer)
     textcls = _textcls(recipe, directory, data, tokenizer)
-    rates: dict[str, list[float]] = {"tutorial": [], "textcls": []}
+    rates: dict[str, list[float]] = {"usual loop": [], "textcls": []}
     for round_ in range(arguments.rounds):
-        rates["tutorial"].append(_rows_per_s(tutorial, max(2, arguments.steps // 10)))
+        rates["usual loop"].append(_rows_per_s(usual, max(2, arguments.steps // 10)))
         rates["textcls"].append(_rows_per_s(textcls, arguments.steps))
-        one, other = rates["textcls"][-1], rates["tutorial"][-1]
-        print(f"round {round_ + 1}: tutorial {other:.1f} rows/s, textcls {one:.1f} rows/s, ratio {one / other:.2f}")
-    ratios = [one / other for one, other in zip(rates["textcls"], rates["tutorial"], strict=True)]
+        one, other = rates["textcls"][-1], rates["usual loop"][-1]
+        print(f"round {round_ + 1}: usual loop {other:.1f} rows/s, textcls {one:.1f} rows/s, ratio {one / other:.2f}")
+    ratios = [one / other for one, other in zip(rates["textcls"], rates["usual loop"], strict=True)]
     for name, values in rates.items():
         print(f"{name}: median {statistics.median(values):.1f} rows/s ({min(values):.1f} to {max(values):.1f})")
     print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -95,7 +97,7 @@ def main() -> None:
 
 
 def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
-    """The source's rows as training sees them, read in this process."""
+    """The rows of the source as in training, read in this process."""
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     clean = RowCleaner(layouts[0], recipe.data, recipe.text)
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
@@ -106,8 +108,8 @@ def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
 
 
-def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
-    """One step of the tutorial's loop at a time."""
+def _usual_loop(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
+    """Runs one step of the usual loop at a time."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -131,7 +133,7 @@ def _tutorial(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Ite
 
 
 def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
-    """One step of textcls at a time."""
+    """Runs one step of textcls at a time."""
     cpu = torch.device("cpu")
     model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
     adapt_to_cpu(model, alone=True)
@@ -157,7 +159,7 @@ def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: Tokeniz
 
 
 def _rows_per_s(steps: Iterator[None], number: int) -> float:
-    next(steps)  # the first step after the other loop ran finds cold caches
+    next(steps)  # the first step runs with cold caches, after the other loop
     started = time.perf_counter()
     for _ in range(number):
         next(steps)
@@ -165,7 +167,7 @@ def _rows_per_s(steps: Iterator[None], number: int) -> float:
 
 
 def _encoder_weights(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> int:
-    """Weights that multiply every token: all but the embeddings."""
+    """Number of weights that every token is multiplied by: all except the embeddings."""
     model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
     return sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
 

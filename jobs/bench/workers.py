@@ -1,6 +1,7 @@
-"""One CPU worker with all threads beside several with one each, through the real job: `python jobs/bench/workers.py`
+"""Compares one CPU worker with all threads with several of one thread each: `python jobs/bench/workers.py`
 
-Trains one epoch of the quickstart each way, in turn, several rounds. This is what `scale.workers: auto` rests on.
+Trains one epoch of the quickstart each way, alternating for several rounds. The result is the reason for the default of
+`scale.workers: auto` on CPUs.
 """
 
 import argparse

@@ -260,7 +260,7 @@ def test_a_line_without_an_end_comes_with_a_limit_that_takes_it(here: Path) -> N
 def test_a_file_that_shrinks_is_read_once_nothing_writes_there(here: Path) -> None:
     size = (here / "a.csv").stat().st_size
     todo = todo_of(lambda: scan_range(str(here / "a.csv"), ",", 0, size + 100), DataError)
-    assert todo == "run again when nothing writes there"
+    assert todo == "run again when no program writes to it"
     assert scan_range(str(here / "a.csv"), ",", 0, size).lines == 3
 
 

@@ -128,7 +128,7 @@ def test_binary_data_are_named_as_such(scratch: Path, content: bytes) -> None:
 def test_a_column_that_stands_twice_is_refused_only_if_it_is_used(scratch: Path) -> None:
     assert layout_of(scratch, "text,label,id,id\n").width == 4
     error = error_of(scratch, "text,label,text\n")
-    assert "'text' 2 times, at positions 0 and 2" in error.found
+    assert "'text' 2 times: positions 0 and 2" in error.found
 
 
 def test_a_position_beyond_the_fields_is_told_with_the_fields(scratch: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_delimiter_that_makes_the_header_one_over_long_cell_is_not_chosen(scra
 def test_the_sep_line_of_excel_is_no_row_and_names_the_delimiter(scratch: Path, line: str, end: str) -> None:
     layout = layout_of(scratch, end.join([line, "text;label", "one;pos", ""]))
     assert shape(layout) == (";", 2, (0, 1), 2)
-    assert f"{scratch}:1: the line 'sep=;' is Excel's and no row" in layout.notes
+    assert f"{scratch}:1: the line 'sep=;' is Excel's and is skipped" in layout.notes
     assert list(read_shard(Shard(str(scratch), 0), layout, DataSpec())) == [(3, ["one", "pos"])]
 
 
@@ -196,7 +196,7 @@ def test_title_lines_above_the_header_are_recognised_and_told(scratch: Path, tit
     layout = layout_of(scratch, titles + "id,text,label\n1,one,pos\n")
     line = titles.count("\n") + 1
     assert shape(layout) == (",", 3, (1, 2), line)
-    assert f"{scratch}:{line}: taken for the header" in layout.notes[0]
+    assert f"{scratch}:{line}: used as the header" in layout.notes[0]
     assert list(read_shard(Shard(str(scratch), 0), layout, DataSpec())) == [(line + 1, ["1", "one", "pos"])]
 
 

@@ -444,5 +444,5 @@ def test_a_line_without_an_end_is_refused_with_its_place(scratch: Path) -> None:
 
 def test_bytes_that_the_encoding_cannot_stand_for_are_refused(scratch: Path) -> None:
     scratch.write_bytes("text,label\none,pos\n".encode("utf-16-le") + b"\x00\xd8\x41\x00")
-    with pytest.raises(DataError, match="not utf-16-le"):
+    with pytest.raises(DataError, match="invalid utf-16-le"):
         list(read_shard(Shard(str(scratch), 0), LAYOUT, DataSpec(encoding="utf-16-le")))

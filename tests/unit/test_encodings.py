@@ -103,7 +103,7 @@ def test_encodings_that_are_about_equally_likely_are_all_named(encoding: str, na
     assert named in names
     assert len(names) > 1
     options = " or ".join(f"--set data.encoding={name}" for name in names)
-    assert setting(content) == f"{options}; look at what train --dry-run then prints"
+    assert setting(content) == f"{options}; compare the texts that train --dry-run then prints"
 
 
 def test_ascii_needs_no_encoding_and_noise_has_none() -> None:

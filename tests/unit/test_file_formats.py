@@ -60,7 +60,7 @@ def refusal(path: Path, content: bytes) -> DataError:
 def follow(error: DataError) -> None:
     """Runs the command of a to-do as the user would."""
     command = error.todo[error.todo.index("gzip -dc") if "gzip -dc" in error.todo else 0 :]
-    command = command.split(" and name")[0].replace("python -c", f"{shlex.quote(sys.executable)} -c")
+    command = command.split(" and use")[0].replace("python -c", f"{shlex.quote(sys.executable)} -c")
     subprocess.run(command, shell=True, stderr=subprocess.DEVNULL)
 
 
@@ -114,7 +114,7 @@ def test_zeros_behind_a_gzip_file_are_padding(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".lz4"])
 def test_anything_else_behind_compressed_data_is_told(tmp_path: Path, suffix: str) -> None:
     error = refusal(tmp_path / f"rows.csv{suffix}", COMPRESSED[suffix] + b"<html>error 502</html>" * 9)
-    assert "holds something else behind its" in error.found
+    assert "has other data after its" in error.found
     assert "lines" in error.found
     if suffix == ".gz":
         follow(error)
@@ -185,7 +185,7 @@ def test_a_zip_archive_comes_with_the_command_that_unpacks_it(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     error = refusal(tmp_path / "rows.csv", zipped("inner.csv", CONTENT))
     assert "a zip archive" in error.found
-    assert "like inner.csv" in error.todo
+    assert "such as inner.csv" in error.todo
     archive = shlex.split(error.todo.split(" and ")[0])
     assert archive == ["unzip", str(tmp_path / "rows.csv")]
     zipfile.ZipFile(archive[1]).extractall()

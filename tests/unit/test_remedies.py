@@ -20,7 +20,7 @@ from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
-from textcls.data.remedies import Place, Sources, remedy
+from textcls.data.remedies import Location, Sources, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec, TextSpec
@@ -39,7 +39,7 @@ def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None =
     data = parse_recipe("", settings).data
     sources = sources_of([paths] if isinstance(paths, Path) else paths, data)
     clean: Texts = []
-    rejects: dict[str, list[Place]] = {}
+    rejects: dict[str, list[Location]] = {}
     for shard in sources.shards:
         cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec())
         for line, fields in read_shard(shard, sources.layouts[shard.file_index], data):
@@ -119,7 +119,7 @@ def test_rows_that_fit_several_encodings_come_with_a_setting_for_each(tmp_path: 
     path.write_bytes("text,label\nfoo,굿\nbar,neg\n".encode("euc_kr"))
     todo = todo_of(path)
     assert " or --set data.encoding=" in todo
-    assert "look at what train --dry-run then prints" in todo
+    assert "compare the texts that train --dry-run then prints" in todo
     assert ("foo", "굿") in read(path, "data.encoding=cp949")
     assert "data.encoding=cp949" in todo
 
@@ -150,8 +150,8 @@ def test_a_few_damaged_rows_of_a_good_file_do_not_change_its_encoding(tmp_path: 
     rows = labelled(CHINESE, 10)
     path.write_bytes(as_csv(rows).encode() + "好".encode()[:2] + b"!,pos\n")
     todo = todo_of(path)
-    assert "data.encoding" not in todo.replace("other lines beyond ASCII are in utf-8", "")
-    assert "other lines beyond ASCII are in utf-8, these are not" in todo
+    assert "data.encoding" not in todo.replace("other non-ASCII lines are in utf-8", "")
+    assert "other non-ASCII lines are in utf-8, these are not" in todo
     assert read(path, first_fraction(todo)) == rows
 
 
@@ -233,7 +233,7 @@ def test_unquoted_commas_come_with_the_place_to_correct(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + "one, two, three,pos\nfour,neg\nfive,pos\n" * 9)
     todo = todo_of(path)
-    assert f"{path}:2 and the like have not the 2 fields of the header" in todo
+    assert f"rows such as {path}:2 do not have the 2 fields of the header" in todo
     assert len(read(path, first_fraction(todo))) == 18
 
 

@@ -105,7 +105,7 @@ def test_a_label_that_a_key_of_the_label_map_means_is_told(tmp_path: Path) -> No
     files = [write(tmp_path / "a.csv", ["0", "1"], 25), write(tmp_path / "b.csv", ["0.0", "1.0"], 30)]
     given = 'data.label_map={"0": negative, "1": positive}'
     before = read(files, given)
-    assert "'0.0' (30 rows) may be '0', which data.label_map leads to 'negative'" in before.warnings[0]
+    assert "'0.0' (30 rows) may be '0', which data.label_map maps to 'negative'" in before.warnings[0]
     after = followed(before, files, given)
     assert (after.found.labels, after.warnings) == ({"negative": 55, "positive": 55}, [])
 
@@ -198,7 +198,7 @@ def test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds(tmp_path
     path = write(tmp_path / "a.csv", ["pos,IMDB", "neg,IMDB", "pos,yelp"], 12, "text,label,source")
     with pytest.raises(DataError) as caught:
         read([path], "data.where={source: imdb}").refuse_unfit()
-    assert "source holds 'IMDB' (24 rows), 'yelp' (12 rows)" in caught.value.expected
+    assert "source has 'IMDB' (24 rows), 'yelp' (12 rows)" in caught.value.expected
     after = read([path], *options(caught.value.todo))
     after.refuse_unfit()
     assert after.found.read == 24
@@ -271,7 +271,7 @@ def test_where_a_bundle_knows_no_label_only_a_map_is_advised(tiny_bundle: Path, 
     assert "where_not" not in caught.value.todo
     (option,) = options(caught.value.todo)
     assert option == 'data.label_map={"pos": "LABEL", "neg": "LABEL"}'
-    assert "LABEL is to be one of 'bad', 'good', 'so so'" in caught.value.todo
+    assert "each LABEL must be one of 'bad', 'good', 'so so'" in caught.value.todo
     chosen = option.replace("LABEL", "good", 1).replace("LABEL", "bad")
     assert evaluated(bundle, path, chosen).found.labels == {"good": 12, "bad": 12}
 

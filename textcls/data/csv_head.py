@@ -1,7 +1,7 @@
-"""The layout of a file, found in its first bytes: which format, encoding, dialect and header.
+"""Detects the layout of a file from its first bytes: format, encoding, dialect and header.
 
-In: a file and a `DataSpec`. Out: its `Layout`, with what was recognised in words; or an error that names the setting
-to change. Not here: the rules by which records show a layout (csv_layout.py), the rest of the file (csv_records.py).
+In: a file and a `DataSpec`. Out: its `Layout` with notes on what was detected, or an error with the setting to change.
+Not here: the rules by which records show a layout (csv_layout.py), the rest of the file (csv_records.py).
 """
 
 import codecs
@@ -24,20 +24,20 @@ from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
 
-# Decides the layout: some hundred rows, read in a millisecond.
+# The layout is decided by this much: some hundred rows, read in a millisecond.
 _HEAD_BYTES = 2**17
 _HEAD_RECORDS = 50
 _TAIL_BYTES = 4096
 _BACKSLASH = "\\"
-# Within a quoted cell, where csv would have doubled the quote; the backslash of "C:\\" ends one.
+# Inside a quoted cell, where csv writes a doubled quote; the last backslash of "C:\\" is not such a one.
 _ESCAPED_QUOTE = re.compile(rb'\\"[^,;\t|\r\n"]')
 
 
 def read_layout(file: InputFile, data: DataSpec) -> Layout:
-    """How the records of a file are laid out, from its first records; an empty line is none.
+    """The layout of a file, detected from its first records; empty lines are not records.
 
     Raises:
-        DataError: no CSV in this encoding, no record, a column that is missing or stands twice.
+        DataError: the file is not a CSV in this encoding or has no record, or a column is missing or appears twice.
     """
     refuse_other_formats(file.uri)
     with storage.explained(file.uri), open_bytes(file.uri) as content:
@@ -50,11 +50,11 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
         text = _decoded(head, encoding)
         found = list(islice(parse_records(text, Shard(file.uri, 0), dialect, read_as), _HEAD_RECORDS + 1))
         if len(head) == _HEAD_BYTES:
-            found = found[:-1]  # it may be cut off
+            found = found[:-1]  # the last record may be incomplete
         if not found:
             found = list(islice(read_records(Shard(file.uri, 0), dialect, read_as), 1))
         if not found:
-            raise DataError(f"{file.uri}: nothing but empty lines", expected="a CSV with at least one row")
+            raise DataError(f"{file.uri}: only empty lines", expected="a CSV with at least one row")
         return [_first_record(line, fields) for line, fields in found]
 
     def hint() -> str:
@@ -65,7 +65,7 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
     try:
         layout = choose_layout(file.uri, read_start, data, hint)
     except DataError:
-        # Damaged compressed data may give wrong bytes for a while before their check sum tells.
+        # Damaged compressed data may decompress to wrong bytes for a while before the checksum fails.
         if is_compressed(file.uri):
             with storage.explained(file.uri), open_bytes(file.uri) as content:
                 while content.read(_HEAD_BYTES):
@@ -82,9 +82,9 @@ def read_layout(file: InputFile, data: DataSpec) -> Layout:
 
 
 def _total_note(file: InputFile, layout: Layout, data: DataSpec) -> Iterator[str]:
-    """Whether the last line looks like a total that is read as a row, its number being taken for a label."""
+    """A note if the last line looks like a totals row that is read as a row, with its number as the label."""
     if is_compressed(file.uri) or storage.is_remote(file.uri) or not holds_ascii(data.encoding) or layout.width < 2:
-        return  # a look that is not worth another request
+        return  # the check is not worth another request
     with storage.explained(file.uri), open_bytes(file.uri) as content:
         content.seek(max(0, file.size_bytes - _TAIL_BYTES))
         tail = content.read().decode(data.encoding, "replace")
@@ -100,9 +100,9 @@ def _total_note(file: InputFile, layout: Layout, data: DataSpec) -> Iterator[str
 
 
 def _decoded(head: bytes, encoding: str) -> io.StringIO:
-    """The text of a file's beginning, line ends as they are, without a byte order mark or a character cut off.
+    """The text of a file's first bytes, with its own line ends, without a byte order mark or an incomplete character.
 
-    It ends where bytes have no meaning in a wide encoding; who reads on from there says so.
+    It ends where bytes are invalid in a wide encoding; reading the file then raises the error.
     """
     encoding = "utf-8" if codec_name(encoding) == "utf-8-sig" else encoding
     head = head.removeprefix(codecs.BOM_UTF8)
@@ -110,7 +110,7 @@ def _decoded(head: bytes, encoding: str) -> io.StringIO:
     try:
         text = decoder.decode(head, final=len(head) < _HEAD_BYTES)
     except UnicodeError as error:
-        # Without a mark where UTF-16 has one, nothing.
+        # UTF-16 without its byte order mark has no text.
         text = head[: error.start].decode(encoding, "ignore") if isinstance(error, UnicodeDecodeError) else ""
     return io.StringIO(text, newline="")
 
@@ -122,7 +122,7 @@ def _first_record(line: int, fields: Fields) -> FirstRecord:
 
 
 def _refuse_wide(uri: str, head: bytes, data: DataSpec) -> None:
-    """Stops at a file that is in UTF-16 and was not said to be, or the other way round."""
+    """Refuses a file in UTF-16 if `data.encoding` is not, and the reverse."""
     found = encodings.wide_encoding(head)
     is_wide = encodings.is_wide(codec_name(data.encoding))
     if encodings.fits_wide(head, data.encoding) if is_wide else not found:
@@ -130,7 +130,7 @@ def _refuse_wide(uri: str, head: bytes, data: DataSpec) -> None:
     right = "" if found else encodings.setting(head)
     raise DataError(
         f"{uri} is {'in' if found else 'not in'} {'UTF-32' if 'utf-32' in (found, data.encoding) else 'UTF-16'}",
-        expected=f"{data.encoding}, as data.encoding says",
+        expected=f"{data.encoding}, the value of data.encoding",
         todo=right or set_option("data.encoding", found or "utf-8"),
     )
 
@@ -138,7 +138,7 @@ def _refuse_wide(uri: str, head: bytes, data: DataSpec) -> None:
 def _encoding_hint(
     uri: str, head: bytes, read_start: Callable[[Dialect, str], list[FirstRecord]], data: DataSpec
 ) -> str:
-    """The --set under which the header holds the columns, or is text at all; empty if the encoding is right."""
+    """The --set with which the header has the columns, or is readable; empty if the encoding is right."""
     likely = encodings.likely_encoding(head)
     delimiters = ",;\t|" if data.delimiter == "auto" else data.delimiter
     if data.header:
@@ -150,20 +150,20 @@ def _encoding_hint(
             except DataError:
                 continue
             if any(set(data.columns) <= set(start.fields) for start in starts):
-                return f"it fits in another encoding: {set_option('data.encoding', encoding)}"
+                return f"in another encoding it fits: {set_option('data.encoding', encoding)}"
     if likely and likely != data.encoding and not encodings.reads(head[: head.rfind(b"\n") + 1] or head, data.encoding):
-        return f"it is likely to be in {' or '.join(encodings.likely_encodings(head))}: {encodings.setting(head)}"
+        return f"the encoding is probably {' or '.join(encodings.likely_encodings(head))}: {encodings.setting(head)}"
     return ""
 
 
 def _encoding_notes(uri: str, head: bytes, data: DataSpec) -> Iterator[str]:
-    """What looks as if UTF-8 had been read in another encoding, now or before the file was written."""
+    """Notes on UTF-8 that is read in another encoding, now or before the file was written."""
     asked = codec_name(data.encoding)
     if asked in ("utf-8", "utf-8-sig") or encodings.is_wide(asked):
         if found := encodings.mojibake(_decoded(head, data.encoding).getvalue().splitlines()):
             seen, meant = found
             yield (
-                f"{uri} holds {seen!r} for {meant!r}: UTF-8 that was once read as cp1252. No setting undoes it; "
+                f"{uri} has {seen!r} for {meant!r}: UTF-8 that was once read as cp1252. No setting undoes it; "
                 f"iconv -f UTF-8 -t CP1252 {shlex.quote(uri)} > {shlex.quote(uri + '.utf8.csv')} does"
             )
     elif encodings.likely_encoding(head) == "utf-8" and asked != "ascii":

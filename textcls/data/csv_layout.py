@@ -1,10 +1,10 @@
-"""Which delimiter, which header and which fields hold the columns asked for, found at the start of a file. Pure.
+"""Detects the delimiter, the header and the positions of the requested columns at the start of a file. Pure.
 
-In: the first records, parsed in any dialect one likes to try. Out: a `Layout`, or an error that names the setting to
-change. Not here: reading (csv_shards.py), other formats (file_formats.py), what encoding it is (encodings.py).
+In: the first records, parsed in any dialect. Out: a `Layout`, or an error with the setting to change. Not here: reading
+(csv_records.py), other formats (file_formats.py), the encoding (encodings.py).
 
-What stands above the header is recognised where that is certain: Excel's `sep=;`, and title lines if a later record
-holds every column asked for. So are blanks after a delimiter. A `Layout` says what was recognised.
+Lines above the header are detected where that is certain: Excel's `sep=;`, and title lines if a later record has every
+requested column. Blanks after a delimiter are detected too. `Layout.notes` reports what was detected.
 """
 
 import difflib
@@ -19,11 +19,11 @@ from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
 
 _DELIMITERS = ",;\t|"
-# Never chosen, only named when nothing else fits.
+# Never chosen, only suggested when no other delimiter fits.
 _RARE_DELIMITERS = ":^~ \x01\x1f"
-# The header is one of so many records, if title lines stand above it.
+# With title lines above it, the header is one of this many records.
 _MOST_TITLES = 20
-_SHOWN_NOTES = 5
+_MOST_NOTES = 5
 _SEP_LINE = re.compile(r'\ufeff?"?sep=(.)"?[,;\t|"]*\s*', re.IGNORECASE)
 _TOTAL_WORDS = re.compile(
     r"((grand[ -]|sub[ -]?)?totals?|sum|count|average|mean|合計|合计|總計|总计|小計|小计|итого|всего|summe|gesamt|"
@@ -34,11 +34,11 @@ _NUMBER = re.compile(r"[\d.,%+\- €$£¥]*")
 
 
 class Dialect(NamedTuple):
-    """What two programs that write CSV may do differently, beside quotes and escapes, which settings tell.
+    """How records are divided into cells. Quotes and escapes are not detected: settings specify them.
 
     Attributes:
         delimiter: one character.
-        skip_blanks: whether blanks at the start of a cell are left out, so that a quote after them opens it.
+        skip_blanks: whether blanks at the start of a cell are ignored, so that a quote after them opens it.
     """
 
     delimiter: str
@@ -47,17 +47,17 @@ class Dialect(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the records of one file are laid out.
+    """The layout of the records of one file.
 
     Attributes:
         delimiter: one character.
-        width: fields of a record.
+        width: number of fields of a record.
         positions: 0-based field of each of `DataSpec.columns`, in that order.
-        header_line: 1-based number of the first physical line of the last record that is no row: the header or,
+        header_line: 1-based number of the first physical line of the last record before the rows: the header or,
             without one, Excel's `sep=` line; 0 if there is neither.
         skip_blanks: see `Dialect`.
-        header: names of all columns; none if there is no header.
-        notes: what the user should know of how the file is read, one sentence each.
+        header: names of all columns; empty if there is no header.
+        notes: what was detected and should be reported to the user, one sentence each.
         uri: the file.
     """
 
@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def dialect(self) -> Dialect:
-        """How records are cut into fields."""
+        """How records are divided into fields."""
         return Dialect(self.delimiter, self.skip_blanks)
 
 
@@ -81,8 +81,8 @@ class FirstRecord(NamedTuple):
 
     Attributes:
         line: 1-based number of its first physical line.
-        fields: its fields; none if it has a problem.
-        problem: what is wrong with one of its cells, if something is.
+        fields: its fields; empty if it has a problem.
+        problem: what is wrong with one of its cells; empty if nothing is.
     """
 
     line: int
@@ -91,7 +91,7 @@ class FirstRecord(NamedTuple):
 
 
 ReadStart = Callable[[Dialect], Sequence[FirstRecord]]
-"""Parses the first records, one at least, in a dialect."""
+"""Parses the first records, at least one, in a dialect."""
 
 
 def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callable[[], str] = lambda: "") -> Layout:
@@ -99,12 +99,12 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
 
     Args:
         uri: the file.
-        read_start: gives its first records.
-        data: how the user says that it is laid out.
-        hint: what to do if no column fits, from other evidence than its records; empty if there is none.
+        read_start: returns its first records in a dialect.
+        data: the settings.
+        hint: returns the advice if no column fits, from other evidence than the records; empty if there is none.
 
     Raises:
-        DataError: a column that is missing or stands twice, a position beyond the fields, an over-long cell.
+        DataError: a column is missing or appears twice, a position is beyond the fields, or a cell is too long.
     """
     sep, sep_line = _sep_line(read_start)
 
@@ -121,7 +121,7 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
         )
     if not _fits(fields, data):
         if data.skip_initial_space == "auto" and dialect.delimiter != " ":
-            # So that no advice names a column with the blank before it.
+            # Otherwise the advice would name a column with the blank before it.
             fields = start(Dialect(dialect.delimiter, skip_blanks=True))[0].fields
         todo = _delimiter_hint(start, data) or hint()
         raise (_missing_columns if data.header else _missing_position)(uri, dialect.delimiter, fields, todo, data)
@@ -134,10 +134,10 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
         return Layout(dialect.delimiter, len(fields), positions, sep_line, dialect.skip_blanks, (), notes, uri)
     for column in data.columns:
         if fields.count(column) > 1:
-            places = " and ".join(str(i) for i, name in enumerate(fields) if name == column)
+            positions_of_it = " and ".join(str(i) for i, name in enumerate(fields) if name == column)
             raise DataError(
-                f"{uri}: the header holds {column!r} {fields.count(column)} times, at positions {places} (from 0)",
-                expected="each column that is used once",
+                f"{uri}: the header has {column!r} {fields.count(column)} times: positions {positions_of_it}",
+                expected="each column in use to appear once",
                 todo="rename the others in the file",
             )
     positions = tuple(fields.index(column) for column in data.columns)
@@ -145,10 +145,10 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
 
 
 def header_again(fields: Sequence[str], layout: Layout) -> bool:
-    """Whether a record is the header once more: files that were joined, or written in parts, hold it again.
+    """Whether a record repeats the header, as in files that were concatenated or written in parts.
 
-    Certain if all names are there, or at least those of two columns that are asked for. A mark of UTF-8 before the
-    first, blanks, quotes and case do not matter.
+    All names must match, or those of at least two requested columns. A byte order mark before the first name, blanks,
+    quotes and case are ignored.
     """
     header = layout.header
     if len(set(header)) < 2 or len(fields) != len(header):
@@ -161,7 +161,7 @@ def header_again(fields: Sequence[str], layout: Layout) -> bool:
 
 
 def header_reordered(fields: Sequence[str], layout: Layout) -> bool:
-    """Whether a record holds the names of the header in another order: the rows below it are laid out otherwise."""
+    """Whether a record has the names of the header in another order, so that the rows below it have another layout."""
     header = layout.header
     if len(set(header)) < 2 or len(fields) != len(header):
         return False
@@ -172,26 +172,26 @@ def header_reordered(fields: Sequence[str], layout: Layout) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A column's name without what a second copy of the header may have more or less of."""
+    """A column's name without byte order mark, blanks, quotes and case, in which a repeated header may differ."""
     return name.strip('\ufeff "').casefold()
 
 
 def is_total(fields: Sequence[str]) -> bool:
-    """Whether a record looks like a total below a table: a word for it, and otherwise numbers and empty cells."""
+    """Whether a record looks like a totals row: a word for "total", and otherwise numbers and empty cells."""
     cells = [field.strip() for field in fields if field.strip()]
     return bool(cells and _TOTAL_WORDS.fullmatch(cells[0])) and all(map(_NUMBER.fullmatch, cells[1:]))
 
 
 def layout_notes(layouts: Sequence[Layout]) -> list[str]:
-    """What the user should know of how files are read; the first few of many."""
+    """The notes of all layouts, at most the first few."""
     notes = [note for layout in layouts for note in layout.notes]
-    more = len(notes) - _SHOWN_NOTES
-    return notes[:_SHOWN_NOTES] + ([f"{more:,} more notes like these"] if more > 0 else [])
+    more = len(notes) - _MOST_NOTES
+    return notes[:_MOST_NOTES] + ([f"{more:,} more notes like these"] if more > 0 else [])
 
 
 def _sep_line(read_start: ReadStart) -> tuple[str, int]:
-    """(delimiter, line) of Excel's `sep=;` at the beginning of a file; ("", 0) if there is none."""
-    # The unit separator cuts nothing that a person would write.
+    """(delimiter, line) of Excel's `sep=;` line at the beginning of a file; ("", 0) if there is none."""
+    # People do not type the unit separator, so each record has one field.
     line, fields, _ = read_start(Dialect("\x1f"))[0]
     found = _SEP_LINE.fullmatch(fields[0]) if len(fields) == 1 else None
     return (found[1], line) if found else ("", 0)
@@ -207,7 +207,7 @@ def _find_header(start: ReadStart, data: DataSpec, sep: str) -> tuple[Dialect, F
         fields = start(dialect)[0].fields
         return _fits(fields, data), len(fields)
 
-    best = max(dialects, key=value)  # the first of equals: no blanks skipped, the comma
+    best = max(dialects, key=value)  # of equals the first: no blanks skipped, the comma
     first = start(best)[0]
     if first.problem or not data.header or _fits(first.fields, data):
         return best, first, 0
@@ -220,57 +220,57 @@ def _find_header(start: ReadStart, data: DataSpec, sep: str) -> tuple[Dialect, F
 
 
 def _quotes_follow_blanks(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether blanks between a delimiter and a quote are layout, told by the first rows, read as if they were text."""
+    """Whether blanks between a delimiter and a quote are padding; `rows` are the first rows, read with the blanks."""
     later = [fields[1:] for fields in rows if len(fields) > 1]
     quoted = [[field.startswith(" ") and field.lstrip(" ").startswith('"') for field in fields] for fields in later]
     if not any(map(any, quoted)):
         return False
     if all(field.startswith(" ") or not field for fields in later for field in fields):
         return True
-    # One column that is quoted in every row will do.
+    # One column that is quoted in every row is enough.
     return any(all(column) for column in zip(*quoted, strict=False)) and len(set(map(len, quoted))) == 1
 
 
 def _notes(uri: str, dialect: Dialect, sep: str, sep_line: int, lines: Sequence[int]) -> Iterator[str]:
-    """What was recognised; `lines` are those of title lines and of the header."""
+    """What was detected; `lines` are the line numbers of the title lines and of the header."""
     if sep_line:
-        yield f"{uri}:{sep_line}: the line 'sep={sep}' is Excel's and no row"
+        yield f"{uri}:{sep_line}: the line 'sep={sep}' is Excel's and is skipped"
     if len(lines) > 1:
         above = len(lines) - 1
         yield (
-            f"{uri}:{lines[-1]}: taken for the header; {above} line{'s' if above > 1 else ''} above it "
-            f"{'are' if above > 1 else 'is'} no row"
+            f"{uri}:{lines[-1]}: used as the header; {above} line{'s' if above > 1 else ''} above it "
+            f"{'are' if above > 1 else 'is'} skipped"
         )
     if dialect.skip_blanks:
         yield f"{uri}: blanks after a delimiter are skipped; --set data.skip_initial_space=false keeps them"
 
 
 def _fits(fields: Sequence[str], data: DataSpec) -> bool:
-    """Whether a first record has all that `data.columns` asks for."""
+    """Whether a first record has every requested column."""
     if data.header:
         return set(data.columns) <= set(fields)
     return max(map(int, data.columns)) < len(fields)
 
 
 def _delimiter_hint(start: ReadStart, data: DataSpec) -> str:
-    """The --set under which the first record would fit; empty if there is none."""
+    """The --set with which the first record has every requested column; empty if there is none."""
     for delimiter in _DELIMITERS + _RARE_DELIMITERS:
         fields = start(Dialect(delimiter))[0].fields
-        # A field that is a comma: 'text , label' is not delimited by blanks.
+        # A field that is only a comma: 'text , label' is not delimited by blanks.
         if delimiter != data.delimiter and _fits(fields, data) and not set(_DELIMITERS) & set(fields):
             name = "tab" if delimiter == "\t" else delimiter
-            return f"it fits under the delimiter {delimiter!r}: {set_option('data.delimiter', name)}"
+            return f"with the delimiter {delimiter!r} it fits: {set_option('data.delimiter', name)}"
     if data.skip_initial_space is False and data.delimiter != " ":
         for delimiter in _DELIMITERS if data.delimiter == "auto" else data.delimiter:
             if _fits(start(Dialect(delimiter, skip_blanks=True))[0].fields, data):
-                return f"it fits if blanks after {delimiter!r} are skipped: --set data.skip_initial_space=true"
+                return f"without the blanks after {delimiter!r} it fits: --set data.skip_initial_space=true"
     return ""
 
 
 def _missing_position(uri: str, delimiter: str, fields: Sequence[str], hint: str, data: DataSpec) -> DataError:
     beyond = [column for column in data.columns if int(column) >= len(fields)]
     return DataError(
-        f"{uri}: no field at position {' or '.join(beyond)}; under the delimiter {delimiter!r} "
+        f"{uri}: no field at position {' or '.join(beyond)}; with the delimiter {delimiter!r} "
         f"the first record has {len(fields)}: {_listed(fields)}",
         expected=f"positions from 0 to {len(fields) - 1}",
         todo=hint or "correct data.text_columns, data.label_column or data.where",
@@ -280,14 +280,14 @@ def _missing_position(uri: str, delimiter: str, fields: Sequence[str], hint: str
 def _missing_columns(uri: str, delimiter: str, fields: Sequence[str], hint: str, data: DataSpec) -> DataError:
     missing = [column for column in data.columns if column not in fields]
     return DataError(
-        f"{uri}: no column {' or '.join(map(repr, missing))}; under the delimiter {delimiter!r} "
+        f"{uri}: no column {' or '.join(map(repr, missing))}; with the delimiter {delimiter!r} "
         f"the header has {_listed(fields)}",
         todo=hint or _column_hints(missing, fields, data),
     )
 
 
 def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec) -> str:
-    """The --set that names the closest column in place of each missing one."""
+    """The --set with the closest column in place of each missing one."""
     names = {name.strip().lower(): name for name in reversed(fields)}
     unused = [name for name in dict.fromkeys(fields) if name not in data.columns]
     only = unused[0] if len(unused) == 1 == len(missing) else "NAME"
@@ -304,8 +304,10 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
         hints.append(set_option("data.label_column", closest(data.label_column)))
     for setting, named in (("data.where", data.where), ("data.where_not", data.where_not)):
         if set(missing) & set(named):
-            there = {closest(column) if column in missing else column: values for column, values in named.items()}
-            hints.append(set_option(setting, {column: values for column, values in there.items() if column != "NAME"}))
+            corrected = {closest(column) if column in missing else column: values for column, values in named.items()}
+            hints.append(
+                set_option(setting, {column: values for column, values in corrected.items() if column != "NAME"})
+            )
     return " ".join(hints)
 
 

@@ -1,7 +1,7 @@
-"""The records of a part of a file, as Python's `csv` module has them, one at a time.
+"""Reads the records of a shard as Python's `csv` module does, one at a time.
 
 In: a `Shard` and the `Layout` of its file. Out: line numbers and fields. Not here: where shards start (csv_shards.py),
-what makes a row a reject (rows.py).
+which rows are rejects (rows.py).
 """
 
 import codecs
@@ -23,21 +23,21 @@ from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
 
-# A line may be longer than its longest cell; the floor keeps a small cell limit from refusing whole files.
+# A line may be longer than its longest cell; with the floor, a small cell limit does not refuse whole files.
 _LINE_CELLS = 4
 _LEAST_LINE_CHARS = 2**20
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of one file that starts with a record.
+    """A byte range of one file that starts with a record.
 
     Attributes:
         uri: the file.
-        file_index: its place among the files of the run.
-        start_byte: where the first record starts; 0 is the file's beginning, header and byte order mark included.
-        first_line: 1-based number of the physical line there.
-        line_count: physical lines that the shard's records take up; None: up to the end of the file.
+        file_index: its index among the files of the run.
+        start_byte: start of the first record; 0 is the start of the file, with header and byte order mark.
+        first_line: 1-based number of the physical line at `start_byte`.
+        line_count: number of physical lines of the shard's records; None: up to the end of the file.
     """
 
     uri: str
@@ -48,7 +48,7 @@ class Shard:
 
 
 class CellTooLong(NamedTuple):
-    """Stands for the fields of a record of which one is longer than `data.max_cell_chars`."""
+    """Replaces the fields of a record with a cell longer than `data.max_cell_chars`."""
 
     value: str
 
@@ -59,11 +59,11 @@ Fields = list[str] | CellTooLong
 def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
     """(number of the first physical line, fields) of each record that starts in a shard, in order.
 
-    Empty lines are no records; the header and what stands above it are left out. Bytes that cannot be decoded are lone
-    surrogates (`errors="surrogateescape"`). Holds one record at a time.
+    Empty lines are skipped, and so are the header and the lines above it. Bytes that cannot be decoded become lone
+    surrogates (`errors="surrogateescape"`). One record is in memory at a time.
 
     Raises:
-        DataError: a line without an end, content that is not in `data.encoding` at all, damaged compressed data.
+        DataError: a line is too long, the content is not in `data.encoding` at all, or compressed data are damaged.
         StorageError: the file cannot be read.
     """
     records = read_records(shard, layout.dialect, data)
@@ -73,13 +73,13 @@ def read_shard(shard: Shard, layout: Layout, data: DataSpec) -> Iterator[tuple[i
 
 
 def read_records(shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:
-    """`read_shard` in any dialect, with the header and what stands above it."""
+    """`read_shard` in any dialect, with the header and the lines above it."""
     with storage.explained(shard.uri), open_text(shard, data.encoding) as text:
         yield from parse_records(text, shard, dialect, data)
 
 
 def parse_records(text: TextIO, shard: Shard, dialect: Dialect, data: DataSpec) -> Iterator[tuple[int, Fields]]:
-    """(number of the first physical line, fields) of the records of a text that begins with a shard."""
+    """(number of the first physical line, fields) of each record of a shard; `text` starts where the shard does."""
     lines = _Lines(text, shard, dialect, data)
     reader = csv.reader(
         lines,
@@ -93,11 +93,11 @@ def parse_records(text: TextIO, shard: Shard, dialect: Dialect, data: DataSpec) 
     fields: Fields | None
     while line < stop:
         lines.begin_record()
-        # The limit is the process's own: whoever handles the row must find it as it was.
+        # The limit is global to the process: it is restored before the caller handles the row.
         previous = csv.field_size_limit(data.max_cell_chars)
         try:
             fields = next(reader, None)
-        except csv.Error:  # over the limit: the only error csv knows for whole lines of text, unless strict
+        except csv.Error:  # over the limit: the only error of csv for whole lines of text, unless strict
             fields = _skip_record(lines, data)
         finally:
             csv.field_size_limit(previous)
@@ -109,7 +109,8 @@ def parse_records(text: TextIO, shard: Shard, dialect: Dialect, data: DataSpec) 
 
 
 def _skip_record(lines: "_Lines", data: DataSpec) -> CellTooLong:
-    """Reads to the end of the record that csv gave up within the line last handed out; csv then starts afresh."""
+    """Skips the rest of a record that csv refused; the last returned line is inside it. csv then starts a new
+    record."""
     value = f"more than {data.max_cell_chars:,} characters"
     while lines.state_after_last() != OUTSIDE:
         if not next(lines, ""):
@@ -121,7 +122,7 @@ class _Lines:
     """The physical lines from a shard's first to the end of the file.
 
     Attributes:
-        number: number of the line last handed out.
+        number: number of the last returned line.
         last: that line.
     """
 
@@ -132,7 +133,7 @@ class _Lines:
         self._longest = max(_LINE_CELLS * data.max_cell_chars, _LEAST_LINE_CHARS)
         self._uri = shard.uri
         self._data, self._dialect = data, dialect
-        self._state: int | None = None  # at the start of the last line; None before a record's first
+        self._state: int | None = None  # at the start of the last line; None before the first line of a record
 
     def begin_record(self) -> None:
         """The next line starts a record."""
@@ -152,7 +153,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        # Only a cell that goes on makes csv ask for another line of a record.
+        # csv reads another line of a record only if a cell continues on it.
         if self._state is None:
             self._state = OUTSIDE
         else:
@@ -161,7 +162,7 @@ class _Lines:
             self.last = line = self._read_line(self._longest)
         except UnicodeError as error:
             raise DataError(
-                f"{self._uri}, after line {self.number}: not {self._data.encoding}: {error}",
+                f"{self._uri}, after line {self.number}: invalid {self._data.encoding}: {error}",
                 todo=_other_encoding(error, self._data),
             ) from error
         if not line:
@@ -170,44 +171,44 @@ class _Lines:
         if len(line) >= self._longest:
             raise DataError(
                 f"{self._uri}:{self.number}: no line end within {self._longest:,} characters",
-                expected="a CSV; is this one?",
+                expected="a CSV; is this file one?",
                 todo=f"if it is: {set_option('data.max_cell_chars', 4 * self._longest)}",
             )
         return line
 
 
 def _other_encoding(error: UnicodeError, data: DataSpec) -> str:
-    """What to do about bytes for which the encoding has no stand-in."""
+    """The advice for bytes that an encoding cannot decode, not even with `surrogateescape`."""
     content = error.object if isinstance(error, UnicodeDecodeError) else b""
     likely = encodings.likely_encoding(content)
     if likely and codec_name(likely) != codec_name(data.encoding):
         return encodings.setting(content)
-    return "the file is damaged or cut off there, or set data.encoding to the encoding it was written in"
+    return "the file is damaged or truncated there, or set data.encoding to the encoding it was written in"
 
 
 def open_text(shard: Shard, encoding: str) -> io.TextIOWrapper:
-    """The text from a shard's first byte on, line ends as they are, without a UTF-8 byte order mark."""
+    """The text from a shard's first byte on, with its own line ends, without a UTF-8 byte order mark."""
     file = open_bytes(shard.uri)
     if shard.start_byte:
         file.seek(shard.start_byte)
     elif file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
         file.read(len(codecs.BOM_UTF8))
     if codec_name(encoding) == "utf-8-sig":
-        encoding = "utf-8"  # the mark is gone already, and is text anywhere else
+        encoding = "utf-8"  # the mark has been skipped, and elsewhere it is text
     return io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
 
 
 def codec_name(encoding: str) -> str:
-    """One name for all the names of a codec."""
+    """The canonical name of a codec."""
     return codecs.lookup(encoding).name
 
 
 @functools.cache
 def holds_ascii(encoding: str) -> bool:
-    """Whether a byte below 128 always stands for its ASCII character: UTF-8, and single-byte supersets of ASCII."""
+    """Whether a byte below 128 is always its ASCII character: true for UTF-8 and single-byte supersets of ASCII."""
     if codec_name(encoding) in ("utf-8", "utf-8-sig"):
         return True
-    # Alone and in company: multi-byte codecs join bytes, escaping codecs wait for what follows.
+    # Each byte alone, and all together: multi-byte codecs combine bytes, escaping codecs depend on the next ones.
     try:
         alone = [bytes([byte]).decode(encoding, "surrogateescape") for byte in range(256)]
         together = (bytes(range(256)) + rb"\u0041").decode(encoding, "surrogateescape")

@@ -1,20 +1,20 @@
-"""What a byte range does to csv's parser, found without knowing what came before it.
+"""The effect of a byte range on csv's parser, computed without the bytes before it.
 
-In: a byte range of an uncompressed file in an encoding that holds ASCII. Out: a `Scan`. Not here: what is made of the
-scans (csv_shards.py).
+In: a byte range of an uncompressed file in an encoding that extends ASCII. Out: a `Scan`. Not here: chaining the scans
+of a file into shards (csv_shards.py).
 
-csv reads physical lines (\\n, \\r or \\r\\n). Where a line starts, its parser is in one of two states: OUTSIDE (a
+csv reads physical lines (\\n, \\r or \\r\\n). At the start of a line its parser is in one of two states: OUTSIDE (a
 record starts here) or INSIDE a quoted cell. So a range of whole lines is a function from state to state, and ranges
-are scanned in parallel and chained. Within a line only runs of quotes matter, and of these only the odd ones:
+are scanned in parallel and chained. Within a line only runs of quotes matter, and of these only those of odd length:
 
     after a delimiter or a line end   a quote opens a cell outside, and closes it inside: the state toggles
     after anything else               a quote is plain text outside, and closes the cell inside: the state is OUTSIDE
 
-An even run is empty, or doubled quotes. (After a cell's closing quote csv takes text as it comes.) With `skip_blanks`
-blanks at the start of a cell count as if they were not there.
+An even run is an empty cell, or doubled quotes. (After the closing quote of a cell, csv treats the rest as plain text.)
+With `skip_blanks`, blanks at the start of a cell are ignored.
 
-Backslash escapes (`data.escape`) give a line a third state, inside an unquoted cell. Such files are not cut: csv alone
-reads them, and `escaped_state_after` follows it through a record that it gave up.
+Backslash escapes (`data.escape`) add a third state, inside an unquoted cell. Such files are one shard: csv reads them
+sequentially, and `escaped_state_after` follows it through a record that it refused.
 """
 
 import codecs
@@ -35,19 +35,19 @@ _PIECE_BYTES = 256 * 2**10
 
 
 class RecordStart(NamedTuple):
-    """Where the first record of a range starts: its byte in the file, its 0-based line in the range."""
+    """Start of the first record of a range: its byte in the file, its 0-based line in the range."""
 
     byte: int
     line: int
 
 
 class Scan(NamedTuple):
-    """What a byte range does to the parser. Pairs are indexed by the state in which the range's first line starts.
+    """The effect of a byte range on the parser. Pairs are indexed by the state at the start of the range's first line.
 
     Attributes:
-        lines: physical lines that start in the range.
+        lines: number of physical lines that start in the range.
         end_state: the state after the last of them.
-        first_record: where the first record starts; None if none does.
+        first_record: start of the first record; None if no record starts in the range.
     """
 
     lines: int
@@ -65,18 +65,18 @@ def scan_range(
     *,
     piece_bytes: int = _PIECE_BYTES,
 ) -> Scan:
-    """What the physical lines that start in bytes [start, stop) do to the parser.
+    """The effect on the parser of the physical lines that start in bytes [start, stop).
 
-    Memory is a few pieces, however long lines and cells are.
+    Memory is a few pieces, for lines and cells of any length.
 
     Args:
         uri: the file.
         delimiter: one character.
         start: first byte of the range.
         stop: byte after the range; the last line is read to its end beyond it.
-        quoted: whether quotes mean anything.
-        skip_blanks: whether blanks at the start of a cell are left out, as by csv's `skipinitialspace`.
-        piece_bytes: how much is read at a time.
+        quoted: whether quotes are special.
+        skip_blanks: whether blanks at the start of a cell are ignored, as by csv's `skipinitialspace`.
+        piece_bytes: bytes read at a time.
     """
     with storage.open_input(uri) as file, storage.explained(uri):
         begin = _line_start(file, start, piece_bytes)
@@ -91,7 +91,9 @@ def scan_range(
         while offset < end:
             new = file.read(min(piece_bytes, end - offset))
             if not new:
-                raise DataError(f"{uri} became shorter while it was read", todo="run again when nothing writes there")
+                raise DataError(
+                    f"{uri} became shorter while it was read", todo="run again when no program writes to it"
+                )
             piece_offset = offset - len(held)
             offset += len(new)
             held = scanner.add(held + new, piece_offset, is_last=offset == end)
@@ -110,28 +112,28 @@ def state_after(line: str, state: int, delimiter: str, skip_blanks: bool = False
 
 
 def escaped_state_after(line: str, state: int, delimiter: str, quoted: bool, skip_blanks: bool) -> int:
-    """`state_after` where a backslash escapes the character after it; may be CONTINUED: an unquoted cell goes on."""
+    """`state_after` where a backslash escapes the character after it; may be CONTINUED, inside an unquoted cell."""
     cell_start, plain, in_quotes, quote_seen, line_end_escaped = range(5)
-    place = {OUTSIDE: cell_start, INSIDE: in_quotes, CONTINUED: plain}[state]
+    inner = {OUTSIDE: cell_start, INSIDE: in_quotes, CONTINUED: plain}[state]
     chars = iter(line)
     for char in chars:
-        if char == "\\" and place != quote_seen:
+        if char == "\\" and inner != quote_seen:
             escaped = next(chars, "")
-            if place != in_quotes:
-                place = line_end_escaped if escaped in "\r\n" else plain
-        elif place == in_quotes:
-            place = quote_seen if char == '"' and quoted else in_quotes
-        elif place == quote_seen and char == '"':
-            place = in_quotes
+            if inner != in_quotes:
+                inner = line_end_escaped if escaped in "\r\n" else plain
+        elif inner == in_quotes:
+            inner = quote_seen if char == '"' and quoted else in_quotes
+        elif inner == quote_seen and char == '"':
+            inner = in_quotes
         elif char == delimiter:
-            place = cell_start
+            inner = cell_start
         elif char in "\r\n":
             return OUTSIDE
-        elif place == cell_start and char == '"' and quoted:
-            place = in_quotes
-        elif not (place == cell_start and char == " " and skip_blanks):
-            place = plain
-    return {in_quotes: INSIDE, line_end_escaped: CONTINUED}.get(place, OUTSIDE)
+        elif inner == cell_start and char == '"' and quoted:
+            inner = in_quotes
+        elif not (inner == cell_start and char == " " and skip_blanks):
+            inner = plain
+    return {in_quotes: INSIDE, line_end_escaped: CONTINUED}.get(inner, OUTSIDE)
 
 
 def _line_start(file: BinaryIO, at: int, piece_bytes: int) -> int:
@@ -148,12 +150,12 @@ def _line_start(file: BinaryIO, at: int, piece_bytes: int) -> int:
 
 
 class _Scanner:
-    """Folds the pieces of a range of whole lines.
+    """Scans a range of whole lines piece by piece.
 
     Attributes:
         lines: lines so far.
-        state: the state now, by the state at the beginning.
-        first_if_inside: first record start, if the range begins INSIDE.
+        state: the current state, indexed by the state at the start of the range.
+        first_if_inside: start of the first record, if the range begins INSIDE.
     """
 
     def __init__(self, delimiter: str, quoted: bool, skip_blanks: bool, end: int) -> None:
@@ -163,15 +165,15 @@ class _Scanner:
         self._quoted = quoted
         self._skip_blanks = skip_blanks
         self._end = end
-        # The byte before the next piece, blanks that are skipped aside; a range begins as if after a line end.
+        # The byte before the next piece, ignoring skipped blanks; a range begins as if after a line end.
         self._before = _LF
         self._starts_cell = np.zeros(256, bool)  # whether a cell starts after this byte
         self._starts_cell[[ord(delimiter), _LF, _CR]] = True
 
     def add(self, piece: bytes, offset: int, *, is_last: bool) -> bytes:
-        """The bytes to put in front of the next piece, which decides what they mean.
+        """Scans a piece; returns the bytes to put before the next piece, because their meaning depends on it.
 
-        Of a run of quotes at the end of the piece only the parity is handed on, so that no run is too long.
+        A run of quotes at the end of the piece is reduced to its parity, so that no run is too long.
         """
         held = b""
         if not is_last and piece.endswith(b"\r"):
@@ -196,7 +198,7 @@ class _Scanner:
         return held
 
     def _bytes_before(self, chars: np.ndarray, runs: np.ndarray) -> np.ndarray:
-        """uint8: the byte before each run of quotes, blanks that are skipped aside."""
+        """uint8: the byte before each run of quotes, ignoring skipped blanks."""
         if self._skip_blanks:
             others = np.flatnonzero(chars != _BLANK)
             at = np.searchsorted(others, runs) - 1
@@ -227,7 +229,7 @@ class _Scanner:
 
 
 def _odd_runs(chars: np.ndarray) -> np.ndarray:
-    """int64: where the runs of quotes of odd length start."""
+    """int64: start of each run of quotes of odd length."""
     quotes = np.flatnonzero(chars == _QUOTE)
     first_of_run = np.flatnonzero(np.diff(quotes, prepend=-2) != 1)
     is_odd = np.diff(first_of_run, append=len(quotes)) % 2 == 1
@@ -236,7 +238,7 @@ def _odd_runs(chars: np.ndarray) -> np.ndarray:
 
 
 def _is_line_end(chars: np.ndarray) -> np.ndarray:
-    """bool: each \\n, and each \\r that no \\n follows."""
+    """bool: each \\n, and each \\r that is not followed by \\n."""
     line_ends: np.ndarray = chars == _LF
     returns = chars == _CR
     returns[:-1] &= ~line_ends[1:]
@@ -245,7 +247,7 @@ def _is_line_end(chars: np.ndarray) -> np.ndarray:
 
 
 def _count_line_ends(chars: np.ndarray) -> int:
-    """The sum of `_is_line_end`, sooner."""
+    """The sum of `_is_line_end`, computed faster."""
     newlines, returns = chars == _LF, chars == _CR
     lines = np.count_nonzero(newlines)
     if single := np.count_nonzero(returns):

@@ -3,10 +3,10 @@
 In: files and a `DataSpec`. Out: the `Layout` of each file, and `Shard`s. Not here: how a range is scanned
 (csv_scan.py), how a shard is read (csv_records.py), Ray (read.py).
 
-    ranges of about data.shard_bytes ─▶ scan each, in parallel ─▶ chain ─▶ shards ─▶ read each, in parallel
+ranges of about data.shard_bytes ─▶ scan each, in parallel ─▶ chain ─▶ shards ─▶ read each, in parallel
 
-A compressed file, one with backslash escapes, or one in an encoding whose bytes mean nothing on their own (UTF-16), is
-one shard.
+A file is one shard if it is compressed, has backslash escapes, or is in an encoding that does not extend ASCII
+(UTF-16).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from textcls.data.input_files import InputFile
 from textcls.settings.recipe import DataSpec
 
 Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
-"""Gives the results of a function called with each tuple of arguments, in order."""
+"""Calls a function with each tuple of arguments; returns the results in order."""
 
 
 def run_here(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -34,12 +34,12 @@ def plan_shards(files: Sequence[InputFile], data: DataSpec, *, run: Run = run_he
     """(layout of each file, shards of all files in row order).
 
     Args:
-        files: what to read.
-        data: how to read it.
-        run: scans the ranges of large files; give one that spreads the calls over Ray tasks.
+        files: the files to read.
+        data: the settings.
+        run: runs the scans of large files, for example as Ray tasks.
 
     Raises:
-        DataError: a file that lacks the columns asked for, or is no CSV.
+        DataError: a file lacks a requested column, or is not a CSV.
     """
     layouts = [read_layout(file, data) for file in files]
     ranges_of_file = [_ranges(file, data) for file in files]
@@ -56,7 +56,7 @@ def plan_shards(files: Sequence[InputFile], data: DataSpec, *, run: Run = run_he
 
 
 def _ranges(file: InputFile, data: DataSpec) -> list[tuple[int, int]]:
-    """(start, stop) bytes of the ranges that are scanned; none if the file is one shard."""
+    """(start, stop) bytes of the ranges to scan; empty if the file is one shard."""
     ranges = -(-file.size_bytes // data.shard_bytes)
     if ranges <= 1 or is_compressed(file.uri) or data.escape != "none" or not holds_ascii(data.encoding):
         return []
@@ -64,7 +64,7 @@ def _ranges(file: InputFile, data: DataSpec) -> list[tuple[int, int]]:
 
 
 def chain(uri: str, file_index: int, scans: Sequence[Scan]) -> list[Shard]:
-    """Shards of one file, in order, from the scans of its ranges; a range in which no record starts gives none."""
+    """Shards of one file, in order, from the scans of its ranges; a range without a record start gives no shard."""
     state, line = OUTSIDE, 1
     starts = []
     for scan in scans:
@@ -80,5 +80,5 @@ def chain(uri: str, file_index: int, scans: Sequence[Scan]) -> list[Shard]:
 
 
 def column_names(layout: Layout) -> list[str]:
-    """Names of all columns of a file, as its header spells them; without a header, their positions."""
+    """Names of all columns of a file as in its header, or their positions if there is no header."""
     return list(layout.header) or [str(position) for position in range(layout.width)]

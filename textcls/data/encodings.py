@@ -1,9 +1,9 @@
-"""Which encoding some bytes are in, where the one that was asked for cannot read them, or reads them wrongly. Pure.
+"""Detects the encoding of bytes that the requested encoding cannot read, or reads wrongly. Pure.
 
-In: a sample of a file's bytes. Out: the name of a Python codec for `data.encoding`. Not here: which bytes make a good
-sample (remedies.py), what an encoding means for cutting a file (csv_shards.py).
+In: a sample of a file's bytes. Out: the name of a Python codec for `data.encoding`. Not here: the choice of the sample
+(remedies.py), encodings in which a file cannot be sharded (csv_shards.py).
 
-The lines that the asked encoding cannot read say most, wherever in the file they are; its first bytes may be ASCII.
+The best sample is the lines that the requested encoding cannot read; the first bytes of a file may all be ASCII.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from textcls.settings.yaml_text import set_option
 
-# What charset-normalizer chooses from; without a list it names mac_iceland for short French texts.
+# The candidates of charset-normalizer; without a list it detects mac_iceland for short French texts.
 _CANDIDATES = {
     "gb18030": "gb18030",
     "big5": "big5",
@@ -35,7 +35,7 @@ _SIGNS = "‘’“”„‚–—…•€°£«»§©®™´·½¼¾ºª\xa0"
 _WESTERN = "àáâãäåæçèéêëìíîïñòóôõöøùúûüßÿœ¿¡" + "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŸŒ" + _SIGNS
 _CENTRAL = "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîşţôĺľŕđßç" + "ĄĆĘŁŃÓŚŹŻÁČĎÉĚÍŇŘŠŤÚŮÝŽÄÖÜŐŰĂÂÎŞŢÔĹĽŔĐÇ" + _SIGNS
 _TURKISH = "çğıöşüâîûÇĞİÖŞÜÂÎÛ" + _SIGNS
-# Encodings of Latin scripts, and what they hold beyond ASCII in real texts; the first that fits is likeliest.
+# Encodings of Latin scripts, and their non-ASCII characters in real texts; the first that fits is the most probable.
 _LATIN = {
     "cp1252": frozenset(_WESTERN),
     "cp1254": frozenset(_TURKISH),
@@ -44,7 +44,7 @@ _LATIN = {
     "cp850": frozenset(_WESTERN),
 }
 _KANA = re.compile("[\u3041-\u30ff]")
-# The most frequent characters of each language: a text holds many of them, read in a wrong encoding next to none.
+# The most frequent characters of each language: common in a text, and rare in a text read in a wrong encoding.
 _HANGUL = (
     "이다는을의에가고하지은도기사어로한를나자인아대그리정시보있과일서수면것게해라제스여부으라만장들안영화주전상"
     "구동소원거오생어니세무마너조우와없려모았었습요네진미말좋재별매경험긍나쁜최연내관물음든할서비위성간용적더"
@@ -70,8 +70,8 @@ _KANJI = (
     "少町料工建空急止送切転研足究楽起着店病質待試族銀早映親験英医仕去味写字答夜音注帰古歌買悪図良面白評価最"
 )
 _KANA_LETTERS = "".join(map(chr, (*range(0x3041, 0x3094), *range(0x30A1, 0x30F7), 0x30FC)))
-# Encoding -> (what holds the characters in daily use, first bytes of those, the most frequent ones).
-# Of alike ones the first is likeliest.
+# Encoding -> (charset of the characters in daily use, first bytes of those, the most frequent characters).
+# Of encodings with equal points the first is the most probable.
 _ASIAN = {
     "cp949": ("euc_kr", range(0xB0, 0xC9), frozenset(_HANGUL)),
     "gb18030": ("gb2312", range(0xB0, 0xD8), frozenset(_SIMPLIFIED)),
@@ -82,14 +82,14 @@ _ASIAN = {
 _ASIAN_SIGNS = frozenset(
     "、。，．！？：；（）「」『』《》〈〉【】…—・～·“”‘’％￥　" + "".join(map(chr, range(0xFF10, 0xFF5B)))
 )
-# Means of the points of a text's characters (frequent 2, in daily use 1, others -1).
+# Thresholds of the mean points of a text's characters (frequent 2, in daily use 1, others -1).
 _SURE_POINTS = 1.1
 _LEAST_POINTS = 0.5
 _CLEAR_LEAD = 0.3
-_CLEAR_LEAD_OF_ONE = 1.5  # divided by the number of characters: a few may be frequent ones by chance
-# Encoding -> (a script that its texts hold, the least share of it).
+_CLEAR_LEAD_OF_ONE = 1.5  # divided by the number of characters, since a few may be frequent ones by chance
+# Encoding -> (a script of its texts, the least share of that script).
 _SCRIPTS = {"cp932": (_KANA, 0.1), "euc_jp": (_KANA, 0.1)}
-# Tried on a header that lacks the columns asked for.
+# Tried on a header that lacks the requested columns.
 USUAL = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "gb18030", "cp932", "cp949", "big5", "cp1251", "cp1252", "cp1250")
 _HIGH = re.compile(rb"[\x80-\xff]")
 # Accented letters in a word of ASCII: a Latin script. Other scripts fill whole words.
@@ -99,23 +99,23 @@ _ACCENTS_IN_WORD = re.compile(
 _NEVER_AFTER_LOWER_CASE = frozenset("¿¡³¹‚„")
 _MOJIBAKE_LINES = 3
 
-# How `iconv` spells what Python spells otherwise.
+# Names of `iconv` that differ from Python's.
 _ICONV_NAMES = {"cp949": "UHC", "euc_jp": "EUC-JP", "utf-8": "UTF-8", "utf-8-sig": "UTF-8"}
 
 
 def likely_encoding(sample: bytes) -> str:
-    """The first of `likely_encodings`; empty if there is none."""
+    """The most probable encoding; empty if there is none."""
     return next(iter(likely_encodings(sample)), "")
 
 
 def likely_encodings(sample: bytes) -> list[str]:
-    """Names of the codecs that read all of a sample and make the most sense of it: one, or several about alike.
+    """The codecs that can read the whole sample and are the most probable: one, or several with similar evidence.
 
-    Of encodings that extend each other the larger one is named: cp1252 for Latin-1, gb18030 for GBK, cp932 for
+    Of encodings that extend each other the largest is returned: cp1252 for Latin-1, gb18030 for GBK, cp932 for
     Shift-JIS, cp949 for EUC-KR.
 
     Args:
-        sample: some of a file's lines, or its first bytes; a last line that is cut off is left out.
+        sample: some lines of a file, or its first bytes; an incomplete last line is ignored.
     """
     if wide := wide_encoding(sample):
         return [wide]
@@ -128,22 +128,22 @@ def likely_encodings(sample: bytes) -> list[str]:
     if asian := _asian_encodings(sample, _SURE_POINTS):
         return asian
     best = "" if is_latin else _best_candidate(sample)
-    # Short texts of Latin scripts look alike to charset-normalizer; their letters tell them apart.
+    # charset-normalizer cannot distinguish short texts of Latin scripts; their letters can.
     best = (_latin_encoding(sample) if is_latin or best in _LATIN else best) or best or _best_candidate(sample)
     alike = _asian_encodings(sample, _LEAST_POINTS) if best in (*_ASIAN, "big5hkscs") else []
     return alike or ([best] if best else [])
 
 
 def setting(sample: bytes) -> str:
-    """The --set of the likely encoding of a sample, or of each of several alike; empty if there is none."""
+    """The --set of each probable encoding of a sample; empty if there is none."""
     options = [set_option("data.encoding", name) for name in likely_encodings(sample)]
-    return " or ".join(options) + ("; look at what train --dry-run then prints" if len(options) > 1 else "")
+    return " or ".join(options) + ("; compare the texts that train --dry-run then prints" if len(options) > 1 else "")
 
 
 def wide_encoding(head: bytes) -> str:
-    """The codec name of UTF-16 (or marked UTF-32) text; empty if the bytes are no such text.
+    """The codec name of UTF-16 text, or of UTF-32 text with a byte order mark; empty for other bytes.
 
-    Without a byte order mark, commas and line ends give it away: their other byte is NUL, always on the same side.
+    UTF-16 without a byte order mark is detected by commas and line ends: their other byte is NUL, on the same side.
     """
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
@@ -151,7 +151,7 @@ def wide_encoding(head: bytes) -> str:
         return "utf-16"
     low, high = head[1::2].count(0), head[::2].count(0)
     one_sided = low + high >= 2 and 10 * min(low, high) <= low + high
-    # A few NUL bytes are characters of an ASCII file like any other; of Chinese UTF-16 few bytes are NUL.
+    # A few NUL bytes may be characters of an ASCII file; Chinese text in UTF-16 has few NUL bytes.
     if not one_sided and (0 not in head or _reads(head, "utf-8")):
         return ""
     endings = [name for name in ("utf-16-le", "utf-16-be") if _holds_lines(head, name)]
@@ -159,12 +159,12 @@ def wide_encoding(head: bytes) -> str:
 
 
 def _holds_lines(head: bytes, encoding: str) -> bool:
-    """Whether bytes can be read in a wide encoding and hold a line end in it."""
+    """Whether bytes are valid in a wide encoding and have a line end in it."""
     return _reads(head, encoding) and bool(re.search(r"[\r\n]", head.decode(encoding, "ignore")))
 
 
 def fits_wide(head: bytes, encoding: str) -> bool:
-    """Whether bytes may be text in a wide encoding that was asked for."""
+    """Whether bytes may be text in the requested wide encoding."""
     return wide_encoding(head) != "" or _holds_lines(head, encoding)
 
 
@@ -174,12 +174,12 @@ def is_wide(codec: str) -> bool:
 
 
 def iconv_name(encoding: str) -> str:
-    """An encoding as the command `iconv` spells it."""
+    """The name of an encoding for the command `iconv`."""
     return _ICONV_NAMES.get(encoding, encoding.upper())
 
 
 def reads(content: bytes, encoding: str) -> bool:
-    """Whether an encoding has a character for all bytes."""
+    """Whether bytes are valid in an encoding."""
     try:
         content.decode(encoding)
     except (UnicodeError, LookupError):
@@ -188,7 +188,7 @@ def reads(content: bytes, encoding: str) -> bool:
 
 
 def repaired(text: str) -> str:
-    """Text whose UTF-8 was once read as cp1252, as it was before that; empty if it is no such text."""
+    """The original of a text whose UTF-8 was once read as cp1252; empty for other texts."""
     if text.isascii():
         return ""
     try:
@@ -199,10 +199,10 @@ def repaired(text: str) -> str:
 
 
 def mojibake(lines: Iterable[str]) -> tuple[str, str] | None:
-    """(as written, as meant) of the first word whose UTF-8 was read as cp1252, if most accented lines hold such.
+    """(written, original) of the first word whose UTF-8 was read as cp1252, if most non-ASCII lines have such words.
 
     Args:
-        lines: decoded lines of a file, the header first; one bad header is enough.
+        lines: decoded lines of a file, the header first; a header with such a word is enough.
     """
     found, accented = [], 0
     for number, line in enumerate(lines):
@@ -223,7 +223,7 @@ def _has_bad_word(line: str) -> bool:
 
 
 def _reads(sample: bytes, encoding: str) -> bool:
-    """`reads`, but for a character cut off at the end."""
+    """`reads`, but the last character may be incomplete."""
     try:
         codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeError:
@@ -232,16 +232,16 @@ def _reads(sample: bytes, encoding: str) -> bool:
 
 
 def _latin_encoding(sample: bytes) -> str:
-    """The encoding under which a text's accented letters are those of one language; empty if there is none."""
+    """The encoding in which a text's accented letters belong to one language; empty if there is none."""
     for encoding, letters in _LATIN.items():
         if not reads(sample, encoding):
             continue
         pairs = [(before, char) for before, char in pairwise(" " + sample.decode(encoding)) if not char.isascii()]
         chars = {char for _, char in pairs}
         if encoding == "cp1252" and {"ì", "ø"} <= chars:
-            continue  # Czech in cp1250 looks so
+            continue  # Czech in cp1250 looks like this
         if encoding == "cp1252" and set("æáíó") & chars:
-            letters |= set("ðþýÐÞÝ")  # Icelandic; without these they are Turkish in cp1254
+            letters |= set("ðþýÐÞÝ")  # Icelandic; without these letters it is Turkish in cp1254
         right = sum(char in letters and not _is_odd(before, char) for before, char in pairs)
         if right >= 0.9 * len(pairs):
             return encoding
@@ -249,18 +249,18 @@ def _latin_encoding(sample: bytes) -> str:
 
 
 def _is_odd(before: str, char: str) -> bool:
-    """Whether a character cannot come after another in a word: a capital or a sign after a small letter."""
+    """Whether a character is impossible after another in a word: a capital or a sign after a lower-case letter."""
     return before.islower() and (char.isupper() or char in _NEVER_AFTER_LOWER_CASE)
 
 
 def _asian_encodings(sample: bytes, least: float) -> list[str]:
-    """The East Asian encodings whose text looks most like one in their language, best first.
+    """The East Asian encodings in which the sample looks most like their language, best first.
 
-    Most of them have a character for nearly all pairs of bytes; in a wrong encoding these are rare characters.
+    Most of them have a character for nearly every pair of bytes; in a wrong encoding these are rare characters.
 
     Args:
         sample: some lines.
-        least: the points that an encoding must have.
+        least: the least points of an encoding.
     """
     lead = max(_CLEAR_LEAD, _CLEAR_LEAD_OF_ONE / max(1, len(_HIGH.findall(sample)) // 2))
     points = {name: _asian_points(sample, name) for name in _ASIAN if reads(sample, name)}
@@ -270,7 +270,7 @@ def _asian_encodings(sample: bytes, least: float) -> list[str]:
 
 
 def _asian_points(sample: bytes, encoding: str) -> float:
-    """How much a text looks like one in an encoding's language, from -1 to 2: the mean over its characters."""
+    """Mean points of the characters, from -1 to 2: how much the text looks like the language of the encoding."""
     charset, daily, frequent = _ASIAN[encoding]
     points = []
     for char in sample.decode(encoding):
@@ -289,12 +289,12 @@ def _best_candidate(sample: bytes) -> str:
     best = next(
         (name for name in (*found, "gb18030", "cp1252") if reads(sample, name) and _is_likely(sample, name)), ""
     )
-    # The kana of EUC-JP are those of GB18030; a Chinese text has none.
+    # EUC-JP and GB18030 have the kana at the same bytes; a Chinese text has none.
     return "euc_jp" if best == "gb18030" and _is_likely(sample, "euc_jp") else best
 
 
 def _is_likely(sample: bytes, encoding: str) -> bool:
-    """Whether a text in a language with a script of its own holds enough of it."""
+    """Whether the text has enough of the script that its language would have."""
     if encoding in ("cp949", "big5"):
         return reads(sample, encoding) and _asian_points(sample, encoding) >= _LEAST_POINTS
     if encoding not in _SCRIPTS or not reads(sample, encoding):

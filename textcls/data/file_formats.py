@@ -1,9 +1,9 @@
-"""The plain bytes of a file, decompressed if its name says so; or what the file is, if it is no CSV.
+"""Opens a file as plain bytes, decompressed according to its extension; detects files that are not CSV.
 
-In: a URI. Out: a stream of bytes, or an error that names the format and the command that helps. Not here: what the
-bytes mean as text (encodings.py) or as records (csv_shards.py).
+In: a URI. Out: a stream of bytes, or an error with the format and the command that converts it. Not here: the bytes as
+text (encodings.py) or as records (csv_records.py).
 
-The name and the first bytes must agree: a file that was renamed, cut off or not unpacked is an error, never fewer rows.
+Extension and first bytes must agree: a file that was renamed, truncated or not unpacked is an error, never fewer rows.
 """
 
 import bz2
@@ -20,7 +20,7 @@ from textcls.errors import DataError
 
 _HEAD_BYTES = 4096
 _BUFFER_BYTES = 2**18
-# Suffix -> (what it is, first bytes).
+# Extension -> (format, first bytes).
 _COMPRESSED = {
     ".gz": ("gzip", b"\x1f\x8b"),
     ".bz2": ("bzip2", b"BZh"),
@@ -28,9 +28,9 @@ _COMPRESSED = {
     ".lz4": ("lz4", b"\x04\x22\x4d\x18"),
 }
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
-_SPREADSHEET = "save it as CSV UTF-8 in the spreadsheet program and name that file"
-_ARCHIVE = "unpack it and name the CSV in it"
-# First bytes -> (what it is, what to do). PD stands for a command that pandas carries out.
+_SPREADSHEET = "save it as CSV UTF-8 in the spreadsheet program and use that file"
+_ARCHIVE = "unpack it and use the CSV in it"
+# First bytes -> (format, advice). PD: a command with this pandas reader.
 _FORMATS = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook (.xls)", _SPREADSHEET),
     b"\xfd7zXZ": ("an xz file", "xz -dc {source} > {target}"),
@@ -41,10 +41,10 @@ _FORMATS = {
     b"ARROW1": ("an Arrow (Feather) file", "PD read_feather"),
     b"ORC": ("an ORC file", "PD read_orc"),
     b"Obj\x01": ("an Avro file", "convert it to CSV"),
-    b"%PDF-": ("a PDF", "export the table as CSV where it comes from"),
+    b"%PDF-": ("a PDF", "export the table as CSV from its source"),
     b"SQLite format 3\x00": ("an SQLite database", "sqlite3 -csv -header {source} 'SELECT * FROM NAME' > {target}"),
 }
-# A CSV may begin so as well, but holds no NUL.
+# A CSV may begin with these as well, but has no NUL.
 _TEXT_TOO = (b"PAR1", b"ARROW1", b"ORC", b"Obj\x01")
 _CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x7f]")
 _CONTROL_SHARE = 0.02
@@ -52,14 +52,14 @@ _HTML = re.compile(rb"\s*<(!doctype html|html|head|body|table|\?xml)\b", re.IGNO
 
 
 def is_compressed(uri: str) -> bool:
-    """Whether a file is decompressed while it is read, for its name says so."""
+    """Whether a file is decompressed while it is read, according to its extension."""
     return uri.endswith(tuple(_COMPRESSED))
 
 
 def open_bytes(uri: str) -> io.BufferedReader:
-    """A file from its beginning; a compressed one is decompressed, and then not seekable.
+    """A file as a stream of bytes; a compressed file is decompressed and not seekable.
 
-    Reading it may raise a `DataError`: compressed data that are cut off, damaged or followed by something else.
+    Reading may raise a `DataError`: compressed data are truncated, damaged or followed by other data.
     """
     raw = storage.open_input(uri)
     for suffix, (codec, _) in _COMPRESSED.items():
@@ -69,10 +69,10 @@ def open_bytes(uri: str) -> io.BufferedReader:
 
 
 def refuse_other_formats(uri: str) -> None:
-    """Stops at a file that is no CSV, or is not compressed as its name says.
+    """Refuses a file that is not a CSV, or not compressed as its extension says.
 
     Raises:
-        DataError: names the format, and the command that makes a CSV of it.
+        DataError: with the format, and the command that converts it to CSV.
     """
     with storage.open_input(uri) as file, storage.explained(uri):
         head = file.read(_HEAD_BYTES)
@@ -94,7 +94,7 @@ def refuse_other_formats(uri: str) -> None:
 
 
 def other_text_format(uri: str, head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to do) of a file whose columns are not found because it is no CSV; None if it may be one.
+    """(format, advice) of a file whose columns were not found because it is not a CSV; None if it may be a CSV.
 
     Args:
         uri: the file.
@@ -103,7 +103,7 @@ def other_text_format(uri: str, head: bytes) -> tuple[str, str] | None:
     if _HTML.match(head):
         return "a web page or XML", "download or export the table itself as CSV"
     if len(_CONTROL.findall(head)) > _CONTROL_SHARE * len(head):
-        return "binary data", "export the table as CSV; a file of NUL bytes is a copy that broke off"
+        return "binary data", "export the table as CSV; a file of NUL bytes is an interrupted copy"
     first, _, rest = head.strip().partition(b"\n")
     if not first.startswith((b"{", b"[")):
         return None
@@ -128,7 +128,7 @@ def _refuse_format(uri: str, head: bytes, inside: str = "") -> None:
         office = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument.spreadsheet" in head
         found = ("a spreadsheet (.xlsx or .ods)", _SPREADSHEET) if office else ("a zip archive", _unzip(uri, head))
     elif head[257:262] == b"ustar":
-        found = ("a tar archive", f"tar -xf {shlex.quote(uri)} and name the CSV in it")
+        found = ("a tar archive", f"tar -xf {shlex.quote(uri)} and use the CSV in it")
     if found is None:
         return
     kind, todo = found
@@ -143,11 +143,11 @@ def _refuse_format(uri: str, head: bytes, inside: str = "") -> None:
 
 def _unzip(uri: str, head: bytes) -> str:
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
-    return f"unzip {shlex.quote(uri)} and name the CSV in it" + (f", like {name}" if name.isprintable() else "")
+    return f"unzip {shlex.quote(uri)} and use the CSV in it" + (f", such as {name}" if name.isprintable() else "")
 
 
 def _beside(uri: str) -> str:
-    """A name for the CSV that a command makes of a file."""
+    """A file name for the CSV that a command writes."""
     stem = uri
     while (stem := re.sub(r"\.(csv|tsv|txt|xz|Z|parquet|feather|orc|db|jsonl?|gz|bz2|zst|lz4)$", "", stem)) != uri:
         uri = stem
@@ -161,7 +161,7 @@ def _pandas(uri: str, reader: str, arguments: str = "") -> str:
 
 
 class _Decompressed(io.RawIOBase):
-    """The decompressed bytes of a file; what is wrong with its compressed data becomes a `DataError`."""
+    """The decompressed bytes of a file; errors in its compressed data become a `DataError`."""
 
     def __init__(self, uri: str, codec: str, raw: BinaryIO) -> None:
         self._uri, self._codec, self._raw = uri, codec, raw
@@ -182,11 +182,11 @@ class _Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            # `read` discards its buffer when the data end early; `read1` returns each piece as it is decompressed.
+            # `read` discards its buffer when the data end early; `read1` returns each decompressed piece.
             content = self._read(len(buffer))
         except (EOFError, OSError, zlib.error) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's or the network's, not the file's
+                raise  # an error of the disk or the network, not of the file
             raise self._explained(str(error)) from error
         self._bytes += len(content)
         self._lines += content.count(b"\n")
@@ -204,13 +204,13 @@ class _Decompressed(io.RawIOBase):
             return DataError(
                 f"{self._uri} is incomplete: its {self._codec} data end early, {reached}",
                 expected="the whole file",
-                todo="copy or download it again" + self._salvage("what is there"),
+                todo="copy or download it again" + self._salvage("the lines up to there"),
             )
         if re.search("Not a gzipped file|header check|unknown compression method|Unknown frame|frameType", reason):
             return DataError(
-                f"{self._uri} holds something else behind its {self._codec} data, {reached}",
+                f"{self._uri} has other data after its {self._codec} data, {reached}",
                 expected=f"{self._codec} data up to the end",
-                todo="copy or download it again" + self._salvage("what comes before"),
+                todo="copy or download it again" + self._salvage("the lines up to there"),
             )
         if re.search("CRC|inflate|decompress|Error -|Invalid|invalid|length check|corrupt", reason):
             return DataError(

@@ -1,7 +1,7 @@
-"""What to do about rows that could not be used, from what stands at their places in the files.
+"""Advice on rejects, from the content of the files at a few of them.
 
-In: the reason of most rejects, the places of a few. Out: a sentence with the setting or the command that helps. Each
-setting is tried on the rows before it is named. Not here: what makes a row a reject (rows.py), whether there are too
+In: the reason of most rejects, the locations of a few. Out: a sentence with the setting or the command that helps. Each
+setting is tried on the rows before it is advised. Not here: which rows are rejects (rows.py), whether there are too
 many (checks.py).
 """
 
@@ -23,25 +23,25 @@ from textcls.errors import TextclsError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
 
-# What is looked at: enough to tell an encoding or a dialect, little enough for a second.
+# Limits of the sample: enough to detect an encoding or a dialect, in less than a second.
 _SAMPLE_BYTES = 2**16
 _MOST_BYTES = 2**26
 _SAMPLE_RECORDS = 300
 _LONGEST_LINE = 2**20
-# Another dialect is named if it leaves at most this share of the records misshapen.
+# Another dialect is advised if at most this share of the records then has the wrong number of fields.
 _FEW = 0.01
-# Of lines beyond ASCII: if more than this share can be read, the encoding is not what is wrong with the others.
+# If more than this share of the non-ASCII lines can be read, the encoding is right and the other lines are damaged.
 _MIXED = 0.2
-# The values of a column of labels come back.
+# A column of labels has at least this many rows per value.
 _ROWS_PER_LABEL = 3
 
-Place = tuple[int, int]
+Location = tuple[int, int]
 """(index of a file, 1-based line in it)."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of a run and how they are read, as `plan_shards` has them."""
+    """The files of a run with the layouts and shards of `plan_shards`, and the settings."""
 
     files: Sequence[InputFile]
     layouts: Sequence[Layout]
@@ -50,50 +50,50 @@ class Sources:
 
     @classmethod
     def whole(cls, files: Sequence[InputFile], data: DataSpec) -> Self:
-        """The files from their beginning, in one shard each."""
+        """The whole files, as one shard each."""
         shards = [Shard(file.uri, index) for index, file in enumerate(files)]
         return cls(files, [read_layout(file, data) for file in files], shards, data)
 
 
-def remedy(reason: str, sources: Sources, places: Sequence[Place] = ()) -> str:
-    """What to do about the rejects of one reason; empty if there is nothing better than correcting the rows.
+def remedy(reason: str, sources: Sources, locations: Sequence[Location] = ()) -> str:
+    """The advice on the rejects of one reason; empty if there is none but to correct the rows.
 
     Args:
         reason: a `Reason`.
-        sources: where the rows come from.
-        places: of a few rejects; without one, the files are looked at from their beginning.
+        sources: the files of the rows.
+        locations: of a few rejects; without any, the files are sampled from their start.
     """
     try:
         match reason:
             case Reason.UNDECODABLE:
-                return _other_encoding(sources, places)
+                return _other_encoding(sources, locations)
             case Reason.RAGGED_ROW | Reason.CELL_TOO_LONG:
-                return _other_dialect(sources, places) or _corrected_rows(reason, sources, places)
+                return _other_dialect(sources, locations) or _corrected_rows(reason, sources, locations)
             case Reason.MISSING_LABEL | Reason.MISSING_TEXT:
-                return _other_column(reason, sources, places)
+                return _other_column(reason, sources, locations)
             case Reason.REPEATED_HEADER:
                 return "delete the lines that repeat the header"
             case Reason.TOTAL_LINE:
                 return "delete the total lines"
     except (TextclsError, UnicodeError):
-        pass  # the files changed, or are beyond help: the counts and examples stand
+        pass  # the files changed or cannot be read: the counts and examples of the message remain
     return ""
 
 
 # --- encodings --------------------------------------------------------------------------------------------------------
 
 
-def _other_encoding(sources: Sources, places: Sequence[Place]) -> str:
+def _other_encoding(sources: Sources, locations: Sequence[Location]) -> str:
     data = sources.data
     if encodings.is_wide(data.encoding):
         return ""
-    shard, bad, good = _lines_beyond_ascii(sources, places)
+    shard, bad, good = _lines_beyond_ascii(sources, locations)
     if not bad:
         return ""
     if len(good) > _MIXED * (len(bad) + len(good)):
         likely = encodings.likely_encodings(b"".join(bad))
-        kind = f"they look like {' or '.join(likely)}" if likely else "they are damaged, or of several encodings"
-        return f"other lines beyond ASCII are in {data.encoding}, these are not: {kind}. Convert where they come from"
+        kind = f"they look like {' or '.join(likely)}" if likely else "they are damaged, or in several encodings"
+        return f"other non-ASCII lines are in {data.encoding}, these are not: {kind}. Convert them at their source"
     sample = b"".join((*bad, *good))
     likely = encodings.likely_encodings(sample)
     if not likely:
@@ -104,17 +104,17 @@ def _other_encoding(sources: Sources, places: Sequence[Place]) -> str:
         commands = (f"{printed} | iconv -f {encodings.iconv_name(name)} -t {to} > {target}" for name in likely)
         return (
             f"other files are in {data.encoding}; convert this one"
-            f"{', look at the result' if len(likely) > 1 else ''} and name the result: {' or '.join(commands)}"
+            f"{', check the result' if len(likely) > 1 else ''} and use the result: {' or '.join(commands)}"
         )
     return f"the bytes look like {' or '.join(likely)}: {encodings.setting(sample)}"
 
 
-def _lines_beyond_ascii(sources: Sources, places: Sequence[Place]) -> tuple[Shard, list[bytes], list[bytes]]:
-    """(shard, lines that the encoding cannot read, lines that it can) of the first shard with any of the former."""
+def _lines_beyond_ascii(sources: Sources, locations: Sequence[Location]) -> tuple[Shard, list[bytes], list[bytes]]:
+    """(shard, lines that the encoding cannot read, lines that it can) of the first shard with unreadable lines."""
     encoding, read = sources.data.encoding, 0
     bad: list[bytes] = []
     good: list[bytes] = []
-    shards = _shards_from(sources, places)
+    shards = _shards_from(sources, locations)
     for shard in shards:
         good, sampled = [], 0
         with storage.explained(shard.uri), open_bytes(shard.uri) as file:
@@ -131,7 +131,7 @@ def _lines_beyond_ascii(sources: Sources, places: Sequence[Place]) -> tuple[Shar
 
 
 def _is_read_rightly(file: InputFile, data: DataSpec) -> bool:
-    """Whether a file's beginning holds characters beyond ASCII and is in the encoding that was asked for."""
+    """Whether the start of a file has non-ASCII characters and is in the requested encoding."""
     with storage.explained(file.uri), open_bytes(file.uri) as content:
         head = content.read(_SAMPLE_BYTES)
     return not head.isascii() and data.encoding.lower() in encodings.likely_encodings(head)
@@ -140,8 +140,9 @@ def _is_read_rightly(file: InputFile, data: DataSpec) -> bool:
 # --- dialects ---------------------------------------------------------------------------------------------------------
 
 
-def _other_dialect(sources: Sources, places: Sequence[Place]) -> str:
-    """The setting under which the records around a reject, and the file's first ones, have the right shape."""
+def _other_dialect(sources: Sources, locations: Sequence[Location]) -> str:
+    """The setting with which the records at a reject, and the first ones of the file, have the right number of
+    fields."""
     data = sources.data
     trials: list[tuple[str, Any]] = []
     if data.escape == "none":
@@ -153,11 +154,11 @@ def _other_dialect(sources: Sources, places: Sequence[Place]) -> str:
     if data.quoting == "none":
         trials.append(("quoting", "minimal"))
     trials += [("delimiter", delimiter) for delimiter in ",;\t|" if delimiter != data.delimiter]
-    now = _misshapen(sources, places, data)
+    now = _misshapen(sources, locations, data)
     found = []
     for key, value in trials:
         try:
-            share = _misshapen(sources, places, data.model_copy(update={key: value}))
+            share = _misshapen(sources, locations, data.model_copy(update={key: value}))
         except TextclsError:
             continue  # the header does not fit
         if share <= _FEW and share < now:
@@ -169,9 +170,10 @@ def _other_dialect(sources: Sources, places: Sequence[Place]) -> str:
     return f"the rows fit with {set_option(f'data.{key}', str(text))}"
 
 
-def _misshapen(sources: Sources, places: Sequence[Place], data: DataSpec) -> float:
-    """Share of records of the wrong shape: the worse of that of a file's first ones and that at a reject."""
-    (index, line), *_ = [*places, (0, 1)]
+def _misshapen(sources: Sources, locations: Sequence[Location], data: DataSpec) -> float:
+    """Share of records with the wrong number of fields: the larger of the shares at the file's start and at a
+    reject."""
+    (index, line), *_ = [*locations, (0, 1)]
     layout = read_layout(sources.files[index], data)
     start = Shard(sources.files[index].uri, index)
     shares = []
@@ -183,27 +185,27 @@ def _misshapen(sources: Sources, places: Sequence[Place], data: DataSpec) -> flo
 
 
 def _records_from(shard: Shard, line: int, layout: Layout, data: DataSpec) -> Iterator[tuple[int, Fields]]:
-    """The records from a physical line on that starts one."""
+    """The records from a physical line on; the line starts a record."""
     with storage.explained(shard.uri), open_text(shard, data.encoding) as text:
         for _ in range(line - shard.first_line):
             text.readline()
         yield from parse_records(text, Shard(shard.uri, shard.file_index, 0, line), layout.dialect, data)
 
 
-def _corrected_rows(reason: str, sources: Sources, places: Sequence[Place]) -> str:
-    if not places:
+def _corrected_rows(reason: str, sources: Sources, locations: Sequence[Location]) -> str:
+    if not locations:
         return ""
-    index, line = places[0]
+    index, line = locations[0]
     layout, uri = sources.layouts[index], sources.files[index].uri
     if reason == Reason.CELL_TOO_LONG:
         more = set_option("data.max_cell_chars", str(4 * sources.data.max_cell_chars))
-        return f"close the quote that {uri}:{line} opens; if such cells are meant: {more}"
+        return f"close the quote that {uri}:{line} opens; if cells may be this long: {more}"
     _, fields = next(_records_from(_shard_of(sources, index, line), line, layout, sources.data), (line, []))
     if layout.header and set(sources.data.columns) <= set(fields) and not is_compressed(uri):
         return f"{uri}:{line} is a header of other columns; {cut_in_two(uri, line)}"
     where = "first row" if not layout.header else "header"
     return (
-        f"{uri}:{line} and the like have not the {layout.width} fields of the {where}: put cells that hold "
+        f"rows such as {uri}:{line} do not have the {layout.width} fields of the {where}: put cells that contain "
         f"{layout.delimiter!r} or a line end in double quotes"
     )
 
@@ -211,10 +213,10 @@ def _corrected_rows(reason: str, sources: Sources, places: Sequence[Place]) -> s
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _other_column(reason: str, sources: Sources, places: Sequence[Place]) -> str:
-    """The setting that names a column with content, if the one asked for is empty in most of the rows."""
+def _other_column(reason: str, sources: Sources, locations: Sequence[Location]) -> str:
+    """The setting with another column, if the requested one is empty in most rows and another has content."""
     data = sources.data
-    (index, _), *_ = [*places, (0, 1)]
+    (index, _), *_ = [*locations, (0, 1)]
     layout = sources.layouts[index]
     start = Shard(sources.files[index].uri, index)
     rows = [
@@ -242,21 +244,21 @@ def _other_column(reason: str, sources: Sources, places: Sequence[Place]) -> str
     key = "data.label_column" if reason == Reason.MISSING_LABEL else "data.text_columns"
     if best:
         return f"column {asked!r} is empty; is it column {best!r}? {set_option(key, best)}"
-    return f"column {asked!r} is empty, and no other looks like it: fill it in"
+    return f"column {asked!r} is empty, and no other column fits: fill it in"
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- locations --------------------------------------------------------------------------------------------------------
 
 
-def _shards_from(sources: Sources, places: Sequence[Place]) -> Sequence[Shard]:
-    """The shards that may hold rejects: those of known places, else all."""
-    if not places:
+def _shards_from(sources: Sources, locations: Sequence[Location]) -> Sequence[Shard]:
+    """The shards that may have rejects: those of known locations, else all."""
+    if not locations:
         return sources.shards
-    return list(dict.fromkeys(_shard_of(sources, index, line) for index, line in places))
+    return list(dict.fromkeys(_shard_of(sources, index, line) for index, line in locations))
 
 
 def _shard_of(sources: Sources, index: int, line: int) -> Shard:
-    """The shard in which a record starts."""
+    """The shard in which the record at a line starts."""
     return next(
         shard for shard in reversed(sources.shards) if shard.file_index == index and shard.first_line <= max(1, line)
     )
