@@ -154,8 +154,8 @@ FOLLOWED = {
     "text.tokenizer._unloadable": ["unit/test_tokenizer.py::test_sentence_pieces_are_refused_with_what_converts_them"],
     "training.checkpoint.check_checkpoint": [f"{ADVICE}test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it"]
     * 3,
-    "tracking.events.mlflow_asked": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],
-    "tracking.events.MlflowRun.__init__": [
+    "tracking.mlflow.mlflow_requested": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],
+    "tracking.mlflow.MlflowRun.__init__": [
         "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
     ],
     "training.failures.final_error": ["local_ray/test_training.py::test_an_error_of_python_code_ends_the_run_at_once"],
@@ -186,12 +186,14 @@ FOLLOWED = {
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"
     ],
     "training.run_dir.RunDir.bind_data": [f"{ADVICE}test_other_rows_can_be_put_back_or_left"],
-    "training.attempts._Fit._remake_blocks": [
+    "training.attempts._Attempts._recompute_blocks": [
         f"{NODES}test_nodes_that_die_while_reading_and_tokenizing_and_while_training_take_no_row_along"
     ],
     "training.attempts._no_room": ["story/test_faults.py::test_cpus_that_others_use_are_waited_for_up_to_the_bound"],
-    "training.attempts._told_plainly": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],
-    "training.scaling.plan_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
+    "training.attempts._too_many_failures": [
+        "story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"
+    ],
+    "training.scaling.plan_training_workers": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
 }
 
 

@@ -384,7 +384,7 @@ def test_the_dashboard_s_own_metrics_are_counted_by_a_replica() -> None:
 
 
 def test_the_dashboard_s_metrics_of_training_are_those_that_a_worker_has_ray_export() -> None:
-    source = (ROOT / "textcls" / "tracking" / "events.py").read_text(encoding="utf-8")
+    source = (ROOT / "textcls" / "tracking" / "ray_metrics.py").read_text(encoding="utf-8")
     made = re.findall(r'\b(Gauge|Histogram|Counter)\("(textcls_\w+)"', source)
     suffixes = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("_total",), "Gauge": ("",)}
     exported = {f"ray_{name}{suffix}" for kind, name in made for suffix in suffixes[kind]}

@@ -13,10 +13,12 @@ from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.bundle import load_bundle
 from textcls.errors import StorageError
 from textcls.reporting.report import NoBaseline, Report
-from textcls.tracking import events
+from textcls.tracking.jsonl import JsonLines
+from textcls.tracking.ray_metrics import StepMetrics
+from textcls.tracking.tensorboard import TensorBoard
 from textcls.training import attempts, run
-from textcls.training.loop import train_worker
 from textcls.training.run_dir import RunDir
+from textcls.training.worker import train_worker
 
 
 def _failing(*_: Any, **__: Any) -> None:
@@ -53,7 +55,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
 
     # Broken off at the very end, so that the account is written again.
     with monkeypatch.context() as broken:
-        broken.setattr(run, "publish_bundle", full)
+        broken.setattr(run, "export_bundle", full)
         with pytest.raises(StorageError) as refused:
             run.train(recipe, out, resume=False, say=said.append)
     assert refused.value.todo == "free some space; then the same command with --resume continues the run"
@@ -66,8 +68,8 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     monkeypatch.setattr(run, "draw_report", _failing)
     monkeypatch.setattr(run, "_train_baseline", _killed_baseline())
     monkeypatch.setattr(attempts, "train_worker", _without_metrics)
-    for sink in (events.EventFile, events.TensorBoard):
-        monkeypatch.setattr(sink, "take", _failing)
+    for sink in (JsonLines, TensorBoard):
+        monkeypatch.setattr(sink, "write", _failing)
     said.clear()
     report = run.train(recipe, out, resume=True, say=said.append)
 
@@ -93,11 +95,10 @@ def test_ray_s_metrics_that_fail_are_reported_once_and_no_step_is_lost(monkeypat
 
     monkeypatch.setattr(ray.util.metrics.Histogram, "observe", _failing)
     said: list[str] = []
-    meter = events.StepMeter("a-run", 0, 0, 0, 0.0, say=said.append)
+    metrics = StepMetrics("a-run", 0, said.append)
     for _ in range(3):
-        meter.step(0.1)
+        metrics.record(0.1, {"tokens_per_s": 50.0, "padding_ratio": 1.1})
     assert said == ["Ray's metrics miss this run, which goes on: MemoryError"]
-    assert meter.stretch(100, 110, 2.0) == {"tokens_per_s": 50.0, "padding_ratio": 1.1}
 
 
 def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pyt
     from types import SimpleNamespace as Some
 
     prepared = Some(class_counts={"train": [1], "test": [1]}, labels=("a", "b"), texts={}, blocks={})
-    outcome = Some(progress=Some(seconds=seconds))
+    outcome = Some(state=Some(seconds=seconds))
     monkeypatch.setattr(run, "_BASELINE_S", 0.1)
     monkeypatch.setattr(run, "_train_baseline", ray.remote(max_retries=0)(_waits))
     said: list[str] = []

@@ -24,11 +24,14 @@ from textcls.modeling.pretrained import find_model
 from textcls.settings.recipe import ScaleSpec
 from textcls.tasks.metrics import Counts
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.tracking.journal import Journal
 from textcls.training import attempts, run
-from textcls.training.checkpoint import Progress
-from textcls.training.loop import TrainOutcome, train_worker
+from textcls.training.checkpoint import TrainingState
+from textcls.training.export import export_bundle
+from textcls.training.loop import TrainOutcome
 from textcls.training.run_dir import RunDir
-from textcls.training.scaling import Workers, plan_workers
+from textcls.training.scaling import StopReason, TrainingWorkers, plan_training_workers
+from textcls.training.worker import train_worker
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +56,12 @@ def fitted(
     recipe = small_recipe(model, path, *overrides)
     run = RunDir.claim(str(out), recipe, resume=resume)
     said = [] if said is None else said
-    return attempts.fit(
-        recipe, find_model(recipe.model), prepared, tokenizer, run, Workers(workers, False, 1), said.append
-    )
+    planned, journal = TrainingWorkers(workers, False, 1), Journal([], said.append)
+    return attempts.fit(recipe, find_model(recipe.model), prepared, tokenizer, run, planned, said.append, journal)
 
 
-def weights(progress: Progress) -> dict[str, np.ndarray]:
-    return load_file(os.path.join(progress.best_uri, "model.safetensors"))
+def weights(state: TrainingState) -> dict[str, np.ndarray]:
+    return load_file(os.path.join(state.best_uri, "model.safetensors"))
 
 
 def wrapped(before_step: Callable[[object], None]) -> Callable[[dict], TrainOutcome]:
@@ -71,17 +73,17 @@ def wrapped(before_step: Callable[[object], None]) -> Callable[[dict], TrainOutc
     def train(config: dict) -> TrainOutcome:
         from textcls.training import loop
 
-        step = loop._Worker._step
+        step = loop.TrainingLoop._step
 
         def spied(self, batch):
             before_step(self, batch)
             step(self, batch)
 
-        loop._Worker._step = spied
+        loop.TrainingLoop._step = spied
         try:
             return train_worker(config)
         finally:
-            loop._Worker._step = step
+            loop.TrainingLoop._step = step
 
     return train
 
@@ -112,9 +114,9 @@ def test_workers_must_fit_the_nodes_there_are_or_may_come(monkeypatch, nodes, au
     monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: autoscaler)
     if told:
         with pytest.raises(RecipeError, match=told):
-            plan_workers(ScaleSpec(**scale))
+            plan_training_workers(ScaleSpec(**scale))
     else:
-        asked, planned = scale.get("workers", 1), plan_workers(ScaleSpec(**scale))
+        asked, planned = scale.get("workers", 1), plan_training_workers(ScaleSpec(**scale))
         assert asked == ((planned.least, planned.count) if planned.least else planned.count)
 
 
@@ -123,17 +125,15 @@ def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
     one = fitted(reviews, tiny_model_dir, tmp_path / "one", *settings)
     two = fitted(reviews, tiny_model_dir, tmp_path / "two", *settings, "scale.workers=2", workers=2)
     assert (one.world_size, two.world_size) == (1, 2)
-    assert [step for step, _ in one.progress.curve] == list(range(1, 12))
-    np.testing.assert_allclose(
-        [loss for _, loss in two.progress.curve], [loss for _, loss in one.progress.curve], rtol=1e-5
-    )
-    learned, pretrained = weights(one.progress), load_file(tiny_model_dir / "model.safetensors")
-    for name, value in weights(two.progress).items():
+    assert [step for step, _ in one.state.curve] == list(range(1, 12))
+    np.testing.assert_allclose([loss for _, loss in two.state.curve], [loss for _, loss in one.state.curve], rtol=1e-5)
+    learned, pretrained = weights(one.state), load_file(tiny_model_dir / "model.safetensors")
+    for name, value in weights(two.state).items():
         np.testing.assert_allclose(value, learned[name], atol=1e-4, err_msg=name)
     moved = learned["bert.encoder.layer.0.output.dense.weight"] - pretrained["encoder.layer.0.output.dense.weight"]
     assert abs(moved).max() > 3e-3  # the tolerance is a small part of what was learned
     assert (two.test.confusion == one.test.confusion).all()
-    assert two.progress.rows == one.progress.rows == 170
+    assert two.state.rows == one.state.rows == 170
 
 
 def test_small_parts_add_up_to_the_whole_step(reviews, tiny_model_dir, tmp_path):
@@ -142,10 +142,10 @@ def test_small_parts_add_up_to_the_whole_step(reviews, tiny_model_dir, tmp_path)
     settings = ("model.dropout=0", "train.epochs=1", "train.rows_per_step=170")
     whole = fitted(reviews, tiny_model_dir, tmp_path / "whole", *settings, "train.max_tokens_per_micro_batch=16384")
     parts = fitted(reviews, tiny_model_dir, tmp_path / "parts", *settings, "train.max_tokens_per_micro_batch=512")
-    assert parts.progress.padded_tokens < whole.progress.padded_tokens  # each part is padded to its own longest row
-    np.testing.assert_allclose(parts.progress.curve, whole.progress.curve, rtol=1e-6)
-    for name, value in weights(parts.progress).items():
-        np.testing.assert_allclose(value, weights(whole.progress)[name], atol=2e-5, err_msg=name)
+    assert parts.state.padded_tokens < whole.state.padded_tokens  # each part is padded to its own longest row
+    np.testing.assert_allclose(parts.state.curve, whole.state.curve, rtol=1e-6)
+    for name, value in weights(parts.state).items():
+        np.testing.assert_allclose(value, weights(whole.state)[name], atol=2e-5, err_msg=name)
 
 
 def test_every_row_is_used_once_an_epoch_and_scored_once(reviews, tiny_model_dir, tmp_path, monkeypatch):
@@ -153,16 +153,16 @@ def test_every_row_is_used_once_an_epoch_and_scored_once(reviews, tiny_model_dir
 
     def note(worker, batch):
         with open(seen, "a") as file:
-            file.writelines(f"{worker.progress.epoch} {row}\n" for row in batch.tolist())
+            file.writelines(f"{worker.state.epoch} {row}\n" for row in batch.tolist())
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(note))
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out")
     rows = [tuple(map(int, line.split())) for line in Path(seen).read_text().splitlines()]
     train = reviews[1].account.outcomes["train"]
     assert sorted(rows) == [(epoch, row) for epoch in range(2) for row in range(train)]
-    assert outcome.progress.rows == 2 * train
+    assert outcome.state.rows == 2 * train
     assert outcome.test.rows == reviews[1].account.outcomes["test"]
-    assert outcome.progress.padded_tokens >= outcome.progress.real_tokens > 0
+    assert outcome.state.padded_tokens >= outcome.state.real_tokens > 0
 
 
 def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp_path, monkeypatch):
@@ -171,10 +171,10 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
     marks = str(tmp_path / "killed-at-")
 
     def kill_thrice(worker, batch):
-        step = worker.progress.step
+        step = worker.state.step
         if step in (2, 10, 17) and not os.path.exists(f"{marks}{step}"):
-            Path(f"{marks}{step}").write_text(worker.staged)
-            tempfile.mkdtemp(prefix=worker.staged)  # what a kill while a checkpoint is copied leaves
+            Path(f"{marks}{step}").write_text(worker.context.staging_prefix)
+            tempfile.mkdtemp(prefix=worker.context.staging_prefix)  # what a kill while a checkpoint is copied leaves
             os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(kill_thrice))
@@ -183,9 +183,9 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
     (staged,) = {Path(f"{marks}{step}").read_text() for step in (2, 10, 17)}
     assert not list(Path(tempfile.gettempdir()).glob(f"{staged}*"))
     assert sum("a worker failed" in line for line in said) == 3
-    assert killed.progress.best_step == calm.progress.best_step
-    for name, value in weights(killed.progress).items():
-        assert (value == weights(calm.progress)[name]).all(), name
+    assert killed.state.best_step == calm.state.best_step
+    for name, value in weights(killed.state).items():
+        assert (value == weights(calm.state)[name]).all(), name
     assert (killed.test.confusion == calm.test.confusion).all()
     assert killed.test.loss == calm.test.loss
 
@@ -198,7 +198,7 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
     mark = str(tmp_path / "stuck")
 
     def stick_once(worker, batch):
-        if worker.rank == 1 and worker.progress.step == 5 and not os.path.exists(mark):
+        if worker.context.rank == 1 and worker.state.step == 5 and not os.path.exists(mark):
             open(mark, "w").close()
             threading.Event().wait()  # alive, and answering Ray
 
@@ -206,46 +206,48 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
     said: list[str] = []
     hung = fitted(reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=5", workers=2, said=said)
     assert sum("(rank 0: rank 1 did not answer for 5 s)" in line for line in said) == 1, said
-    for name, value in weights(hung.progress).items():
-        assert (value == weights(calm.progress)[name]).all(), name
+    for name, value in weights(hung.state).items():
+        assert (value == weights(calm.state)[name]).all(), name
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_that_make_way_lose_no_step_and_not_a_bit(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
+def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
     settings = ("train.epochs=6", "scale.max_failures=0", f"scale.workers={workers}")
     calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings, workers=workers)
     steps = str(tmp_path / "steps.txt")
 
     def note_slowly(worker, batch):
         time.sleep(0.08)  # long enough for the driver to notice meanwhile
-        if worker.rank == 0:
+        if worker.context.rank == 0:
             with open(steps, "a") as file:
-                file.write(f"{worker.progress.step}\n")
+                file.write(f"{worker.state.step}\n")
 
     noticed: list[str] = []
 
-    def reason(self, nodes):
+    def stop_reason(self, nodes):
         if noticed or not Path(steps).exists():
-            return ""
+            return None
         noticed.extend(nodes)
-        return "a node goes"
+        return StopReason("preempted", "a node goes")
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(note_slowly))
-    monkeypatch.setattr(attempts.Lookout, "reason", reason)
+    monkeypatch.setattr(attempts.RescalePolicy, "stop_reason", stop_reason)
     said: list[str] = []
     moved = fitted(reviews, tiny_model_dir, tmp_path / "moved", *settings, workers=workers, said=said)
     assert noticed == [ray.get_runtime_context().get_node_id()]
-    assert sum(bool(re.match(r"  a node goes: going on from step \d+ with others", line)) for line in said) == 1, said
+    assert (
+        sum(bool(re.match(r"  a node goes: resuming from step \d+ with other workers", line)) for line in said) == 1
+    ), said
     assert Path(steps).read_text().split() == [str(step) for step in range(66)]
-    for name, value in weights(moved.progress).items():
-        assert (value == weights(calm.progress)[name]).all(), name
+    for name, value in weights(moved.state).items():
+        assert (value == weights(calm.state)[name]).all(), name
 
 
 def test_of_equal_scores_the_earlier_epoch_is_kept(reviews, tiny_model_dir, tmp_path):
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", "train.epochs=3", "train.learning_rate=1e-12")
-    scores = [epoch["macro_f1"] for epoch in outcome.progress.history]
+    scores = [epoch["macro_f1"] for epoch in outcome.state.history]
     assert scores[0] == scores[1] == scores[2]
-    assert outcome.progress.best_step == outcome.progress.history[0]["step"]
+    assert outcome.state.best_step == outcome.state.history[0]["step"]
 
 
 def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, tiny_model_dir, tmp_path):
@@ -254,14 +256,14 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     path, prepared, tokenizer = reviews
     settings = ("train.epochs=1", "calibration.min_precision=0.9")
     outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", *settings)
-    recipe, run = small_recipe(tiny_model_dir, path, *settings), RunDir(str(tmp_path / "out"), resumed=False)
-    attempts.publish_bundle(recipe, prepared, tokenizer, outcome, run, {})
+    recipe = small_recipe(tiny_model_dir, path, *settings)
+    export_bundle(recipe, prepared, tokenizer, outcome, str(tmp_path / "out"), {})
 
     classifier = Classifier.load(str(tmp_path / "out" / "bundle"), threads=1)
     calibration = classifier.bundle.manifest.calibration
     assert calibration == outcome.calibration
     assert calibration.temperature != 1
-    trained = weights(outcome.progress)["classifier.weight"]
+    trained = weights(outcome.state)["classifier.weight"]
     kept = load_file(tmp_path / "out" / "bundle" / "model.safetensors")["classifier.weight"]
     np.testing.assert_array_equal(kept, trained / np.float32(calibration.temperature))
 
@@ -308,7 +310,7 @@ def test_a_cluster_that_cannot_be_reached_leaves_an_out_that_any_run_may_use(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
     def fail(worker, batch):
-        if worker.rank == worker.world_size - 1 and worker.progress.step == 2:
+        if worker.context.rank == worker.context.world_size - 1 and worker.state.step == 2:
             raise IndexError("index 66 is out of bounds")
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(fail))
@@ -320,7 +322,7 @@ def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, t
     if workers == 1:  # what the message advises
         monkeypatch.undo()
         outcome = fitted(reviews, tiny_model_dir, out, *settings, resume=True)
-        assert outcome.progress.step == 2 * 11
+        assert outcome.state.step == 2 * 11
 
 
 def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):
@@ -334,7 +336,7 @@ def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_
         "train.warmup_fraction=0",
         "train.select_by=loss",
     )
-    progress = outcome.progress
+    progress = outcome.state
     assert progress.stopped_early
     losses = [epoch["loss"] for epoch in progress.history]
     assert len(losses) < 6

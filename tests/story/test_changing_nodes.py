@@ -140,14 +140,14 @@ def _events(out: Path, name: str) -> list[dict[str, object]]:
 def test_a_run_leaves_a_node_that_will_be_taken_away(first_run: FirstRun, nodes: _Nodes, calm: bytes) -> None:
     out = first_run.user.home / "drained"
     user = User(first_run.user.home, nodes.shell | {"RAY_ADDRESS": nodes.address})
-    # That workers make way is no failure.
+    # A preemption is no failure.
     running = user.starts("--out", "drained", *_long(max_failures=0))
     try:
         running.until(lambda: nodes.one_that_runs("ray::RayTrainWo") is not None and step_of(out) > 0)
         left = nodes.one_that_runs("ray::RayTrainWo")
         assert left
         nodes.drains(left)
-        running.until(lambda: bool(_events(out, "made_way")))
+        running.until(lambda: bool(_events(out, "preempted")))
         stays = next(node for node in nodes.alive if node is not left)
         running.until(lambda: nodes.one_that_runs("ray::RayTrainWo") is stays)
         nodes.dies(left)
@@ -155,10 +155,10 @@ def test_a_run_leaves_a_node_that_will_be_taken_away(first_run: FirstRun, nodes:
     finally:
         running.kill()
     assert ended.status == 0, ended
-    (made_way,), (resumed,) = _events(out, "made_way"), _events(out, "resumed")
-    assert "1 of the workers' nodes will be taken away: going on from step" in ended.out
-    assert resumed["step"] == made_way["step"]  # not a step is done again
-    assert not _events(out, "worker_lost")
+    (preempted,), (resumed,) = _events(out, "preempted"), _events(out, "resumed")
+    assert "a node of the workers is being drained: resuming from step" in ended.out
+    assert resumed["step"] == preempted["step"]  # not a step is done again
+    assert not _events(out, "worker_failed")
     assert weights_of(out) == calm
 
 
@@ -175,15 +175,15 @@ def test_elastic_workers_shrink_and_grow_and_learn_what_one_learns(
         nodes.dies(dead)
         running.until(lambda: bool(_events(out, "resumed")))
         nodes.add()
-        running.until(lambda: bool(_events(out, "made_way")))
+        running.until(lambda: bool(_events(out, "rescaled")))
         ended = running.ended()
     finally:
         running.kill()
     assert ended.status == 0, ended
     sizes = re.findall(r"training with (\d) worker", ended.out)
     assert sizes == ["2", "1", "2"], ended.out
-    assert "there is room for more workers: going on from step" in ended.out
-    assert [event["step"] for event in _events(out, "resumed")][-1] == _events(out, "made_way")[0]["step"]
+    assert "more workers fit: resuming from step" in ended.out
+    assert [event["step"] for event in _events(out, "resumed")][-1] == _events(out, "rescaled")[0]["step"]
     found, expected = load(weights_of(out)), load(calm)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=2e-3, err_msg=name)

@@ -30,7 +30,7 @@ def test_a_run_whose_worker_dies_tells_all_of_it(cluster_user: User, cluster: Cl
     running = cluster_user.starts("--out", "out", "--set", "train.epochs=6")
     try:
         # By then Ray Train knows of a checkpoint.
-        running.until(lambda: "epoch_done" in _told(out))
+        running.until(lambda: "epoch_completed" in _told(out))
         run = json.loads((out / "run.json").read_text())["id"]
         exported: dict[str, float] = {}
         running.until(lambda: set(_exported(cluster, run, exported)) >= METRICS)
@@ -46,15 +46,15 @@ def test_a_run_whose_worker_dies_tells_all_of_it(cluster_user: User, cluster: Cl
     assert {event["run"] for event in events} == {run}
 
     named = {name: [event for event in events if event["event"] == name] for name in {one["event"] for one in events}}
-    assert {name: len(found) for name, found in named.items() if name not in ("checkpoint_kept", "epoch_done")} == {
-        **dict.fromkeys(("run_started", "rows_accounted", "worker_lost", "resumed", "tested", "bundle_written"), 1)
-    }
+    assert {
+        name: len(found) for name, found in named.items() if name not in ("checkpoint_saved", "epoch_completed")
+    } == {**dict.fromkeys(("run_started", "data_prepared", "worker_failed", "resumed", "tested", "bundle_written"), 1)}
     account = json.loads((out / "rows.json").read_text())
-    assert account.items() >= {name: named["rows_accounted"][0][name] for name in ("read", "train", "val")}.items()
-    assert named["worker_lost"][0]["ranks"] == [0]
-    kept = {event["step"] for event in named["checkpoint_kept"]}
+    assert account.items() >= {name: named["data_prepared"][0][name] for name in ("read", "train", "val")}.items()
+    assert named["worker_failed"][0]["ranks"] == [0]
+    kept = {event["step"] for event in named["checkpoint_saved"]}
     assert named["resumed"][0]["step"] in kept
-    assert {event["step"] for event in named["epoch_done"]} == {210 * epoch for epoch in range(1, 7)}
+    assert {event["step"] for event in named["epoch_completed"]} == {210 * epoch for epoch in range(1, 7)}
     report = json.loads((out / "report.json").read_text())
     assert named["tested"][0]["accuracy"] == report["test"]["accuracy"]["value"]
     assert not re.search("great|moving|awful|boring", (out / "events.jsonl").read_text()), "a text"

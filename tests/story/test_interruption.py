@@ -66,7 +66,7 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert {event["run"] for event in told} == {json.loads((out / "run.json").read_text())["id"]}
     assert [event["attempt"] for event in told if event["event"] == "run_started"] == [1, 2, 3, 4]
     # By Ctrl-C and by SIGTERM; SIGKILL leaves no time for it.
-    assert [event["error"] for event in told if event["event"] == "run_broken_off"] == ["KeyboardInterrupt"] * 2
+    assert [event["error"] for event in told if event["event"] == "run_interrupted"] == ["KeyboardInterrupt"] * 2
     # What happens in the half second before a SIGKILL may be lost.
     assert [event["event"] for event in told].count("resumed") in (2, 3)
 

@@ -14,10 +14,14 @@ from tensorboardX.proto.event_pb2 import Event as Record
 from textcls import storage
 from textcls.errors import InputError, StorageError
 from textcls.settings.recipe import Recipe
-from textcls.tracking.events import STEPS_DONE, Event, EventFile, Journal, TensorBoard, journal_of, mlflow_asked
+from textcls.tracking.events import STEP_METRICS, Event
+from textcls.tracking.journal import Journal, open_journal
+from textcls.tracking.jsonl import JsonLines
+from textcls.tracking.mlflow import mlflow_requested
+from textcls.tracking.tensorboard import TensorBoard
 
-POINT = Event(STEPS_DONE, {"step": 10, "loss": 0.5, "learning_rate": 1e-4})
-EPOCH = Event("epoch_done", {"epoch": 1, "step": 20, "macro_f1": 0.75})
+POINT = Event(STEP_METRICS, {"step": 10, "loss": 0.5, "learning_rate": 1e-4})
+EPOCH = Event("epoch_completed", {"epoch": 1, "step": 20, "macro_f1": 0.75})
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +34,10 @@ class Failing:
 
     name = "a sink"
 
-    def take(self, events: Sequence[Event]) -> None:
+    def write(self, events: Sequence[Event]) -> None:
         raise StorageError("http://me:hidden@server/x: no network")
 
-    def close(self, outcome: str) -> None:
+    def close(self, error: str) -> None:
         raise OSError("closed twice")
 
 
@@ -62,47 +66,47 @@ def points(place: Path) -> list[tuple[str, int, float]]:
 
 
 def test_an_event_is_a_line_with_its_time_and_run(tmp_path: Path) -> None:
-    sink = EventFile(str(tmp_path), "abc", resumed=False)
-    sink.take([Event("epoch_done", {"step": 20, "loss": math.nan}, time=12.3456), POINT])
+    sink = JsonLines(str(tmp_path), "abc", resumed=False)
+    sink.write([Event("epoch_completed", {"step": 20, "loss": math.nan}, time=12.3456), POINT])
     (line,) = lines(tmp_path)
-    assert line == {"time": 12.346, "run": "abc", "event": "epoch_done", "step": 20, "loss": None}
+    assert line == {"time": 12.346, "run": "abc", "event": "epoch_completed", "step": 20, "loss": None}
 
 
 def test_a_resumed_run_appends_and_a_new_one_begins_anew(tmp_path: Path) -> None:
     for resumed, expected in ((False, 1), (True, 2), (True, 3), (False, 1)):
-        EventFile(str(tmp_path), "abc", resumed=resumed).take([EPOCH])
+        JsonLines(str(tmp_path), "abc", resumed=resumed).write([EPOCH])
         assert len(lines(tmp_path)) == expected
 
 
 def test_a_sink_that_fails_is_told_once_without_a_password_and_the_others_go_on(tmp_path: Path) -> None:
     said: list[str] = []
-    journal = Journal([Failing(), EventFile(str(tmp_path), "abc", resumed=False)], said.append)
-    journal.note("run_started")
-    journal.note("epoch_done", step=1)
+    journal = Journal([Failing(), JsonLines(str(tmp_path), "abc", resumed=False)], said.append)
+    journal.record("run_started")
+    journal.record("epoch_completed", step=1)
     journal.close()
     assert said == ["  a sink misses events, and the run goes on: http://***@server/x: no network"]
-    assert [line["event"] for line in lines(tmp_path)] == ["run_started", "epoch_done"]
+    assert [line["event"] for line in lines(tmp_path)] == ["run_started", "epoch_completed"]
 
 
 def test_what_could_not_be_written_is_written_with_the_next_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    journal = Journal([EventFile(str(tmp_path), "abc", resumed=False)], said.append)
+    journal = Journal([JsonLines(str(tmp_path), "abc", resumed=False)], said.append)
     with monkeypatch.context() as full:
-        full.setattr(storage, "write_bytes", lambda uri, content: Failing().take([]))
-        journal.note("run_started")
-    journal.note("epoch_done", step=1)
+        full.setattr(storage, "write_bytes", lambda uri, content: Failing().write([]))
+        journal.record("run_started")
+    journal.record("epoch_completed", step=1)
     assert len(said) == 1
-    assert [line["event"] for line in lines(tmp_path)] == ["run_started", "epoch_done"]
+    assert [line["event"] for line in lines(tmp_path)] == ["run_started", "epoch_completed"]
 
 
 def test_a_run_that_breaks_off_says_by_which_kind_of_error_and_nothing_of_its_message(tmp_path: Path) -> None:
 
     def broken_off(*events: str) -> None:
-        with journal_of(str(tmp_path), "abc", Recipe(), lambda line: None, resumed=False) as journal:
+        with open_journal(str(tmp_path), "abc", Recipe(), lambda line: None, resumed=False) as journal:
             for event in events:
-                journal.note(event)
+                journal.record(event)
             raise ValueError("a text")
 
     with pytest.raises(ValueError, match="a text"):
@@ -111,15 +115,15 @@ def test_a_run_that_breaks_off_says_by_which_kind_of_error_and_nothing_of_its_me
     with pytest.raises(ValueError, match="a text"):
         broken_off("run_started")
     _, line = lines(tmp_path)
-    assert (line["event"], line["error"]) == ("run_broken_off", "ValueError")
+    assert (line["event"], line["error"]) == ("run_failed", "ValueError")
     assert "a text" not in (tmp_path / "events.jsonl").read_text()
 
 
 def test_tensorboard_has_each_number_at_its_step_and_a_file_for_each_start(tmp_path: Path) -> None:
     for _ in range(2):
         board = TensorBoard(str(tmp_path))
-        board.take([Event("run_started", {"workers": 2})])
-        board.take([POINT, EPOCH])
+        board.write([Event("run_started", {"workers": 2})])
+        board.write([POINT, EPOCH])
         one = [("train/loss", 10, 0.5), ("train/learning_rate", 10, 1e-4), ("validation/macro_f1", 20, 0.75)]
         assert points(tmp_path)[:3] == one, "before it is closed"
         board.close("")
@@ -128,18 +132,18 @@ def test_tensorboard_has_each_number_at_its_step_and_a_file_for_each_start(tmp_p
 
 def test_a_run_without_a_point_leaves_no_directory(tmp_path: Path) -> None:
     board = TensorBoard(str(tmp_path))
-    board.take([Event("run_started", {"workers": 2})])
+    board.write([Event("run_started", {"workers": 2})])
     board.close("DataError")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tensorboard_s_files_are_uploaded_after_an_epoch(s3: str, tmp_path: Path) -> None:
     board = TensorBoard(f"{s3}/run")
-    board.take([POINT])
+    board.write([POINT])
     assert storage.names_in(f"{s3}/run/tensorboard") == []
-    board.take([EPOCH])
+    board.write([EPOCH])
     (name,) = storage.names_in(f"{s3}/run/tensorboard")
-    board.take([POINT])
+    board.write([POINT])
     board.close("")
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / name).write_bytes(storage.read_bytes(f"{s3}/run/tensorboard/{name}"))
@@ -159,8 +163,8 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_recipe_curves_report_and_bundle
     (out / "report.json").write_text('{"test": {}}')
 
     def broken_off() -> None:
-        with journal_of(str(out), "abc", recipe, lambda line: None, resumed=False) as journal:
-            journal.take([POINT])
+        with open_journal(str(out), "abc", recipe, lambda line: None, resumed=False) as journal:
+            journal.write([POINT])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -171,9 +175,9 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_recipe_curves_report_and_bundle
     assert run.info.status == "KILLED"
 
     said: list[str] = []
-    with journal_of(str(out), "abc", recipe, said.append, resumed=True) as journal:
-        journal.take([EPOCH])
-        journal.note("bundle_written", bytes=1)
+    with open_journal(str(out), "abc", recipe, said.append, resumed=True) as journal:
+        journal.write([EPOCH])
+        journal.record("bundle_written", bytes=1)
     assert said == []
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -184,13 +188,13 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_recipe_curves_report_and_bundle
 
 
 def test_mlflow_that_is_asked_for_and_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not mlflow_asked()
+    assert not mlflow_requested()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hidden@server")
-    assert mlflow_asked()
+    assert mlflow_requested()
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="not installed") as told:
-        mlflow_asked()
+        mlflow_requested()
     assert "textcls[mlflow]" in str(told.value)
     assert "hidden" not in str(told.value)
 
@@ -202,7 +206,7 @@ def test_an_mlflow_that_cannot_be_reached_is_told_without_its_password(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
         pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as told,
-        journal_of(str(tmp_path), "abc", Recipe(), lambda line: None, resumed=False),
+        open_journal(str(tmp_path), "abc", Recipe(), lambda line: None, resumed=False),
     ):
         pass
     assert "hidden" not in str(told.value)

@@ -98,8 +98,8 @@ def test_errors_beside_a_worker_that_died_may_come_from_that() -> None:
 
 
 def test_ray_train_s_controller_learns_that_the_run_ends() -> None:
-    from textcls.training.attempts import _TellsOfFailures
+    from textcls.training.attempts import _FailureReporter
 
     # A board that must not be told: the run does not go on.
     with pytest.raises(TrainingError, match="rank 1 failed: IndexError: x"):
-        _TellsOfFailures(None, 3).after_exception(None, {1: IndexError("x")})
+        _FailureReporter(None, 3).after_exception(None, {1: IndexError("x")})

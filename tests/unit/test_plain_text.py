@@ -165,9 +165,9 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    board = progress.Board()
+    board = progress.ProgressBoard()
     board.post(None, f"epoch of {hostile}")
-    with progress.shown(board.take, say):
+    with progress.progress_display(board.take, say):
         pass
     shown_text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "")
     assert "epoch of a" in shown_text
@@ -179,13 +179,14 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
 
 def test_files_for_people_hold_letters_and_true_values(hostile: str, tmp_path: Path) -> None:
     from textcls.batch.predictions_dir import PredictionsDir
-    from textcls.tracking.events import Event, EventFile
+    from textcls.tracking.events import Event
+    from textcls.tracking.jsonl import JsonLines
     from textcls.training.run_dir import RunDir
 
     content = {"labels": {"好评": 3, hostile: 2}, "files": [f"{hostile}.csv"]}
     RunDir(str(tmp_path / "run"), resumed=False).write_json("report.json", content)
     PredictionsDir(str(tmp_path / "predictions"), "csv").finish(content)
-    EventFile(str(tmp_path / "run"), "id", resumed=False).take([Event("tested", content), Event("tested", content)])
+    JsonLines(str(tmp_path / "run"), "id", resumed=False).write([Event("tested", content), Event("tested", content)])
     for path in (tmp_path / "run" / "report.json", tmp_path / "predictions" / "predictions.json"):
         written = path.read_text(encoding="utf-8")
         assert "好评" in written

@@ -36,7 +36,7 @@ from textcls.output.claim import OutKind, claim
 from textcls.output.json_files import write_json
 from textcls.output.lock import locked
 from textcls.output.side_product import side_product
-from textcls.progress import Board, RowStanding, shown
+from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
 from textcls.tasks.task import RowCounts, Task, no_counts
@@ -203,15 +203,15 @@ class _EvaluateBlock:
 
 def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
-    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels), Board()
+    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels), ProgressBoard()
     started, done = time.monotonic(), 0
 
     def on_rows(rows: int) -> None:
         nonlocal done
         done += rows
-        board.post(RowStanding(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
+        board.post(RowProgress(done, read.summary.rows, done / max(time.monotonic() - started, 1e-6), exact=True))
 
-    with shown(board.take, say, verb="scoring"):
+    with progress_display(board.take, say, verb="scoring"):
         by_block = dict(run_on_pool(work, read.blocks, size, bundle, on_rows=on_rows))
     total = _Found(no_counts(bundle.task, bundle.manifest.labels))
     for index in range(len(read.blocks)):

@@ -41,7 +41,7 @@ from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
-from textcls.progress import Board, RowStanding, shown
+from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.settings.recipe import DataSpec
 
 Say = Callable[[str], None]
@@ -145,7 +145,7 @@ def _predicted(
         say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
         work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
         progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
-        with shown(progress.board.take, say, verb="predicting"):
+        with progress_display(progress.board.take, say, verb="predicting"):
             for position, record in run_on_pool(work, pending, size, bundle, on_rows=progress.add):
                 records[pending[position]] = record
                 progress.finish(pending[position], record["rows"])
@@ -229,7 +229,7 @@ class _Progress:
     """
 
     def __init__(self, part_bytes: Sequence[int], records: Mapping[int, Mapping[str, Any]]) -> None:
-        self.board = Board()
+        self.board = ProgressBoard()
         self._bytes, self._started, self._new = part_bytes, time.monotonic(), 0
         self._old = self._finished = sum(record["rows"] for record in records.values())
         self._finished_bytes = sum(part_bytes[index] for index in records)
@@ -250,7 +250,7 @@ class _Progress:
         if self._finished_bytes and all(self._bytes):
             total = round(self._finished / self._finished_bytes * sum(self._bytes))
         spent = max(time.monotonic() - self._started, 1e-6)
-        self.board.post(RowStanding(self._old + self._new, total, self._new / spent))
+        self.board.post(RowProgress(self._old + self._new, total, self._new / spent))
 
 
 def _bytes_of(index: int, shards: Sequence[Shard], files: Sequence[InputFile]) -> int:

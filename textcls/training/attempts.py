@@ -1,11 +1,11 @@
-"""Workers for a `WorkerTask`, restarted when they die or make way; then the best checkpoint as a bundle.
+"""Attempts to train: workers for a `WorkerArguments`, restarted when they fail, are preempted or rescaled.
 
-In: prepared data and a run's directory. Out: a `TrainOutcome`, and a published bundle. Not here: how many workers
-(scaling.py), the loop (loop.py).
+In: prepared data and a run's directory. Out: the `TrainOutcome` of the attempt that came to the end of the recipe.
+Not here: how many workers (scaling.py), what they do (worker.py), which failures end the run (failures.py), the bundle
+(export.py).
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,25 +16,23 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from textcls import storage
-from textcls.bundle import Manifest, write_bundle
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
 from textcls.modeling.pretrained import Pretrained
 from textcls.on_ray import internals
-from textcls.progress import Progress, shown
+from textcls.progress import Progress, progress_display
 from textcls.settings.recipe import Recipe
 from textcls.text.tokenizer import TokenizerFiles
-from textcls.tracking.events import Event, Journal
-from textcls.training import checkpoint
+from textcls.tracking.events import Event
+from textcls.tracking.journal import Journal
 from textcls.training.coordinator import Coordinator
-from textcls.training.export import export_files
 from textcls.training.failures import final_error
-from textcls.training.loop import BlocksLost, MadeWay, TrainOutcome, WorkerTask, train_worker
+from textcls.training.loop import Stopped, TrainOutcome
 from textcls.training.run_dir import RunDir
-from textcls.training.scaling import Lookout, Workers, gathered
+from textcls.training.scaling import RescalePolicy, StopReason, TrainingWorkers, available_workers
+from textcls.training.worker import BlocksLost, WorkerArguments, train_worker
 
-# How long elastic workers that there was room for may take to be placed, before they are counted anew.
+# How long elastic workers may take to start after there was room for them, before the room is counted anew.
 _ELASTIC_START_S = 60.0
 
 
@@ -44,9 +42,9 @@ def fit(
     prepared: PreparedData,
     tokenizer: TokenizerFiles,
     run: RunDir,
-    workers: Workers,
+    workers: TrainingWorkers,
     say: Callable[[str], None],
-    journal: Journal | None = None,
+    journal: Journal,
 ) -> TrainOutcome:
     """Trains to the end of the recipe, from the run's latest checkpoint if it has one.
 
@@ -56,7 +54,7 @@ def fit(
         prepared: tokenized splits in the object store.
         tokenizer: the prepared tokenizer.
         run: the claimed directory.
-        workers: from `plan_workers`.
+        workers: from `plan_training_workers`.
         say: shows one line to the user.
         journal: takes the events.
 
@@ -64,14 +62,14 @@ def fit(
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
-    return _Fit(recipe, model, prepared, tokenizer, run, workers, say, journal).outcome()
+    return _Attempts(recipe, model, prepared, tokenizer, run, workers, say, journal).outcome()
 
 
-class _Fit:
+class _Attempts:
     """Attempts, until one comes to the end of the recipe; arguments as of `fit`.
 
-    Ray Train restarts as many workers as there were. An attempt ends and another begins where that is not enough: if
-    workers make way for others, if elastic ones fail, if Ray Train's own controller fails.
+    Ray Train restarts as many workers as there were. A new attempt starts where that is not enough: when workers are
+    preempted or rescaled, when elastic workers fail, when Ray Train's own controller fails.
     """
 
     def __init__(
@@ -81,119 +79,98 @@ class _Fit:
         prepared: PreparedData,
         tokenizer: TokenizerFiles,
         run: RunDir,
-        asked: Workers,
+        planned: TrainingWorkers,
         say: Callable[[str], None],
-        journal: Journal | None,
+        journal: Journal,
     ) -> None:
         self._recipe, self._model = recipe, model
         self._prepared, self._tokenizer, self._run = prepared, tokenizer, run
-        self._asked, self._say, self._journal = asked, say, journal
-        self._elastic = asked.least is not None
+        self._planned, self._say, self._journal = planned, say, journal
+        self._elastic = planned.least is not None
         self._failures_left = recipe.scale.max_failures
-        self._remakes_left = recipe.scale.max_failures + 1
-        # Where the driver is: a board that dies with another node would take the run with it.
+        self._recomputes_left = recipe.scale.max_failures + 1
+        # On the driver's node: an actor that dies with another node would end the run.
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        self._board = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._reason = ""
+        self._coordinator = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._stop_reason = StopReason("", "")
 
     def outcome(self) -> TrainOutcome:
         """Of the last attempt."""
         while True:
-            workers = gathered(self._asked)
+            workers = available_workers(self._planned)
             if self._elastic:
                 self._say(f"  training with {workers}")
-            lookout = Lookout(self._asked, workers, self._recipe.scale.resize_after_s)
+            policy = RescalePolicy(self._planned, workers, self._recipe.scale.resize_after_s)
             try:
-                with shown(partial(self._news, lookout), self._say):
+                with progress_display(partial(self._poll, policy), self._say):
                     outcome = self._attempt(workers)
             except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
                 if final := self._final(error, workers):
                     raise final from error
                 self._failures_left -= 1
                 if not isinstance(error, ray.train.WorkerGroupError):
-                    told = f"{_last_line(error)}); another attempt, {self._failures_left} more may fail"
-                    self._say(f"  training broke off ({told}")
+                    left = f"another attempt follows, {self._failures_left} more may fail"
+                    self._say(f"  an attempt failed ({_last_line(error)}); {left}")
                 continue
             if isinstance(outcome, TrainOutcome):
                 return outcome
             if isinstance(outcome, BlocksLost):
-                self._remake_blocks()
+                self._recompute_blocks()
                 continue
-            self._say(f"  {self._reason}: going on from step {outcome.step:,} with others")
-            if self._journal is not None:
-                self._journal.note("made_way", step=outcome.step, workers=workers.count, reason=self._reason)
+            reason = self._stop_reason
+            self._say(f"  {reason.message}: resuming from step {outcome.step:,} with other workers")
+            self._journal.record(reason.event, step=outcome.step, workers=workers.count, reason=reason.message)
 
-    def _remake_blocks(self) -> None:
-        """Has Ray make anew what died with a node, while no worker holds the CPUs."""
-        self._say("  tokens died with their node; reading and tokenizing those rows again")
+    def _poll(self, policy: RescalePolicy) -> tuple[Progress | None, list[str]]:
+        """Moves events to the journal, requests a stop if there is a reason, and returns what is to be shown."""
+        coordinator = self._coordinator
+        progress, events, nodes = ray.get(
+            [coordinator.take_progress.remote(), coordinator.take_events.remote(), coordinator.node_ids.remote()]
+        )
+        self._journal.write(events)
+        if nodes and (reason := policy.stop_reason(nodes)):
+            self._stop_reason = reason
+            coordinator.request_stop.remote()
+        return progress  # type: ignore[no-any-return]
+
+    def _recompute_blocks(self) -> None:
+        """Has Ray recompute token tables that died with a node, while no worker holds the CPUs."""
+        self._say("  tokens were lost with their node; reading and tokenizing those rows again")
         timeout_s = self._recipe.scale.start_timeout_s
         until = time.monotonic() + timeout_s
-        made = self._remakes_left > 0 and all(
+        recomputed = self._recomputes_left > 0 and all(
             ray.wait([block], timeout=max(0.0, until - time.monotonic()))[0]
             for blocks in self._prepared.blocks.values()
             for block in blocks
         )
-        self._remakes_left -= 1
-        if not made:
+        self._recomputes_left -= 1
+        if not recomputed:
             raise TrainingError(
-                f"tokens died with their node, and could not be made again within {timeout_s:g} s",
+                f"tokens were lost with their node, and could not be recomputed within {timeout_s:g} s",
                 todo="--resume when the cluster has CPUs to spare, or raise scale.start_timeout_s",
             )
 
-    def _news(self, lookout: Lookout) -> tuple[Progress | None, list[str]]:
-        """What is to be shown. On the way events go to the journal, and workers learn that they should make way."""
-        standing, events, nodes = ray.get(
-            [self._board.take.remote(), self._board.noted.remote(), self._board.places.remote()]
-        )
-        if self._journal is not None:
-            self._journal.take(events)
-        if nodes and (reason := lookout.reason(nodes)):
-            self._reason = reason
-            self._board.ask_to_make_way.remote()
-        return standing  # type: ignore[no-any-return]
-
-    def _attempt(self, workers: Workers) -> TrainOutcome | MadeWay | BlocksLost:
+    def _attempt(self, workers: TrainingWorkers) -> TrainOutcome | Stopped | BlocksLost:
         """One run of Ray Train, in a directory of its own."""
-        recipe, prepared, run = self._recipe, self._prepared, self._run
-        run_id = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
-        attempt = run.next_attempt()
-        resume_uri = run.latest_checkpoint(run_id)
-        if resume_uri:
-            self._say(f"  continuing from {resume_uri.rpartition('/')[2]}")
-        task = WorkerTask(
-            recipe=recipe,
-            predicts=prepared.task,
-            labels=prepared.labels,
-            model=self._model,
-            driver_node=self._node,
-            tokenizer=self._tokenizer,
-            blocks=prepared.blocks,
-            class_counts=prepared.class_counts["train"],
-            run_id=run_id,
-            attempt_uri=attempt,
-            resume_uri=resume_uri,
-            threads=workers.cpus,
-            metrics_name=run.run_id,
-            board=self._board,
-        )
+        recipe, attempt_uri = self._recipe, self._run.next_attempt()
         scale = recipe.scale
-        # Elastic workers are gathered where there is room; if it has gone meanwhile, fewer are sooner than later.
-        shorter = self._elastic and workers.count > (self._asked.least or 0)
+        # If the room for elastic workers has gone meanwhile, fewer start sooner than all of them later.
+        shorter = self._elastic and workers.count > (self._planned.least or 0)
         start_timeout_s = min(scale.start_timeout_s, _ELASTIC_START_S) if shorter else scale.start_timeout_s
         internals.set_worker_timeouts(start_s=start_timeout_s, hang_s=scale.hang_timeout_s)
-        parent, _, name = attempt.rpartition("/")
+        storage_path, _, name = attempt_uri.rpartition("/")
         trainer = ray.train.torch.TorchTrainer(
             train_worker,
-            train_loop_config={"task": task},
+            train_loop_config={"arguments": self._arguments(workers, attempt_uri)},
             torch_config=ray.train.torch.TorchConfig(timeout_s=math.ceil(scale.hang_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=workers.bundle
+                num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=workers.resources
             ),
             run_config=ray.train.RunConfig(
                 name=name,
-                storage_path=parent,
-                callbacks=[_TellsOfFailures(self._board, self._failures_left)],
+                storage_path=storage_path,
+                callbacks=[_FailureReporter(self._coordinator, self._failures_left)],
                 failure_config=ray.train.FailureConfig(
                     max_failures=0 if self._elastic else self._failures_left,
                     max_preemption_failures=0 if self._elastic else -1,
@@ -204,39 +181,55 @@ class _Fit:
                 ),
             ),
         )
-        outcome: TrainOutcome | MadeWay | BlocksLost | InputError = internals.end_at_once(trainer).fit().return_value
+        outcome: TrainOutcome | Stopped | BlocksLost | InputError = internals.end_at_once(trainer).fit().return_value
         if isinstance(outcome, InputError):
             raise outcome
         return outcome
 
-    def _final(self, error: Exception, workers: Workers) -> TextclsError | None:
-        """What to tell the user if the failure of an attempt is the run's, too."""
+    def _arguments(self, workers: TrainingWorkers, attempt_uri: str) -> WorkerArguments:
+        recipe, prepared = self._recipe, self._prepared
+        fingerprint = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
+        resume_uri = self._run.latest_checkpoint(fingerprint)
+        if resume_uri:
+            self._say(f"  continuing from {resume_uri.rpartition('/')[2]}")
+        return WorkerArguments(
+            recipe=recipe,
+            task=prepared.task,
+            labels=prepared.labels,
+            model=self._model,
+            driver_node=self._node,
+            tokenizer=self._tokenizer,
+            blocks=prepared.blocks,
+            class_counts=prepared.class_counts["train"],
+            fingerprint=fingerprint,
+            attempt_uri=attempt_uri,
+            resume_uri=resume_uri,
+            threads=workers.cpus,
+            run_id=self._run.run_id,
+            coordinator=self._coordinator,
+        )
+
+    def _final(self, error: Exception, workers: TrainingWorkers) -> TextclsError | None:
+        """The error that ends the run; None if another attempt should follow."""
         cause = getattr(error, "controller_failure", error)
         if internals.is_start_timeout(cause) and (
-            not self._failures_left or self._asked.least in (None, workers.count)
+            not self._failures_left or self._planned.least in (None, workers.count)
         ):
             return _no_room(workers, self._recipe.scale.start_timeout_s)
-        # Ray Train has tried often enough.
-        tried = isinstance(error, ray.train.WorkerGroupError) and not self._elastic
-        if own := None if tried else own_error(cause):
+        # Ray Train has restarted the workers as often as it may.
+        exhausted = isinstance(error, ray.train.WorkerGroupError) and not self._elastic
+        if own := None if exhausted else own_error(cause):
             return own
-        return None if self._failures_left and not tried else _told_plainly(error, self._recipe.scale.max_failures)
+        if self._failures_left and not exhausted:
+            return None
+        return _too_many_failures(error, self._recipe.scale.max_failures)
 
 
-def _no_room(workers: Workers, waited_s: float) -> TrainingError:
-    free = ray.available_resources()
-    return TrainingError(
-        f"no room for {workers} within {waited_s:g} s: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are "
-        "free on the cluster",
-        todo="--resume when other jobs have ended or nodes have come (back), or raise scale.start_timeout_s",
-    )
+class _FailureReporter(ray.train.UserCallback):  # type: ignore[misc]
+    """Has the driver show and record each failure of workers, and ends the run if a restart would fail alike."""
 
-
-class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
-    """Lets the user know that workers failed, though the run goes on."""
-
-    def __init__(self, board: Any, max_failures: int) -> None:
-        self._board, self._left = board, max_failures
+    def __init__(self, coordinator: Any, max_failures: int) -> None:
+        self._coordinator, self._left = coordinator, max_failures
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train's controller after each failure.
@@ -246,65 +239,42 @@ class _TellsOfFailures(ray.train.UserCallback):  # type: ignore[misc]
         """
         if final := final_error(worker_exceptions):
             raise final
-        told = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
-        next_ = f"going on from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
-        self._board.post.remote(None, f"a worker failed ({told}); {next_}")
-        kinds = sorted({type(error).__name__ for error in worker_exceptions.values()})
-        numbers = {"ranks": sorted(worker_exceptions), "errors": kinds, "failures_left": self._left}
-        self._board.note.remote(Event("worker_lost", numbers))
+        failed = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
+        next_ = f"resuming from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
+        self._coordinator.post_progress.remote(None, f"a worker failed ({failed}); {next_}")
+        errors = sorted({type(error).__name__ for error in worker_exceptions.values()})
+        values = {"ranks": sorted(worker_exceptions), "errors": errors, "failures_left": self._left}
+        self._coordinator.post_event.remote(Event("worker_failed", values))
         self._left -= 1
 
 
-def _told_plainly(error: Exception, max_failures: int) -> TextclsError:
-    """The error a worker raised, if it was one of ours; otherwise what all of them said."""
+def _no_room(workers: TrainingWorkers, waited_s: float) -> TrainingError:
+    free = ray.available_resources()
+    return TrainingError(
+        f"no room for {workers} within {waited_s:g} s: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are "
+        "free on the cluster",
+        todo="--resume when other jobs have ended or nodes have come (back), or raise scale.start_timeout_s",
+    )
+
+
+def _too_many_failures(error: Exception, max_failures: int) -> TextclsError:
+    """The error that a worker raised, if it was one of ours; otherwise the last line of each worker's."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         if own := own_error(failure):
             return own
-    told = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
+    failed = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
     return TrainingError(
-        f"training failed more than {max_failures} times: {told or _last_line(error)}",
+        f"training failed more than {max_failures} times: {failed or _last_line(error)}",
         todo="--resume continues from the last checkpoint once the cause is gone",
     )
 
 
 def _last_line(error: BaseException) -> str:
     if internals.is_hang(error):
-        return "no sign of life for scale.hang_timeout_s"
+        return "no answer within scale.hang_timeout_s"
     cause = getattr(error, "cause", error)
     if isinstance(cause, TextclsError):
         return cause.found
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
-
-
-def publish_bundle(
-    recipe: Recipe,
-    prepared: PreparedData,
-    tokenizer: TokenizerFiles,
-    outcome: TrainOutcome,
-    run: RunDir,
-    metrics: Mapping[str, Any],
-) -> Manifest:
-    """Makes the best checkpoint a bundle at OUT/bundle.
-
-    Raises:
-        StorageError: no space, no permission; the run can be resumed and will publish then.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
-        checkpoint.local_copy(outcome.progress.best_uri) as best,
-    ):
-        temperature = outcome.calibration.temperature
-        export_files(best, directory, tokenizer=tokenizer, head=outcome.head, temperature=temperature)
-        return write_bundle(
-            directory,
-            storage.join(run.uri, "bundle"),
-            task=prepared.task,
-            labels=prepared.labels,
-            text=recipe.text,
-            metrics=metrics,
-            recipe=recipe,
-            data_fingerprint=prepared.fingerprint,
-            calibration=outcome.calibration,
-        )

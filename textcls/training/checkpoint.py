@@ -1,9 +1,9 @@
 """Training state as files, and back, exactly.
 
-In: a module, its optimizer and a `Progress`. Out: a directory from which a run continues bit for bit: `config.json` and
-`model.safetensors` (a model directory already), `optimizer.safetensors`, and `checkpoint.json`, written last, with the
-progress and a sha256 per file. Nothing is pickled. Not here: where checkpoints are kept (Ray Train) and which one a run
-continues from (run_dir.py).
+In: a module, its optimizer and a `TrainingState`. Out: a directory from which a run continues bit for bit:
+`config.json` and `model.safetensors` (a model directory already), `optimizer.safetensors`, and `checkpoint.json`,
+written last, with the state and a sha256 per file. Nothing is pickled. Not here: where checkpoints are kept (Ray Train)
+and which one a run continues from (run_dir.py).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _FORMAT = 1
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """How far a run is. With the recipe it determines everything else: random state is seeded by step, not carried.
 
     Attributes:
@@ -62,15 +62,15 @@ class Progress:
     seconds: float = 0.0
 
 
-def write_checkpoint(directory: str, model: Any, optimizer: Any, progress: Progress, *, run_id: str) -> None:
+def write_checkpoint(directory: str, model: Any, optimizer: Any, state: TrainingState, *, fingerprint: str) -> None:
     """Writes a checkpoint into an empty local directory; the manifest comes last and makes it complete.
 
     Args:
         directory: where to.
         model: the bare module (never its data-parallel wrapper).
         optimizer: AdamW over the module's parameters.
-        progress: how far the run is.
-        run_id: names the run; another run's checkpoint is refused.
+        state: how far the run is.
+        fingerprint: of recipe and data; a checkpoint with another one is refused.
     """
     from safetensors.torch import save_file
 
@@ -83,15 +83,15 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, progress: Progr
     save_file(moments, os.path.join(directory, "optimizer.safetensors"))
     content = {
         "format": _FORMAT,
-        "run_id": run_id,
-        "progress": asdict(progress),
+        "run_id": fingerprint,
+        "progress": asdict(state),
         "files": {name: _sha256(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
     }
     with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as file:
         file.write(json_text(content, indent=1))
 
 
-def read_checkpoint(directory: str, model: Any, optimizer: Any, *, run_id: str) -> Progress:
+def read_checkpoint(directory: str, model: Any, optimizer: Any, *, fingerprint: str) -> TrainingState:
     """Puts a checkpoint's weights and moments into a module and its optimizer; returns how far the run was.
 
     Raises:
@@ -100,17 +100,17 @@ def read_checkpoint(directory: str, model: Any, optimizer: Any, *, run_id: str) 
     import torch
     from safetensors.torch import load_file
 
-    progress = check_checkpoint(directory, run_id=run_id)
+    state = check_checkpoint(directory, fingerprint=fingerprint)
     read_weights(directory, model)
     moments = load_file(os.path.join(directory, "optimizer.safetensors"))
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in moments:
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(progress.step), device=parameter.device),
+                "step": torch.tensor(float(state.step), device=parameter.device),
                 "exp_avg": moments[f"exp_avg.{name}"].to(parameter.device),
                 "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
             }
-    return progress
+    return state
 
 
 def write_weights(directory: str, model: Any) -> None:
@@ -128,12 +128,12 @@ def read_weights(directory: str, model: Any) -> None:
     assert not set(missing) & {name for name, _ in model.named_parameters()}, missing
 
 
-def check_checkpoint(uri: str, *, run_id: str, hashes: bool = True) -> Progress:
-    """The progress of a checkpoint that may be used.
+def check_checkpoint(uri: str, *, fingerprint: str, hashes: bool = True) -> TrainingState:
+    """The state in a checkpoint that may be used.
 
     Args:
         uri: the checkpoint's directory.
-        run_id: the run that asks.
+        fingerprint: of the run that reads it.
         hashes: also read and hash every file.
 
     Raises:
@@ -141,20 +141,21 @@ def check_checkpoint(uri: str, *, run_id: str, hashes: bool = True) -> Progress:
     """
     try:
         content = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
-        found_id, files, progress = content["run_id"], content["files"], Progress(**content["progress"])
+        found, files = content["run_id"], content["files"]
+        state = TrainingState(**content["progress"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirError(f"{storage.join(uri, MANIFEST)} is damaged: {error}", todo=_go_back(uri)) from error
-    if found_id != run_id:
+    if found != fingerprint:
         raise RunDirError(
-            f"{uri} is a checkpoint of another run ({found_id[:12]}, this one is {run_id[:12]})",
+            f"{uri} is a checkpoint of another run ({found[:12]}, this one is {fingerprint[:12]})",
             todo="use another --out, or remove it",
         )
     for name, expected in files.items() if hashes else ():
         with storage.open_input(storage.join(uri, name)) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected:  # type: ignore[arg-type]
                 raise RunDirError(f"{storage.join(uri, name)} is damaged: its sha256 has changed", todo=_go_back(uri))
-    progress.curve = [(int(step), float(loss)) for step, loss in progress.curve]
-    return progress
+    state.curve = [(int(step), float(loss)) for step, loss in state.curve]
+    return state
 
 
 @contextmanager

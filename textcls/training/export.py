@@ -1,36 +1,87 @@
-"""The files of a bundle from a checkpoint.
+"""A checkpoint as a bundle.
 
-In: the local directory of a checkpoint, the tokenizer, the fitted temperature. Out: a Hugging Face model directory that
-lacks the manifest alone. Not here: the manifest (bundle.py), where a bundle goes (attempts.py).
+In: the best checkpoint of a finished run, the tokenizer, the calibration. Out: OUT/bundle, or in a local directory the
+files of a bundle but for the manifest. Not here: the manifest (bundle.py), fitting the temperature (split_scoring.py).
+
+This is the one place where a temperature is folded into weights.
 """
 
 import json
 import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from textcls import storage
+from textcls.bundle import Manifest, write_bundle
+from textcls.data.split_blocks import PreparedData
 from textcls.plain_text import json_text
+from textcls.settings.recipe import Recipe
 from textcls.text.tokenizer import TokenizerFiles
+from textcls.training import checkpoint
+from textcls.training.loop import TrainOutcome
 
 
-def export_files(checkpoint: str, directory: str, *, tokenizer: TokenizerFiles, head: str, temperature: float) -> None:
+def export_bundle(
+    recipe: Recipe,
+    prepared: PreparedData,
+    tokenizer: TokenizerFiles,
+    outcome: TrainOutcome,
+    out: str,
+    metrics: Mapping[str, Any],
+) -> Manifest:
+    """Writes the best checkpoint as a bundle to OUT/bundle.
+
+    Args:
+        recipe: the resolved recipe.
+        prepared: its labels and fingerprint go into the manifest.
+        tokenizer: the prepared tokenizer.
+        outcome: of the training.
+        out: URI of the run's directory.
+        metrics: of the test, for the manifest.
+
+    Raises:
+        StorageError: no space, no permission; the run can be resumed and will export the bundle then.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
+        checkpoint.local_copy(outcome.state.best_uri) as best,
+    ):
+        temperature = outcome.calibration.temperature
+        export_files(best, directory, tokenizer=tokenizer, head=outcome.head, temperature=temperature)
+        return write_bundle(
+            directory,
+            storage.join(out, "bundle"),
+            task=prepared.task,
+            labels=prepared.labels,
+            text=recipe.text,
+            metrics=metrics,
+            recipe=recipe,
+            data_fingerprint=prepared.fingerprint,
+            calibration=outcome.calibration,
+        )
+
+
+def export_files(source: str, target: str, *, tokenizer: TokenizerFiles, head: str, temperature: float) -> None:
     """Writes configuration, calibrated weights and tokenizer into an empty local directory.
 
     Args:
-        checkpoint: local directory with `config.json` and `model.safetensors`.
-        directory: where to.
+        source: local directory with `config.json` and `model.safetensors`.
+        target: where to.
         tokenizer: the prepared tokenizer.
         head: name of the layer that the temperature is folded into, or "" for none.
-        temperature: what the logits are to be divided by.
+        temperature: the divisor of the logits.
     """
-    _copy_config(checkpoint, directory)
-    weights = load_file(os.path.join(checkpoint, "model.safetensors"))
+    _copy_config(source, target)
+    weights = load_file(os.path.join(source, "model.safetensors"))
     for name in weights:
         if name.rpartition(".")[0] == head:
             weights[name] = weights[name] / np.float32(temperature)
-    save_file(weights, os.path.join(directory, "model.safetensors"), metadata={"format": "pt"})
-    tokenizer.save(directory)
+    save_file(weights, os.path.join(target, "model.safetensors"), metadata={"format": "pt"})
+    tokenizer.save(target)
 
 
 def _copy_config(source: str, target: str) -> None:

@@ -42,12 +42,14 @@ from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
-from textcls.tracking.events import Journal, journal_of, mlflow_asked
-from textcls.training.attempts import fit, publish_bundle
+from textcls.tracking.journal import Journal, open_journal
+from textcls.tracking.mlflow import mlflow_requested
+from textcls.training.attempts import fit
+from textcls.training.export import export_bundle
 from textcls.training.loop import TrainOutcome
 from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
-from textcls.training.scaling import Workers, plan_workers, refuse_unsupported_precision
+from textcls.training.scaling import TrainingWorkers, plan_training_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
 
@@ -78,13 +80,13 @@ def train(
         StorageError: the disk or the network failed; what was complete is kept, and the run can be resumed.
         TrainingError: workers failed too often; the run can be resumed.
     """
-    mlflow_asked()  # that it is missing is told before a directory is claimed
+    mlflow_requested()  # if MLflow is missing, no directory is claimed
     with locked(out) as uri:
         run = RunDir.claim(uri, recipe, resume=resume)
         if run.replaces:
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
-            with journal_of(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
+            with open_journal(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
                 return _trained(recipe, task, run, journal, say, verbose=verbose)
         except InputError:
             run.abandon()
@@ -101,7 +103,7 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
     recipe = recipe.model_copy(update={"model": model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
         workers = _workers(recipe, rehearsal, say)
-        journal.note(
+        journal.record(
             "run_started",
             attempt=run.attempts_so_far() + 1,
             recipe=recipe.fingerprint,
@@ -110,7 +112,7 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
             gpus=workers.count if workers.use_gpu else 0,
         )
         prepared = _prepare(recipe, task, files, tokenizer, run, say)
-        journal.note("rows_accounted", data=prepared.fingerprint, **prepared.account.as_json())
+        journal.record("data_prepared", data=prepared.fingerprint, **prepared.account.as_json())
         say(f"training {recipe.model.pretrained} on {prepared.account.outcomes['train']:,} rows: {workers}")
         outcome = fit(recipe, model, prepared, tokenizer, run, workers, say, journal)
         scores = task.summarise(outcome.test, prepared.labels)
@@ -118,9 +120,9 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
         # From here on only the bundle can fail the run.
         report = _leave_report(lambda: _report(recipe, prepared, outcome, scores, baseline), run, say)
         # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
-        manifest = publish_bundle(recipe, prepared, tokenizer, outcome, run, _metrics(scores))
-        journal.note("tested", step=outcome.progress.best_step, **_headline(task, scores, baseline))
-        journal.note("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
+        manifest = export_bundle(recipe, prepared, tokenizer, outcome, run.uri, _metrics(scores))
+        journal.record("tested", step=outcome.state.best_step, **_headline(task, scores, baseline))
+        journal.record("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
     return report
@@ -188,13 +190,13 @@ def _found(
     return model, tokenizer, rehearsal
 
 
-def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> Workers:
+def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> TrainingWorkers:
     """The workers, once nothing speaks against training on them; before a row is read.
 
     Raises:
         InputError: the cluster, its hardware or the model cannot do what the recipe asks for.
     """
-    workers = plan_workers(recipe.scale)
+    workers = plan_training_workers(recipe.scale)
     refuse_unsupported_precision(recipe.train.precision, workers)
     for line in rehearsal.result():
         say(f"  note: {line}")
@@ -249,22 +251,22 @@ def _report(
     scores: dict[str, Any],
     baseline: dict[str, Any],
 ) -> Report:
-    progress = outcome.progress
-    seconds = max(progress.seconds, 1e-9)
+    state = outcome.state
+    seconds = max(state.seconds, 1e-9)
     return Report(
         test=TaskScores.model_validate(scores),
         calibration=CalibrationSummary.model_validate(outcome.calibration.model_dump()),
         baseline=(NoBaseline if "error" in baseline else Baseline).model_validate(baseline),
-        history=tuple(Validation.model_validate(epoch) for epoch in progress.history),
-        curve=tuple(progress.curve),
-        best=BestCheckpoint(step=progress.best_step, select_by=recipe.train.select_by, score=progress.best_score),
-        stopped_early=progress.stopped_early,
+        history=tuple(Validation.model_validate(epoch) for epoch in state.history),
+        curve=tuple(state.curve),
+        best=BestCheckpoint(step=state.best_step, select_by=recipe.train.select_by, score=state.best_score),
+        stopped_early=state.stopped_early,
         tokens=TokenLengths.model_validate(prepared.tokens),
-        padding_ratio=progress.padded_tokens / max(progress.real_tokens, 1),
+        padding_ratio=state.padded_tokens / max(state.real_tokens, 1),
         speed=Speed(
-            seconds=progress.seconds,
-            rows_per_s=progress.rows / seconds,
-            tokens_per_s=progress.real_tokens / seconds,
+            seconds=state.seconds,
+            rows_per_s=state.rows / seconds,
+            tokens_per_s=state.real_tokens / seconds,
             first_step_at=outcome.first_step_at,
             precision="bf16" if outcome.bf16 else "fp32",
             workers=outcome.world_size,
@@ -280,7 +282,7 @@ def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
     rows = {split: prepared.account.outcomes[split] for split in ("train", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
-    at_most_s = max(_BASELINE_S, outcome.progress.seconds)
+    at_most_s = max(_BASELINE_S, outcome.state.seconds)
     started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.texts, prepared.blocks)
     try:
         found: dict[str, Any] = ray.get(started, timeout=at_most_s)

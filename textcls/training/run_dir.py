@@ -189,11 +189,11 @@ class RunDir:
         """How many attempts have started training."""
         return len(self._attempts())
 
-    def latest_checkpoint(self, run_id: str) -> str:
+    def latest_checkpoint(self, fingerprint: str) -> str:
         """URI of the complete checkpoint with the highest step, its hashes checked; "" if there is none.
 
         Args:
-            run_id: fingerprints of recipe and data, which the checkpoint must have.
+            fingerprint: of recipe and data, which the checkpoint must have.
 
         Raises:
             RunDirError: that checkpoint is damaged or belongs to another run.
@@ -202,7 +202,7 @@ class RunDir:
         if not found:
             return ""
         _, _, uri = max(found)
-        check_checkpoint(uri, run_id=run_id)
+        check_checkpoint(uri, fingerprint=fingerprint)
         return uri
 
     def _checkpoints(self) -> list[tuple[str, str, str]]:

@@ -1,7 +1,7 @@
-"""How many workers train and on what, and when others should take over.
+"""How many workers train and on what, and when an attempt should stop for the sake of other workers.
 
-In: what the recipe asks for, what the cluster has. Out: `Workers`, or why none can do it, and the reason to regroup.
-Not here: starting them (attempts.py), what they do (loop.py).
+In: what the recipe asks for, what the cluster has. Out: `TrainingWorkers`, or why the cluster can hold none; a
+`StopReason` on preemption and for rescaling. Not here: starting workers (attempts.py), what they do (worker.py).
 """
 
 import time
@@ -17,16 +17,16 @@ from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.on_ray import internals
 from textcls.settings.recipe import ScaleSpec
 
-# How long elastic workers wait for the most that may train: what has just ended still has to give its CPUs back.
-_GATHER_S = 5.0
+# How long an elastic run waits for room for all its workers: Ray frees the CPUs of the last attempt with a delay.
+_FREE_AGAIN_S = 5.0
 # How often the cluster is asked about its nodes.
-_LOOK_EVERY_S = 2.0
-# How long a node may take to import torch and tell what its processor multiplies.
-_PROCESSOR_TOLD_S = 60.0
+_ASK_EVERY_S = 2.0
+# How long a node may take to import torch and report what its processor can multiply.
+_SUPPORT_ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
-class Workers:
+class TrainingWorkers:
     """How a run is spread out.
 
     Attributes:
@@ -47,12 +47,12 @@ class Workers:
         return f"{number} worker" + (f"s with {each} each" if self.count > 1 else f" with {each}")
 
     @property
-    def bundle(self) -> dict[str, int]:
-        """What Ray reserves for each."""
+    def resources(self) -> dict[str, int]:
+        """What Ray reserves for each worker."""
         return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
 
 
-def plan_workers(scale: ScaleSpec) -> Workers:
+def plan_training_workers(scale: ScaleSpec) -> TrainingWorkers:
     """Settles every `auto` by what the cluster has now.
 
     On CPUs one process with all threads of a node: several would exchange every gradient through memory
@@ -75,7 +75,7 @@ def plan_workers(scale: ScaleSpec) -> Workers:
         cpus = 1
     else:
         cpus = max(1, min(node_cpus, sum(int(node.get("CPU", 0)) for node in nodes) // least))
-    workers = Workers(most, use_gpu, cpus, least if isinstance(scale.workers, tuple) else None)
+    workers = TrainingWorkers(most, use_gpu, cpus, least if isinstance(scale.workers, tuple) else None)
     fitting = sum(_fitting(workers, node) for node in nodes)
     if least > fitting and not _may_grow(workers, least):
         if fitting:
@@ -91,7 +91,7 @@ def plan_workers(scale: ScaleSpec) -> Workers:
     return workers
 
 
-def refuse_unsupported_precision(precision: str, workers: Workers) -> None:
+def refuse_unsupported_precision(precision: str, workers: TrainingWorkers) -> None:
     """Refuses bf16 before any row is read, if a node that may hold a CPU worker cannot multiply it.
 
     Each node is asked itself: the driver's processor may be another one. A node that starts later, or does not answer,
@@ -113,7 +113,7 @@ def refuse_unsupported_precision(precision: str, workers: Workers) -> None:
         for node in nodes
         if node["NodeID"] != here
     }
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PROCESSOR_TOLD_S) if asked else ([], [])
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_SUPPORT_ANSWER_S) if asked else ([], [])
     for answer in answered:
         try:
             support = ray.get(answer)
@@ -132,60 +132,74 @@ def _processor_support() -> str:
     return bf16_support(torch.device("cpu"))
 
 
-def gathered(workers: Workers) -> Workers:
-    """Those that train next: as many of elastic workers as there is room for now, and never less than the least."""
-    if workers.least is None:
-        return workers
-    until = time.monotonic() + _GATHER_S
-    while (room := _room(workers)) < workers.count and time.monotonic() < until:
-        time.sleep(_GATHER_S / 10)  # the cluster has no notice of it
-    return replace(workers, count=max(workers.least, min(workers.count, room)), least=None)
+def available_workers(planned: TrainingWorkers) -> TrainingWorkers:
+    """The workers of the next attempt: of elastic ones as many as there is room for now, and at least `least`."""
+    if planned.least is None:
+        return planned
+    until = time.monotonic() + _FREE_AGAIN_S
+    while (room := _room(planned)) < planned.count and time.monotonic() < until:
+        time.sleep(_FREE_AGAIN_S / 10)  # the cluster offers no notification
+    return replace(planned, count=max(planned.least, min(planned.count, room)), least=None)
 
 
-class Lookout:
-    """Tells when the workers of an attempt should make way for others.
+@dataclass(frozen=True)
+class StopReason:
+    """Why an attempt should stop, so that other workers resume from its checkpoint.
 
-    Args:
-        asked: what the recipe asks for.
-        now: those that train.
-        settled_s: how long there must be room for more before it is used.
+    Attributes:
+        event: `preempted` or `rescaled`.
+        message: for the user.
     """
 
-    def __init__(self, asked: Workers, now: Workers, settled_s: float) -> None:
-        self._asked, self._now, self._settled_s = asked, now, settled_s
-        self._looked = self._room_since = time.monotonic()
+    event: str
+    message: str
 
-    def reason(self, nodes: Collection[str]) -> str:
-        """Why to make way, or "".
+
+class RescalePolicy:
+    """Decides when the workers of an attempt should stop: before their nodes go away, or when more workers fit.
+
+    Args:
+        planned: what the recipe asks for.
+        current: the workers that train.
+        stable_s: how long more workers must have fitted before the run is rescaled.
+    """
+
+    def __init__(self, planned: TrainingWorkers, current: TrainingWorkers, stable_s: float) -> None:
+        self._planned, self._current, self._stable_s = planned, current, stable_s
+        self._asked_at = self._full_at = time.monotonic()
+
+    def stop_reason(self, nodes: Collection[str]) -> StopReason | None:
+        """Why the workers should stop now; None if they should go on. Asks the cluster at most every 2 s.
 
         Args:
             nodes: ids of the nodes on which the workers run.
         """
         now = time.monotonic()
-        if now - self._looked < _LOOK_EVERY_S:
-            return ""
-        self._looked = now
+        if now - self._asked_at < _ASK_EVERY_S:
+            return None
+        self._asked_at = now
         if draining := internals.draining_nodes().intersection(nodes):
-            return f"{len(draining)} of the workers' nodes will be taken away"
-        if self._asked.least is None or self._now.count >= self._asked.count or not _room(self._asked):
-            self._room_since = now
-            return ""
-        return "there is room for more workers" if now - self._room_since >= self._settled_s else ""
+            nodes_are = f"{len(draining)} nodes of the workers are" if len(draining) > 1 else "a node of the workers is"
+            return StopReason("preempted", f"{nodes_are} being drained")
+        if self._planned.least is None or self._current.count >= self._planned.count or not _room(self._planned):
+            self._full_at = now
+            return None
+        return StopReason("rescaled", "more workers fit") if now - self._full_at >= self._stable_s else None
 
 
-def _fitting(workers: Workers, node: Mapping[str, float]) -> int:
+def _fitting(workers: TrainingWorkers, node: Mapping[str, float]) -> int:
     """How many of the workers a node can hold."""
     by_cpu = int(node.get("CPU", 0) // workers.cpus)
     return min(by_cpu, int(node.get("GPU", 0))) if workers.use_gpu else by_cpu
 
 
-def _room(workers: Workers) -> int:
+def _room(workers: TrainingWorkers) -> int:
     """How many more of the workers the cluster could hold now."""
     free, draining = internals.free_resources(), internals.draining_nodes()
     return sum(_fitting(workers, node) for node_id, node in free.items() if node_id not in draining)
 
 
-def _may_grow(workers: Workers, count: int) -> bool:
+def _may_grow(workers: TrainingWorkers, count: int) -> bool:
     """Whether the cluster has an autoscaler that may start enough nodes for so many."""
     most = internals.most_resources()
-    return all(number * count <= most.get(name, 0) for name, number in workers.bundle.items())
+    return all(number * count <= most.get(name, 0) for name, number in workers.resources.items())
