@@ -77,9 +77,9 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, state: Training
     write_weights(directory, model)
     moments = {}
     for name, parameter in model.named_parameters():
-        if state := optimizer.state.get(parameter):
-            moments[f"exp_avg.{name}"] = state["exp_avg"]
-            moments[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+        if of_one := optimizer.state.get(parameter):
+            moments[f"exp_avg.{name}"] = of_one["exp_avg"]
+            moments[f"exp_avg_sq.{name}"] = of_one["exp_avg_sq"]
     save_file(moments, os.path.join(directory, "optimizer.safetensors"))
     content = {
         "format": _FORMAT,

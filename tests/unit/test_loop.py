@@ -1,0 +1,313 @@
+"""The laws of the training loop (4 and 5) on one worker: no process, no Ray."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from textcls.errors import RunDirError
+from textcls.modeling.build import build_model, head_of
+from textcls.settings.recipe_file import parse_recipe
+from textcls.training.context import UNSCORED
+from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
+from textcls.training.token_rows import TokenRows
+
+LABELS = ("bad", "good", "so so")
+# So that every epoch ends with a short batch.
+ROWS = {"train": 43, "val": 17, "test": 13}
+STEPS = 6
+
+
+class OneProcess:
+    """A `WorkerContext` of this process, whose checkpoints lie in a directory.
+
+    Attributes:
+        stop_from: step from which on the driver requests a stop, or None.
+        saved: (step, score) of each checkpoint.
+        lines: for the user.
+        events: (name, values).
+        speeds: that were exported with each step.
+    """
+
+    def __init__(self, directory: Path, *, stop_from: int | None = None) -> None:
+        self.rank, self.world_size, self.device = 0, 1, torch.device("cpu")
+        self.directory, self.stop_from = directory, stop_from
+        self.saved: list[tuple[int, float]] = []
+        self.lines: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.speeds: list[Mapping[str, float]] = []
+        self.step, self.progress = 0, list[str]()
+
+    def wrap(self, model: Any) -> Any:
+        return model
+
+    def sum_over_ranks(self, values: torch.Tensor) -> None:
+        pass
+
+    def should_stop(self) -> bool:
+        return self.stop_from is not None and self.step >= self.stop_from
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[str | None]:
+        found = sorted(self.directory.glob("step-*"))
+        yield str(found[-1]) if found else None
+
+    def checkpoint_uri(self, step: int) -> str:
+        return str(self.directory / f"step-{step:08d}")
+
+    def save_checkpoint(self, write: Callable[[str], None], *, step: int, score: float) -> None:
+        self.saved.append((step, score))
+        directory = Path(self.checkpoint_uri(step))
+        directory.mkdir(parents=True)
+        write(str(directory))
+
+    def wait_for_checkpoints(self) -> None:
+        pass
+
+    def report_progress(self, progress: Any) -> None:
+        self.step = progress.done
+        self.progress.append(str(progress))
+
+    def report_line(self, line: str) -> None:
+        self.lines.append(line)
+
+    def report_event(self, name: str, **values: Any) -> None:
+        self.events.append((name, values))
+
+    def record_step(self, seconds: float, speed: Mapping[str, float]) -> None:
+        self.speeds.append(dict(speed))
+
+
+def token_rows(rows: int, seed: int) -> TokenRows:
+    """Rows of 3 to 29 tokens; those of a label have tokens of their own."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, len(LABELS), rows)
+    ids = [[2, *(5 + 40 * label + chance.integers(0, 60, chance.integers(1, 28))), 3] for label in labels]
+    return TokenRows(
+        [pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label": pa.array(labels, pa.int32())})]
+    )
+
+
+DATA = {name: token_rows(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+
+
+class Trains:
+    """Makes loops with the tiny model."""
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+
+    def loop(self, context: OneProcess, *settings: str, fingerprint: str = "run") -> TrainingLoop:
+        fixed = ["train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2"]
+        recipe = parse_recipe("{}", [*fixed, *settings])
+        model = build_model(str(self._model), LABELS, recipe.model, pad_id=0, seed=recipe.train.seed)
+        return TrainingLoop(
+            context,
+            recipe,
+            LABELS,
+            model,
+            DATA,
+            class_counts=np.bincount(DATA["train"].labels).tolist(),
+            pad_id=0,
+            head=head_of(model, len(LABELS)),
+            fingerprint=fingerprint,
+        )
+
+    def __call__(self, context: OneProcess, *settings: str) -> TrainOutcome:
+        outcome = self.loop(context, *settings).run()
+        assert isinstance(outcome, TrainOutcome)
+        return outcome
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A tiny model is fastest on one thread, the more so beside other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def trains(tiny_model_dir: Path) -> Trains:
+    return Trains(tiny_model_dir)
+
+
+def weights(outcome: TrainOutcome) -> dict[str, np.ndarray]:
+    return load_file(Path(outcome.state.best_uri) / "model.safetensors")
+
+
+def assert_same_bits(one: TrainOutcome, other: TrainOutcome) -> None:
+    for name, value in weights(one).items():
+        assert (value == weights(other)[name]).all(), name
+    assert one.test.loss == other.test.loss
+    assert one.state.curve == other.state.curve
+
+
+def spy_on_steps(monkeypatch: pytest.MonkeyPatch, before: Callable[[TrainingLoop, np.ndarray], None]) -> None:
+    step = TrainingLoop._step
+
+    def spied(self: TrainingLoop, batch: np.ndarray) -> None:
+        before(self, batch)
+        step(self, batch)
+
+    monkeypatch.setattr(TrainingLoop, "_step", spied)
+
+
+def test_every_row_is_used_once_an_epoch_and_scored_once(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[tuple[int, int]] = []
+    spy_on_steps(monkeypatch, lambda loop, batch: used.extend((loop.state.epoch, row) for row in batch.tolist()))
+    outcome = trains(OneProcess(tmp_path))
+    assert sorted(used) == [(epoch, row) for epoch in range(2) for row in range(ROWS["train"])]
+    assert outcome.state.step == 2 * STEPS
+    assert outcome.state.rows == 2 * ROWS["train"]
+    assert outcome.state.real_tokens == 2 * DATA["train"].lengths.sum()
+    assert outcome.state.padded_tokens >= outcome.state.real_tokens
+    assert outcome.test.rows == ROWS["test"]
+
+
+def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path) -> None:
+    settings = ("model.dropout=0", "train.epochs=1", f"train.rows_per_step={ROWS['train']}")
+    whole = trains(OneProcess(tmp_path / "whole"), *settings, "train.max_tokens_per_micro_batch=16384")
+    parts = trains(OneProcess(tmp_path / "parts"), *settings, "train.max_tokens_per_micro_batch=512")
+    assert parts.state.padded_tokens < whole.state.padded_tokens  # each part is padded to its own longest row
+    np.testing.assert_allclose(parts.state.curve, whole.state.curve, rtol=1e-6)
+    for name, value in weights(parts).items():
+        np.testing.assert_allclose(value, weights(whole)[name], atol=2e-5, err_msg=name)
+
+
+def test_the_loss_curve_has_the_mean_loss_of_a_row_since_the_last_point(trains: Trains, tmp_path: Path) -> None:
+    context = OneProcess(tmp_path)
+    outcome = trains(context)
+    assert [step for step, _ in outcome.state.curve] == list(range(1, 2 * STEPS + 1))
+    assert outcome.state.curve[0][1] == pytest.approx(np.log(len(LABELS)), abs=0.3)  # nothing is learned yet
+    assert outcome.state.curve[-1][1] < outcome.state.curve[0][1]
+    assert [values["loss"] for name, values in context.events if name == "step_metrics"] == [
+        loss for _, loss in outcome.state.curve
+    ]
+    assert context.speeds[0] == {}
+    assert context.speeds[-1]["tokens_per_s"] > 0
+    assert context.speeds[-1]["padding_ratio"] >= 1
+    assert context.progress[-1].startswith(f"step {2 * STEPS} of {2 * STEPS} · loss ")
+
+
+def test_of_equal_scores_the_earlier_epoch_is_kept(trains: Trains, tmp_path: Path) -> None:
+    context = OneProcess(tmp_path)
+    outcome = trains(context, "train.epochs=3", "train.learning_rate=1e-12")
+    scores = [epoch["macro_f1"] for epoch in outcome.state.history]
+    assert scores[0] == scores[1] == scores[2]
+    assert outcome.state.best_step == STEPS
+    # Ray Train keeps the checkpoint with the best score, and of equal ones the later.
+    assert context.saved == [(STEPS, scores[0]), (2 * STEPS, UNSCORED), (3 * STEPS, UNSCORED)]
+
+
+def test_patience_stops_and_the_best_epoch_is_kept(trains: Trains, tmp_path: Path) -> None:
+    settings = ("train.patience=2", "train.learning_rate=0.3", "train.warmup_fraction=0", "train.select_by=loss")
+    context = OneProcess(tmp_path)
+    state = trains(context, "train.epochs=9", *settings).state
+    losses = [epoch["loss"] for epoch in state.history]
+    assert state.stopped_early
+    assert state.epoch == len(losses) < 9
+    best = int(np.argmin(losses))
+    assert best == len(losses) - 3, "two epochs without an improvement"
+    assert state.best_step == state.history[best]["step"]
+    assert state.best_score == -min(losses)
+    assert [line.partition(":")[0] for line in context.lines] == [f"epoch {n + 1} of 9" for n in range(len(losses))]
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 4, STEPS, STEPS + 1, 2 * STEPS - 1])
+def test_a_run_that_is_killed_at_any_step_resumes_to_the_same_bits(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    settings = ("train.checkpoint_every_steps=2", "train.class_weights=balanced", "train.label_smoothing=0.1")
+    calm = trains(OneProcess(tmp_path / "calm"), *settings)
+
+    def kill(loop: TrainingLoop, batch: np.ndarray) -> None:
+        if loop.state.step == killed_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        spy_on_steps(patch, kill)
+        with pytest.raises(KeyboardInterrupt):
+            trains(OneProcess(tmp_path / "killed"), *settings)
+    context = OneProcess(tmp_path / "killed")
+    resumed = trains(context, *settings)
+    # The end of an epoch saves a checkpoint too.
+    expected = killed_at - killed_at % 2 if killed_at else None
+    events = [values["step"] for name, values in context.events if name == "resumed"]
+    assert events == ([expected] if expected else [])
+    assert_same_bits(resumed, calm)
+
+
+def test_a_checkpoint_of_another_recipe_or_other_rows_is_refused(trains: Trains, tmp_path: Path) -> None:
+    trains(OneProcess(tmp_path))
+    with pytest.raises(RunDirError, match="is a checkpoint of another run"):
+        trains.loop(OneProcess(tmp_path), fingerprint="another")
+
+
+def test_checkpoints_are_saved_every_so_many_steps_and_after_each_epoch(trains: Trains, tmp_path: Path) -> None:
+    context = OneProcess(tmp_path)
+    outcome = trains(context, "train.checkpoint_every_steps=2", "train.epochs=1")
+    assert context.saved == [(2, UNSCORED), (4, UNSCORED), (STEPS, outcome.state.best_score)]
+
+
+@pytest.mark.parametrize("step", [1, 3, STEPS + 2])
+def test_a_requested_stop_saves_a_checkpoint_and_loses_no_step_and_not_a_bit(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    calm = trains(OneProcess(tmp_path / "calm"))
+    steps: list[int] = []
+    spy_on_steps(monkeypatch, lambda loop, batch: steps.append(loop.state.step))
+    first = OneProcess(tmp_path / "stopped", stop_from=step)
+    assert trains.loop(first).run() == Stopped(step)
+    assert first.saved[-1] == (step, UNSCORED)
+    resumed = trains(OneProcess(tmp_path / "stopped"))
+    assert steps == list(range(2 * STEPS))
+    assert_same_bits(resumed, calm)
+
+
+def test_a_stop_that_is_requested_in_the_last_step_of_an_epoch_waits_for_its_validation(
+    trains: Trains, tmp_path: Path
+) -> None:
+    context = OneProcess(tmp_path, stop_from=STEPS)
+    assert trains.loop(context).run() == Stopped(STEPS + 1)
+    assert [step for step, _ in context.saved] == [STEPS, STEPS + 1]
+
+
+class OneOfTwo(OneProcess):
+    """Rank 0 of two; the other one hears of a stop before this one does."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.world_size, self.sums = 2, 0
+
+    def sum_over_ranks(self, values: torch.Tensor) -> None:
+        if len(values) == 2:  # (stops requested, seconds)
+            self.sums += 1
+            values += torch.tensor([1.0 if self.step >= 3 else 0.0, 1e-3], dtype=torch.float64)
+
+
+def test_ranks_agree_on_a_stop_that_one_of_them_hears_of(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textcls.training.loop._AGREE_EVERY_S", 0.0)
+    context = OneOfTwo(tmp_path)
+    assert trains.loop(context).run() == Stopped(3)
+    assert context.sums == 3
+
+
+def test_ranks_do_not_talk_at_every_step(trains: Trains, tmp_path: Path) -> None:
+    context = OneOfTwo(tmp_path)
+    loop = trains.loop(context, "train.rows_per_step=1", "train.epochs=1")
+    for batch in list(loop._remaining_batches())[:20]:
+        loop._step(batch)
+        loop._should_stop()
+    assert context.sums == 1
