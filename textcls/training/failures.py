@@ -1,11 +1,11 @@
-"""Which failures of workers another try may not meet.
+"""Which failures of workers end a run, and which a restart may get past.
 
-In: what the workers of an attempt raised. Out: the error that ends the run at once, or None if they should be started
-again. Not here: starting them (attempts.py).
+In: the errors that the workers of an attempt raised. Out: the error that ends the run at once, or None if the workers
+should be restarted. Not here: restarting them (attempts.py).
 
-The rule: a worker is started again after what may be the machine's: its process or node died, a peer did not answer,
-memory, storage or the network failed. What Python code raises by itself (a wrong index, shape, type, value or key, an
-input at fault) would be raised again at the same step, so the run ends at once.
+The rule: workers are restarted after a failure that may be the machine's: a process or node died, a peer did not
+answer, memory, storage or the network failed. An error of Python code (a wrong index, shape, type, value or key) or of
+the input would be raised again at the same step, so the run ends at once.
 """
 
 import re
@@ -35,7 +35,7 @@ _WRONG_SHAPE = re.compile(
 
 
 def would_recur(error: BaseException) -> bool:
-    """Whether another try would meet the error again."""
+    """Whether restarted workers would raise the error again."""
     if isinstance(error, RayError | OSError | MemoryError | UnicodeError):
         return False
     if isinstance(error, InputError):
@@ -49,10 +49,10 @@ def would_recur(error: BaseException) -> bool:
 
 
 def final_error(errors: Mapping[int, BaseException]) -> TextclsError | None:
-    """What ends the run, if the workers should not be started again.
+    """The error that ends the run; None if the workers should be restarted.
 
     Args:
-        errors: what each rank that failed raised. If one of them died, the others' errors may come from that.
+        errors: rank -> the error of each rank that failed. If one of them died, the others' may be consequences.
     """
     if any(isinstance(error, RayError) for error in errors.values()):
         return None

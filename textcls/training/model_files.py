@@ -3,8 +3,8 @@
 In: the model as the driver found it. Out: a directory on this node with the same files, byte for byte.
 Not here: finding it by name (modeling/pretrained.py). A worker never does: on its node the name may mean another model.
 
-Where the driver's path does not hold these files, they come from the driver's node through Ray, once per node, into
-the cache under the hash of their content.
+If the files are not at the driver's path on this node, Ray transfers them from the driver's node, once per node, into
+the cache; their directory is named by the hash of their content.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from textcls import storage
 from textcls.errors import ModelError
 from textcls.modeling.pretrained import Pretrained, cache_root, hashes
 
-# What the object store holds of a file at once.
+# The most bytes of a file that the object store holds at a time.
 _PIECE_BYTES = 64 * 2**20
 
 
@@ -38,7 +38,7 @@ def model_here(model: Pretrained, driver_node: str) -> str:
     if _holds(model.directory, model):
         return model.directory
     copy = os.path.join(cache_root(), model.digest[:32])
-    with _alone(copy):
+    with _locked(copy):
         if _holds(copy, model):
             return copy
         pieces = ray.remote(_piece).options(
@@ -65,15 +65,15 @@ def _holds(directory: str, model: Pretrained) -> bool:
 
 
 def _piece(path: str, start: int, size: int) -> Any:
-    """Bytes of a file from there on, at most so many; on the driver's node."""
+    """Up to `size` bytes of a file from `start` on; runs on the driver's node."""
     with storage.explained(path), open(path, "rb") as file:
         file.seek(start)
         return file.read(size)
 
 
 @contextmanager
-def _alone(copy: str) -> Iterator[None]:
-    """One worker of a node at a time."""
+def _locked(copy: str) -> Iterator[None]:
+    """Lets one worker of a node in at a time."""
     with storage.explained(copy):
         os.makedirs(copy, exist_ok=True)
         lock = os.open(f"{copy}.lock", os.O_RDWR | os.O_CREAT)
