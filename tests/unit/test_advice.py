@@ -498,7 +498,9 @@ def test_more_workers_than_fit_come_with_settings_that_do(
 
     def attempt(*more: str) -> Any:
         scale = parse_recipe("", [*settings, *more]).scale
-        return planner.plan_pool(scale, items=99) if planner is scoring_workers else planner.plan_training_workers(scale)
+        return (
+            planner.plan_pool(scale, items=99) if planner is scoring_workers else planner.plan_training_workers(scale)
+        )
 
     more: list[str] = []
     for _ in range(3):  # each to-do ends one problem

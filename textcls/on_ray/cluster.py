@@ -1,9 +1,9 @@
-"""Whether the cluster that RAY_ADDRESS names can be joined, and the token of a Ray of this machine's own.
+"""Whether the cluster that RAY_ADDRESS names can be joined, and the token of a local Ray.
 
 In: the environment. Out: an address that answers, or an error that says what is wrong with it. Not here: connecting
 (session.py).
 
-Ray itself looks for a head for minutes, and then says only that it failed. So the head is asked one question before.
+Ray itself tries to reach a head for minutes, and then reports no more than the failure. So one request is sent before.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from textcls.errors import InputError
 from textcls.on_ray import internals
 
-# How long a head may take to answer, and to come up again if nothing listens there.
+# How long a head may take to answer or, if nothing listens there, to restart.
 _ANSWER_S = 10.0
 _PAUSE_S = 1.0
 _TOKEN_PLACES = "in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
@@ -28,10 +28,10 @@ def attached() -> bool:
 
 
 def answering_head() -> str:
-    """HOST:PORT of the head that RAY_ADDRESS names, once it has answered; a token that is there is shown to it.
+    """HOST:PORT of the head that RAY_ADDRESS names, once it has answered; sends a token if there is one.
 
     Raises:
-        InputError: it is no address of a head, nothing or something else answers, or it wants another token.
+        InputError: not the address of a head, no answer or not a head's, or a token that the head rejects.
     """
     from ray.exceptions import AuthenticationError
 
@@ -47,9 +47,9 @@ def answering_head() -> str:
 
 
 def ensure_own_token() -> None:
-    """Sees to it that a Ray of this machine's own has its token, where there is no home directory to save one in.
+    """Gives a local Ray a token for this process alone, if no home directory exists to save one in.
 
-    Otherwise Ray saves one in ~/.ray, for whoever looks at its dashboard.
+    With a home directory Ray saves its token in ~/.ray, where users of the dashboard find it.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -58,7 +58,7 @@ def ensure_own_token() -> None:
 
 
 def _home_has_token() -> bool:
-    """Whether there is a readable token in the home directory, or can be."""
+    """Whether the home directory has a readable token, or can have one."""
     try:
         folder = Path.home() / ".ray"
         token = folder / "auth_token"
@@ -71,7 +71,7 @@ def _home_has_token() -> bool:
 
 
 def _found(asked: str) -> str:
-    """HOST:PORT of an address as a user writes it."""
+    """HOST:PORT of the address that a user wrote."""
     if "://" in asked:
         raise InputError(
             f"RAY_ADDRESS is {asked}: a job joins a cluster as one of its nodes, not through its "
@@ -98,7 +98,7 @@ def _found(asked: str) -> str:
 
 
 def _ask(asked: str, address: str) -> None:
-    """Asks the head for its cluster's id, the first thing that a driver asks."""
+    """Requests the cluster's id from the head, as any driver does first."""
     import grpc
 
     try:
@@ -117,7 +117,7 @@ def _ask(asked: str, address: str) -> None:
                 code, details = error.code(), error.details() or ""
             if code is not grpc.StatusCode.UNAVAILABLE or left < _PAUSE_S:
                 break
-            time.sleep(_PAUSE_S)  # the head may be starting: there is nothing to wait on but its answer
+            time.sleep(_PAUSE_S)  # the head may be starting, and offers no notification
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         raise _no_entry(asked, f"the cluster {'refuses this token' if _shows_token() else 'asks for a token'}")
     silent = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -1,7 +1,7 @@
-"""A connection to Ray: the cluster a job was submitted to, or a Ray of this machine's own.
+"""A connection to Ray: to the cluster that a job was submitted to, or to a local Ray.
 
-In: the environment. Out: a connected driver that Ctrl-C interrupts. Not here: what runs on it,
-whether the cluster can be joined (cluster.py).
+In: the environment. Out: a connected driver that Ctrl-C interrupts. Not here: what runs on it, whether the cluster can
+be joined (cluster.py), private names of Ray (internals.py).
 """
 
 import errno
@@ -19,7 +19,7 @@ from textcls.errors import InputError, RayStartError, StorageError, own_error
 from textcls.on_ray import internals
 from textcls.on_ray.cluster import answering_head, attached, ensure_own_token
 
-# How often a Ray of this machine's own is started. Ray gives its node 30 s, which a busy machine may exceed.
+# Attempts to start a local Ray. Ray gives its node 30 s, which a busy machine may exceed.
 _STARTS = 3
 
 
@@ -53,9 +53,9 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     code = internals.job_config(Path(textcls.__file__).parent.parent)
     _start(lambda: ray.init(logging_level=level, log_to_driver=verbose, job_config=code, **where))
     logging.getLogger("ray.train").setLevel(level)
-    # Ray Data logs an error of a task with its own stack, as a fault of Ray's, and then raises it.
+    # Ray Data logs an error of a task as a fault of Ray's, with Ray's own stack, and then raises it.
     logging.getLogger("ray.data").setLevel(level if verbose else logging.CRITICAL)
-    # SIGTERM is like Ctrl-C: Ray's own handler of it ends in a crash report.
+    # SIGTERM acts like Ctrl-C: Ray's own handler ends in a crash report.
     if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -66,7 +66,7 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
 
 
 def _start(init: Callable[[], object]) -> None:
-    """Starts or joins Ray; a start that took too long is tried again."""
+    """Starts or joins Ray; retries a start that timed out."""
     import ray
 
     for starts_left in reversed(range(_STARTS)):
@@ -83,14 +83,14 @@ def _start(init: Callable[[], object]) -> None:
 
 
 def _refusal(error: Exception) -> InputError | StorageError | RayStartError | None:
-    """What to tell of an error with which Ray did not start or join, if the user can do something about it."""
-    told = [str(one).strip() for one in (error, error.__cause__) if one]
-    if "timed out during startup" in told[0]:
+    """The error for a Ray that did not start or join, if the user can do something about it; otherwise None."""
+    messages = [str(one).strip() for one in (error, error.__cause__) if one]
+    if "timed out during startup" in messages[0]:
         return RayStartError(
             f"Ray did not start on this machine in {_STARTS} attempts of 30 s",
             todo="run the command again when less else is running here; `--verbose` shows Ray's log",
         )
-    if attached() and (found := next((text for text in told if "Version mismatch" in text), "")):
+    if attached() and (found := next((text for text in messages if "Version mismatch" in text), "")):
         return InputError(
             f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: {' '.join(found.split())}",
             expected="the cluster's versions of Ray and Python",
@@ -98,7 +98,7 @@ def _refusal(error: Exception) -> InputError | StorageError | RayStartError | No
         )
     if attached() and isinstance(error, (ConnectionError, RuntimeError)):
         return InputError(
-            f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: the cluster was found and not joined: {': '.join(told)}",
+            f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: the cluster was found and not joined: {': '.join(messages)}",
             expected="a node of the cluster on this machine",
             todo="`ray start --address HEAD:PORT` makes this machine one; or `ray job submit` from anywhere",
         )
@@ -112,7 +112,7 @@ def _refusal(error: Exception) -> InputError | StorageError | RayStartError | No
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """Raises an error of ours as it was, where a task raised it and Ray wrapped it."""
+    """Unwraps an error of ours that a task raised and Ray wrapped."""
     try:
         yield
     except Exception as error:
