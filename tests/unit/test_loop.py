@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from textcls.errors import RunDirError
 from textcls.modeling.build import build_model, head_of
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.training.context import UNSCORED
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.token_rows import TokenRows
@@ -90,7 +91,7 @@ def token_rows(rows: int, seed: int) -> TokenRows:
     labels = chance.integers(0, len(LABELS), rows)
     ids = [[2, *(5 + 40 * label + chance.integers(0, 60, chance.integers(1, 28))), 3] for label in labels]
     return TokenRows(
-        [pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "label": pa.array(labels, pa.int32())})]
+        [pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(labels, pa.int32())})]
     )
 
 
@@ -110,10 +111,11 @@ class Trains:
         return TrainingLoop(
             context,
             recipe,
+            SINGLE_LABEL,
             LABELS,
             model,
             DATA,
-            class_counts=np.bincount(DATA["train"].labels).tolist(),
+            class_counts=np.bincount(DATA["train"].targets).tolist(),
             pad_id=0,
             head=head_of(model, len(LABELS)),
             fingerprint=fingerprint,

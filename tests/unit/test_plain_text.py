@@ -179,12 +179,12 @@ def test_a_line_beside_the_bar_is_safe(hostile: str, monkeypatch: pytest.MonkeyP
 
 def test_files_for_people_hold_letters_and_true_values(hostile: str, tmp_path: Path) -> None:
     from textcls.batch.predictions_dir import PredictionsDir
+    from textcls.output.json_files import write_json
     from textcls.tracking.events import Event
     from textcls.tracking.jsonl import JsonLines
-    from textcls.training.run_dir import RunDir
 
     content = {"labels": {"好评": 3, hostile: 2}, "files": [f"{hostile}.csv"]}
-    RunDir(str(tmp_path / "run"), resumed=False).write_json("report.json", content)
+    write_json(str(tmp_path / "run"), "report.json", content)
     PredictionsDir(str(tmp_path / "predictions"), "csv").finish(content)
     JsonLines(str(tmp_path / "run"), "id", resumed=False).write([Event("tested", content), Event("tested", content)])
     for path in (tmp_path / "run" / "report.json", tmp_path / "predictions" / "predictions.json"):
