@@ -60,14 +60,14 @@ class DrawnNames:
         short = [_cut(name, _NAME_COLUMNS) for name in drawn]
         shared = Counter(short)
         names, key = [], {}
-        for label_id, (label, whole, name) in enumerate(zip(labels, drawn, short, strict=True)):
+        for number, (label, whole, name) in enumerate(zip(labels, drawn, short, strict=True)):
             lost = any(char in missing for char in visible(label))
             if not lost and name == whole and shared[name] == 1 and not _ENDS_LIKE_AN_ID.search(name):
                 names.append(name)
                 continue
-            names.append(f"{_cut(whole, _NAME_COLUMNS - _ID_COLUMNS)} #{label_id}".strip())
+            names.append(f"{_cut(whole, _NAME_COLUMNS - _ID_COLUMNS)} #{number}".strip())
             escaped = "".join(_escape(c) if c in missing else c for c in visible(label) if not _is_joining(c))
-            key[label_id] = _cut(escaped, _KEY_COLUMNS)
+            key[number] = _cut(escaped, _KEY_COLUMNS)
         return cls(tuple(names), key, families, missing)
 
 

@@ -177,7 +177,7 @@ def _draw_reliability(axes: "Axes", test: TaskScores, baseline: TaskScores | Non
 
 def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names: DrawnNames) -> None:
     by_f1 = _by_f1(test)
-    labels = [list(test.per_class)[label_id] for label_id in by_f1]
+    labels = [list(test.per_class)[i] for i in by_f1]
     model = np.array([test.per_class[label].f1 for label in labels])
     other = None
     if baseline:
@@ -190,7 +190,7 @@ def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names:
         axes.hlines(at, np.fmin(model, other), np.fmax(model, other), color=_FAINT, linewidth=1.2 if many else 3)
         axes.scatter(other, at, s=size, color=_ORANGE, linewidth=0, zorder=2)
     axes.scatter(model, at, s=size, color=_BLUE, linewidth=0, zorder=3)
-    drawn = [names.names[label_id] for label_id in by_f1]
+    drawn = [names.names[i] for i in by_f1]
     ticks = [0, -1] if many else slice(None)
     axes.set_yticks(at[ticks], np.array(drawn)[ticks], parse_math=False, fontfamily=names.families)
     if not many:
@@ -210,7 +210,7 @@ def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names:
 def _by_f1(test: TaskScores) -> list[int]:
     """Label ids by rising F1."""
     f1 = [one.f1 for one in test.per_class.values()]
-    return sorted(range(len(f1)), key=lambda label_id: f1[label_id])
+    return sorted(range(len(f1)), key=lambda i: f1[i])
 
 
 def _labels_in_words(test: TaskScores) -> list[int]:
@@ -221,7 +221,7 @@ def _labels_in_words(test: TaskScores) -> list[int]:
 
 def _draw_key(figure: "Figure", names: DrawnNames, shown: Sequence[int]) -> float:
     """Writes the whole names of labels that are shown in short at the foot; the height it takes, of the figure's 1."""
-    lines = [f"#{label_id}  {names.key[label_id]}" for label_id in shown if label_id in names.key]
+    lines = [f"#{i}  {names.key[i]}" for i in shown if i in names.key]
     if not lines:
         return 0.0
     line, columns = 0.0155, 3

@@ -178,6 +178,9 @@ class Api:
         if classifier is not None and asked.max_length is not None and asked.max_length < classifier.max_tokens:
             found = f"max_length {asked.max_length} would give other scores than the bundle's"
             raise Refusal("invalid", f"{found}, which cuts at {classifier.max_tokens} tokens; leave it out")
+        if classifier is not None and asked.function_to_apply not in (None, classifier.task.function_to_apply):
+            found = f"function_to_apply {asked.function_to_apply} would give other scores than the bundle's"
+            raise Refusal("invalid", f"{found}, which come from {classifier.task.function_to_apply}; leave it out")
         return asked
 
     async def _scoring(self, request: Request, read: Callable[[bytes, ServeSpec], Asked]) -> tuple[Asked, Scoring, str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
 from textcls.settings.recipe import ServeSpec
+from textcls.tasks.task import FunctionToApply
 
 # code: (status, what it means). The message of each adds what was found and what is taken.
 REFUSALS: Mapping[str, tuple[int, str]] = {
@@ -170,8 +171,8 @@ class TaskParameters(_Lenient):
     """How many labels to give, the most probable first. Left out: all."""
     return_all_scores: Bool | None = None
     """Without `top_k`: true for all labels, false for the most probable one."""
-    function_to_apply: Literal["softmax"] | None = None
-    """How logits become scores; the bundle says softmax."""
+    function_to_apply: FunctionToApply | None = None
+    """How logits become scores: that of the bundle's task."""
     max_length: Count | None = None
     """At least the bundle's own limit, `max_tokens` of /info: a text is cut there."""
     truncation: Any = None
@@ -270,12 +271,14 @@ class Asked:
         top_k: labels to give for each; None for all.
         listed: whether the texts came as a list.
         max_length: tokens at which the client would cut; None if it does not say.
+        function_to_apply: how the client would have logits become scores; None if it does not say.
     """
 
     texts: tuple[str, ...]
     top_k: int | None
     listed: bool = True
     max_length: int | None = None
+    function_to_apply: str | None = None
 
 
 def read_predict(body: bytes, limits: ServeSpec) -> Asked:
@@ -298,7 +301,7 @@ def read_task(body: bytes, limits: ServeSpec) -> Asked:
     parameters = request.parameters or TaskParameters()
     top_k = 1 if parameters.top_k is None and parameters.return_all_scores is False else parameters.top_k
     texts, listed = request.inputs
-    return _within(limits, Asked(texts, top_k, listed, parameters.max_length))
+    return _within(limits, Asked(texts, top_k, listed, parameters.max_length, parameters.function_to_apply))
 
 
 def _parsed(kind: type[_Request], body: bytes) -> _Request:

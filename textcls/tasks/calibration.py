@@ -15,8 +15,10 @@ CONFIDENCE_STEPS = 2000
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """float64 [N, C]: probabilities of logits [N, C]."""
-    raised = np.exp(np.asarray(logits, np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    found: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+    found = np.array(logits, np.float64)
+    found -= found.max(axis=1, keepdims=True, initial=-np.inf)
+    np.exp(found, out=found)
+    found /= found.sum(axis=1, keepdims=True)
     return found
 
 

@@ -16,11 +16,14 @@ Shapes: N rows, U different labels, C label names. T is what the shape of a targ
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from textcls.settings.recipe import DataSpec
+
+FunctionToApply = Literal["softmax"]
+"""What turns logits into scores in the tasks of this package, in the words of Hugging Face's text-classification."""
 
 
 class RowCounts(Protocol):

@@ -19,7 +19,7 @@ from textcls.data import checks, messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import read_rows
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
-from textcls.errors import InputError, StorageError, one_line
+from textcls.errors import InputError, RecipeError, StorageError, one_line
 from textcls.modeling.pretrained import Pretrained, find_model, read_config
 from textcls.on_ray.session import ray_session
 from textcls.output.account import write_account, write_rejects
@@ -180,6 +180,11 @@ def _found(
 
     They and the files are looked for before Ray's slow start: a misspelt name fails at once.
     """
+    if recipe.train.select_by not in task.headline_metrics:
+        raise RecipeError(
+            f"train.select_by is {recipe.train.select_by!r}",
+            expected=f"a metric of task {task.name}: {', '.join(task.headline_metrics)}",
+        )
     model = find_model(recipe.model, commit=commit)
     positions = read_config(model.directory).get("max_position_embeddings")
     tokenizer = prepare_tokenizer(model.directory, recipe.text)
