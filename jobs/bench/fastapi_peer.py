@@ -16,7 +16,7 @@ import uvicorn
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-class Asked(pydantic.BaseModel):
+class RequestBody(pydantic.BaseModel):
     """The body of a request."""
 
     text: str
@@ -33,8 +33,8 @@ def main() -> None:
     app = fastapi.FastAPI()
 
     @app.post("/predict")
-    def predict(asked: Asked) -> dict[str, Any]:
-        return dict(classify(asked.text, truncation=True)[0])
+    def predict(body: RequestBody) -> dict[str, Any]:
+        return dict(classify(body.text, truncation=True)[0])
 
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 

@@ -48,7 +48,7 @@ class Load:
     Attributes:
         seconds: from the first request to the last response.
         taken_s: latency of each response with scores.
-        refused_s: latency of each 429.
+        rejected_s: latency of each 429.
         texts: number of scored texts.
         wrong: number of labels that differ from the Classifier's.
         failures: other statuses and broken connections, by kind.
@@ -56,7 +56,7 @@ class Load:
 
     seconds: float = 0.0
     taken_s: list[float] = field(default_factory=list)
-    refused_s: list[float] = field(default_factory=list)
+    rejected_s: list[float] = field(default_factory=list)
     texts: int = 0
     wrong: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -68,15 +68,15 @@ class Load:
 
     def describe(self) -> str:
         """Throughput, latencies and errors in one line."""
-        told = f"{self.requests_per_s:.1f} requests/s, {self.texts / self.seconds:.1f} texts/s, "
-        told += " ".join(f"p{q} {1e3 * percentile(self.taken_s, q):.1f} ms" for q in (50, 95, 99))
-        if self.refused_s:
-            told += f"; {len(self.refused_s):,} refused, p99 {1e3 * percentile(self.refused_s, 99):.1f} ms"
+        line = f"{self.requests_per_s:.1f} requests/s, {self.texts / self.seconds:.1f} texts/s, "
+        line += " ".join(f"p{q} {1e3 * percentile(self.taken_s, q):.1f} ms" for q in (50, 95, 99))
+        if self.rejected_s:
+            line += f"; {len(self.rejected_s):,} rejected, p99 {1e3 * percentile(self.rejected_s, 99):.1f} ms"
         if self.failures:
-            told += f"; FAILED {dict(self.failures)}"
+            line += f"; FAILED {dict(self.failures)}"
         if self.wrong:
-            told += f"; {self.wrong} WRONG"
-        return told
+            line += f"; {self.wrong} WRONG"
+        return line
 
 
 def percentile(seconds: Sequence[float], q: float) -> float:
@@ -147,12 +147,12 @@ class Client:
         self.url, self.server, self.texts, self.expected = f"{url}/predict", server, texts, expected
         self._next = 0
 
-    async def ask(self, session: aiohttp.ClientSession, load: Load, texts: int | None = None) -> None:
+    async def send(self, session: aiohttp.ClientSession, load: Load, texts: int | None = None) -> None:
         """Sends one request, with one text or a list of `texts` texts."""
-        places = [(self._next + i) % len(self.texts) for i in range(texts or 1)]
-        self._next += len(places)
-        asked: Any = [self.texts[place] for place in places] if texts else self.texts[places[0]]
-        body = json.dumps({self.server.field: asked})
+        indices = [(self._next + i) % len(self.texts) for i in range(texts or 1)]
+        self._next += len(indices)
+        content: Any = [self.texts[index] for index in indices] if texts else self.texts[indices[0]]
+        body = json.dumps({self.server.field: content})
         began = time.perf_counter()
         try:
             async with session.post(self.url, data=body, headers={"Content-Type": "application/json"}) as answer:
@@ -162,18 +162,18 @@ class Client:
             return
         took = time.perf_counter() - began
         if answer.status == 429:
-            load.refused_s.append(took)
+            load.rejected_s.append(took)
         elif answer.status != 200:
             load.failures[str(answer.status)] += 1
         else:
             load.taken_s.append(took)
-            load.texts += len(places)
+            load.texts += len(indices)
             found = json.loads(content)
             labels = [one["label"] for one in found.get("predictions", [found])]
             sure = [
-                (self.expected[place][0], label)
-                for place, label in zip(places, labels, strict=True)
-                if self.expected[place][1] >= _SURE
+                (self.expected[index][0], label)
+                for index, label in zip(indices, labels, strict=True)
+                if self.expected[index][1] >= _SURE
             ]
             load.wrong += sum(one != other for one, other in sure)
 
@@ -183,9 +183,9 @@ class Client:
 
         async def one(session: aiohttp.ClientSession, ends: float) -> None:
             while time.perf_counter() < ends:
-                refused = len(load.refused_s)
-                await self.ask(session, load, texts)
-                if len(load.refused_s) > refused:
+                refused = len(load.rejected_s)
+                await self.send(session, load, texts)
+                if len(load.rejected_s) > refused:
                     await asyncio.sleep(0.05)
 
         async def run() -> None:
@@ -206,7 +206,7 @@ class Client:
                 began = time.perf_counter()
                 for moment in np.cumsum(gaps):
                     await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
-                    tasks.create_task(self.ask(session, load))
+                    tasks.create_task(self.send(session, load))
             load.seconds = time.perf_counter() - began
 
         asyncio.run(run())
@@ -254,7 +254,7 @@ def main() -> None:
                 for what, load in _loads(client, name, arguments.seconds):
                     print(f"  {name}, {what}: {load.describe()}", flush=True)
                     note(name, what, load.texts / load.seconds if "clients" in what else percentile(load.taken_s, 50))
-                    refused[name, what] += len(load.refused_s)
+                    refused[name, what] += len(load.rejected_s)
     _summarise(found, arguments.servers)
     print("rejected: " + ", ".join(f"{count:,} ({name}, {what})" for (name, what), count in refused.items()))
     if arguments.overload:

@@ -77,8 +77,8 @@ def main() -> None:
         for round_ in range(arguments.rounds):
             for name, score in scorers.items():
                 rates[name].append(_rows_per_s(score, texts[: len(texts) // 4] if name == "pipeline" else texts))
-            told = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
-            print(f"round {round_ + 1}: {told} rows/s", flush=True)
+            figures = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
+            print(f"round {round_ + 1}: {figures} rows/s", flush=True)
     for name, values in rates.items():
         print(f"{name}: median {statistics.median(values):.1f} rows/s ({min(values):.1f} to {max(values):.1f})")
     for peer in ("pipeline", "onnx int8"):

@@ -105,8 +105,8 @@ def _timed_job(arguments: argparse.Namespace, path: Path, out: Path) -> tuple[fl
     started = time.perf_counter()
     done = subprocess.run([*map(str, command), *sets], check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - started
-    told = [line.strip() for line in done.stdout.splitlines() if "rows/s" in line or " worker" in line]
-    return seconds, " | ".join([told[0], told[-1]] if told else [])
+    lines = [line.strip() for line in done.stdout.splitlines() if "rows/s" in line or " worker" in line]
+    return seconds, " | ".join([lines[0], lines[-1]] if lines else [])
 
 
 if __name__ == "__main__":

@@ -190,6 +190,15 @@ def test_the_table_of_settings_says_what_the_docstrings_say() -> None:
     assert all(f"| `{key}` |" in table for key in keys_of(Recipe) if "." in key)
 
 
+def test_every_event_of_a_run_is_listed() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "textcls").rglob("*.py")]
+    noted = {name for source in sources for name in re.findall(r'\.note\(\s*f?"(\w+)"', source)}
+    section = DOCUMENTS["jobs/README.md"].partition("### Monitoring")[2].partition("\n\n")[2].partition("\n\n")[0]
+    listed_events = set(re.findall(r"`([a-z]+_[a-z_]+|[a-z]+ed)`", section))
+    assert noted <= listed_events
+    assert len(noted) >= 5
+
+
 def test_the_rooms_are_drawn_as_the_import_contract_has_them() -> None:
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     rooms = DOCUMENTS["textcls/README.md"].partition("## Rooms")[2]

@@ -158,13 +158,13 @@ def _encoding_hint(
 
 def _encoding_notes(uri: str, head: bytes, data: DataSpec) -> Iterator[str]:
     """Notes on UTF-8 that is read in another encoding, now or before the file was written."""
-    asked = codec_name(data.encoding)
-    if asked in ("utf-8", "utf-8-sig") or encodings.is_wide(asked):
+    requested = codec_name(data.encoding)
+    if requested in ("utf-8", "utf-8-sig") or encodings.is_wide(requested):
         if found := encodings.mojibake(_decoded(head, data.encoding).getvalue().splitlines()):
-            seen, meant = found
+            written, original = found
             yield (
-                f"{uri} has {seen!r} for {meant!r}: UTF-8 that was once read as cp1252. No setting undoes it; "
+                f"{uri} has {written!r} for {original!r}: UTF-8 that was once read as cp1252. No setting undoes it; "
                 f"iconv -f UTF-8 -t CP1252 {shlex.quote(uri)} > {shlex.quote(uri + '.utf8.csv')} does"
             )
-    elif encodings.likely_encoding(head) == "utf-8" and asked != "ascii":
+    elif encodings.likely_encoding(head) == "utf-8" and requested != "ascii":
         yield f"{uri} is in UTF-8 and read as {data.encoding}: {set_option('data.encoding', 'utf-8')}"

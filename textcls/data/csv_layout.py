@@ -166,8 +166,8 @@ def header_reordered(fields: Sequence[str], layout: Layout) -> bool:
     if len(set(header)) < 2 or len(fields) != len(header):
         return False
     found, names = [plain_name(field) for field in fields], [plain_name(name) for name in header]
-    asked = {names[position] for position in layout.positions}
-    moved = len(asked) > 1 and all(found.count(name) == 1 for name in asked)
+    requested = {names[position] for position in layout.positions}
+    moved = len(requested) > 1 and all(found.count(name) == 1 for name in requested)
     return found != names and (sorted(found) == sorted(names) or moved) and not header_again(fields, layout)
 
 

@@ -225,9 +225,9 @@ def _other_column(reason: str, sources: Sources, locations: Sequence[Location]) 
         if not isinstance(fields, CellTooLong) and len(fields) == layout.width
     ][1 if layout.header else 0 :]
     position = dict(zip(data.columns, layout.positions, strict=True))
-    asked = data.label_column if reason == Reason.MISSING_LABEL else data.text_columns[0]
-    if not rows or sum(not fields[position[asked]].strip() for fields in rows) < len(rows) / 2:
-        return f"fill in column {asked!r} in these rows"
+    requested = data.label_column if reason == Reason.MISSING_LABEL else data.text_columns[0]
+    if not rows or sum(not fields[position[requested]].strip() for fields in rows) < len(rows) / 2:
+        return f"fill in column {requested!r} in these rows"
     best, best_value = "", 0.0
     for at in range(layout.width):
         cells = [fields[at].strip() for fields in rows]
@@ -243,8 +243,8 @@ def _other_column(reason: str, sources: Sources, locations: Sequence[Location]) 
             best, best_value = layout.header[at] if layout.header else str(at), value
     key = "data.label_column" if reason == Reason.MISSING_LABEL else "data.text_columns"
     if best:
-        return f"column {asked!r} is empty; is it column {best!r}? {set_option(key, best)}"
-    return f"column {asked!r} is empty, and no other column fits: fill it in"
+        return f"column {requested!r} is empty; is it column {best!r}? {set_option(key, best)}"
+    return f"column {requested!r} is empty, and no other column fits: fill it in"
 
 
 # --- locations --------------------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def unknown_advice(data: DataSpec, reasons: Mapping[str, int], spellings: Spelli
     if not any(rows and data.label_map.get(label, label) in data.labels for label, rows in spellings.labels.items()):
         # Without the rows of the unknown labels, none would be left.
         led = {**data.label_map, **dict.fromkeys(unknown[:_MOST_SHOWN], _CHOSEN)}
-        more = f", and {len(unknown) - _MOST_SHOWN:,} more labels likewise" if len(unknown) > _MOST_SHOWN else ""
+        more = f", and {len(unknown) - _MOST_SHOWN:,} more labels" if len(unknown) > _MOST_SHOWN else ""
         return (
             f"map each label to one of yours, in place of {_CHOSEN}: {set_option('data.label_map', led)}{more}; "
             f"each {_CHOSEN} must be one of {named(data.labels)}"

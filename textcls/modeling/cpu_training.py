@@ -78,10 +78,10 @@ def _attention(
     position_bias: torch.Tensor | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over [rows, heads, tokens, width] tensors, as transformers asks an implementation for it."""
+    """Attention over [rows, heads, tokens, width] tensors, with the signature of transformers' AttentionInterface."""
     causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
     if causal or position_bias is not None or query.shape[1] != key.shape[1]:
-        # Of decoders: text that comes later is not seen, heads share keys. Not faster here, only not otherwise.
+        # Decoders (causal masks, shared keys) take the library's implementation.
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         more |= {"dropout": dropout if module.training else 0.0, "scaling": scaling}
