@@ -187,6 +187,12 @@ def written_whole(uri: str) -> Iterator[BinaryIO]:
             os.fsync(out.fileno())  # before the rename, as in _write_durably
 
 
+def sha256_of(uri: str) -> str:
+    """Hexadecimal sha256 of a file."""
+    with open_input(uri) as file, explained(uri):
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 def delete_file(uri: str) -> None:
     """Removes a file."""
     store, path = filesystem(uri)

@@ -1,7 +1,7 @@
-"""Is this data fit to train on? And if it is, what should the user still know?
+"""Can a job use these rows? And if so, what should the user still know?
 
-In: counts. Out: a `DataError`, or warnings as sentences; a `--set` in either does what the sentence says. Pure.
-Not here: reading, printing, cells that are spelled otherwise than they are meant (spellings.py).
+In: counts. Out: a `DataError`, or warnings as sentences. Each `--set` in them does what the sentence says. Pure.
+Not here: reading, printing, cells that are spelled differently from what a setting names (spellings.py).
 """
 
 import math
@@ -35,21 +35,21 @@ def refuse_unfit(
     spellings: Spellings | None = None,
     listed: bool = True,
 ) -> None:
-    """Stops a run whose rows cannot be trained on.
+    """Stops a job whose rows are unusable.
 
     Args:
-        data: the settings the rows were read with.
+        data: the settings that the rows were read with.
         read: rows read.
-        outside_where: rows that `where` left out.
+        outside_where: rows that `data.where` or `data.where_not` leaves out.
         reasons: rejects by reason.
-        examples: a few rejects, as one line each.
+        examples: a few rejects, one line each.
         labels: label names of the clean rows.
-        remedy: what to do about the rejects of a reason, as in remedies.py; empty if nothing but correcting them.
-        spellings: how the cells are spelled that the settings name.
-        listed: whether there is a rejects.parquet.
+        remedy: reason of rejects -> what to do about them, as in remedies.py; "" if only correcting the rows helps.
+        spellings: rows by spelling of the cells that settings name.
+        listed: whether the job has written a rejects.parquet.
 
     Raises:
-        DataError: no rows, every row a reject, too many rejects, one single label, a label for (almost) every row.
+        DataError: no rows, only rejects, too many rejects, a single label, or almost as many labels as rows.
     """
     rejects = sum(reasons.values())
     shown = "".join(f"\n    {example}" for example in examples)
@@ -76,7 +76,7 @@ def refuse_unfit(
             f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
             expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
             todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or correct)
-            + f"; if they may go: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
+            + f"; to train without them: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
         )
     if len(labels) == 1:
         raise DataError(
@@ -89,23 +89,23 @@ def refuse_unfit(
             f"column {data.label_column!r} holds {len(labels):,} different labels in {read - rejects:,} rows, "
             f"like {', '.join(repr(label[:40]) for label in list(labels)[:3])}",
             expected="a few labels, many rows each",
-            todo="is it an id, a number or a text? set data.label_column",
+            todo="it may be an id, a number or a text: set data.label_column",
         )
 
 
 def refuse_empty_splits(
     data: DataSpec, split: SplitSpec, labels: Sequence[str], class_counts: Mapping[str, Sequence[int]]
 ) -> None:
-    """Stops a run in which some label has nothing to learn from, or a split has no row at all.
+    """Stops a run in which a label has no training rows, or a split has no rows.
 
     Args:
-        data: the settings the rows were read with.
-        split: the shares they were divided by.
-        labels: label names.
+        data: the settings that the rows were read with.
+        split: the shares of the splits.
+        labels: label names in id order.
         class_counts: split name -> rows of each class, in id order.
 
     Raises:
-        DataError: names the labels, or the split.
+        DataError: it names the labels, or the split.
     """
     if empty := [label for label, count in zip(labels, class_counts["train"], strict=True) if count == 0]:
         raise DataError(
@@ -123,11 +123,11 @@ def refuse_empty_splits(
 
 
 def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
-    """The --set under which each split has a row; empty if there is none.
+    """The --set options with which every split has rows; "" if there are none.
 
     Args:
         split: the shares.
-        class_sizes: int64 [C], rows by class.
+        class_sizes: int64 [C], rows of each class.
     """
     larger = [hundredths / 100 for hundredths in range(5, 100, 5)]
     for val, test in product([split.val, *larger], [split.test, *larger]):
@@ -140,15 +140,15 @@ def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
 
 
 def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float | None) -> None:
-    """Stops a run of which an answer `abstain` would mean two things.
+    """Stops a run in which the prediction `abstain` would be ambiguous.
 
     Args:
-        data: the settings the rows were read with.
+        data: the settings that the rows were read with.
         labels: label names.
         min_precision: `calibration.min_precision`.
 
     Raises:
-        DataError: there is a label `abstain`, and the classifier may abstain.
+        DataError: a label has the name `abstain`, and the classifier can abstain.
     """
     if min_precision is None or ABSTAIN not in labels:
         return
@@ -159,9 +159,9 @@ def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float 
     if data.labels is not None:
         renamed.append(set_option("data.labels", [other if name == ABSTAIN else name for name in data.labels]))
     raise DataError(
-        f"a label is called {ABSTAIN!r}, which with calibration.min_precision is the answer to a text that is "
-        "not sure enough",
-        todo=f"rename the label: {' '.join(renamed)}; or always answer: "
+        f"a label has the name {ABSTAIN!r}, which with calibration.min_precision is the prediction for texts below "
+        "the threshold",
+        todo=f"rename the label: {' '.join(renamed)}; or never abstain: "
         f"{set_option('calibration.min_precision', None)}",
     )
 
@@ -175,31 +175,31 @@ def warnings(
     spellings: Spellings | None = None,
     on_long: str = "truncate",
 ) -> list[str]:
-    """What the user should know though the run goes on, one sentence each.
+    """What the user should know about rows that can be used, one sentence each.
 
     Args:
-        data: the settings the rows were read with.
+        data: the settings that the rows were read with.
         labels: label names.
         counts: clean rows by label name.
-        conflicts: (number of texts under two labels, places of the first few).
-        tokens: length statistics, from `RowSummary.token_lengths`.
-        spellings: how the cells are spelled that the settings name.
+        conflicts: (number of texts that have two labels, FILE:LINE of the first few).
+        tokens: statistics of token lengths, from `RowSummary.token_lengths`.
+        spellings: rows by spelling of the cells that settings name.
         on_long: `text.on_long`.
     """
     found = spelled.spelling_warnings(data, counts, spellings or Spellings())
     if rare := [
         f"{spelled.shown(label)} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS
     ]:
-        found.append(f"fewer than {_FEW_ROWS} rows: {spelled.first_few(rare)}; expect little of them")
-    number, places = conflicts
+        found.append(f"fewer than {_FEW_ROWS} rows: {spelled.first_few(rare)}; expect low scores for them")
+    number, locations = conflicts
     if number:
-        found.append(f"{number:,} texts stand under two labels, the first at {', '.join(places)}")
+        found.append(f"{number:,} texts have two labels, the first at {', '.join(locations)}")
     if tokens["truncated_fraction"] > 0.1:
         found.append(
             f"{tokens['truncated_fraction']:.0%} of the rows exceed text.max_tokens {tokens['max_tokens']} and "
-            "are cut in training; a higher limit, up to the model's own, sees more and costs more"
+            "are truncated in training; a higher limit, up to that of the model, uses more of each text and costs more"
             + (
-                f"; {set_option('text.on_long', 'windows')} scores all of a text in use"
+                f"; {set_option('text.on_long', 'windows')} scores the whole text in inference"
                 if on_long == "truncate"
                 else ""
             )
@@ -208,7 +208,7 @@ def warnings(
 
 
 def _where(data: DataSpec) -> str:
-    """The filters as the user reads them."""
+    """The filters, for messages."""
     named = [f"data.where {column} in {list(values)}" for column, values in data.where.items()]
     return " and ".join(
         named + [f"data.where_not {column} in {list(values)}" for column, values in data.where_not.items()]
@@ -216,5 +216,5 @@ def _where(data: DataSpec) -> str:
 
 
 def _fraction_above(share: float) -> float:
-    """The share, rounded up to three digits behind the point."""
+    """The share, rounded up to three decimals."""
     return min(1.0, math.ceil(share * 1000) / 1000)

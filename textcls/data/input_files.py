@@ -1,7 +1,7 @@
-"""Which files the paths, globs and URIs of `data.csv` name.
+"""Paths, globs and URIs of `data.csv` -> the files that they match.
 
-In: what the user wrote. Out: the files, each with its size, in a fixed order. A pattern means the same locally and in
-object storage. Not here: reading them (storage.py), what is in them (csv_shards.py).
+In: the patterns. Out: the files, each with its size, in a fixed order. A pattern matches the same names locally and in
+object storage. Not here: reading files (storage.py), what is in them (csv_shards.py).
 """
 
 import difflib
@@ -27,10 +27,13 @@ class InputFile:
 
 
 def expand(patterns: Sequence[str]) -> list[InputFile]:
-    """The files that paths, globs and URIs name, in the order given; the matches of one glob are sorted.
+    """The files that the patterns match, in the order of the patterns; the matches of a glob are sorted.
+
+    Args:
+        patterns: paths, globs and URIs.
 
     Raises:
-        DataError: a missing or empty file, a glob without a match, a directory, the same file named twice.
+        DataError: a missing or empty file, a glob without a match, a directory, the same file twice.
     """
     files: dict[str, InputFile] = {}
     for pattern in patterns:
@@ -40,7 +43,7 @@ def expand(patterns: Sequence[str]) -> list[InputFile]:
             raise DataError(f"{pattern}: no such file", todo=_near(uri))
         for file in matches:
             if file.uri in files:
-                raise DataError(f"{file.uri} is named twice", todo="name each file once; its rows would count double")
+                raise DataError(f"{file.uri} is named twice", todo="name each file once: its rows would be read twice")
             if file.size_bytes == 0:
                 raise DataError(f"{file.uri} is empty (0 bytes)", expected="a CSV with at least one row")
             files[file.uri] = file
@@ -51,7 +54,7 @@ def _local_matches(uri: str) -> list[InputFile]:
     if os.path.exists(uri) and not os.path.isfile(uri):
         raise _not_a_file(uri)
     with storage.explained(uri):
-        # A file whose own name holds a wildcard goes before what the wildcard would match.
+        # A file whose name contains a wildcard takes precedence over the matches of the wildcard.
         paths = [uri] if os.path.exists(uri) else sorted(set(glob.glob(uri, recursive=True)))
         return [InputFile(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
 
@@ -71,22 +74,22 @@ def _remote_matches(uri: str) -> list[InputFile]:
             recursive = depth < len(pattern) - 1 or "**" in pattern
             below = fs.FileSelector("/".join(pattern[:depth]), recursive=recursive, allow_not_found=True)
             infos = storage.patiently(lambda: store.get_file_info(below))
-            infos = [info for info in infos if _fits(info.path.split("/"), pattern)]
+            infos = [info for info in infos if _matches(info.path.split("/"), pattern)]
     return sorted(
         (InputFile(prefix + info.path, info.size) for info in infos if info.type == fs.FileType.File),
         key=lambda file: file.uri,
     )
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, both cut at `/`, as `glob.glob(recursive=True)` has it."""
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a pattern, both split at `/`, by the rules of `glob.glob(recursive=True)`."""
     if not pattern:
         return not parts
-    if pattern[0] == "**" and _fits(parts, pattern[1:]):
+    if pattern[0] == "**" and _matches(parts, pattern[1:]):
         return True
     if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
         return False
-    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(
         parts[1:], pattern if pattern[0] == "**" else pattern[1:]
     )
 
@@ -98,7 +101,7 @@ def _not_a_file(uri: str) -> DataError:
 
 
 def _near(uri: str) -> str:
-    """A hint for a missing file: the closest name beside it."""
+    """A hint for a missing file: the most similar name in its directory."""
     if storage.is_remote(uri):
         return "check the bucket, the key and the credentials"
     folder = os.path.dirname(uri)
@@ -106,4 +109,4 @@ def _near(uri: str) -> str:
         return f"there is no directory {folder}"
     with storage.explained(folder):
         close = difflib.get_close_matches(os.path.basename(uri), os.listdir(folder), n=1)
-    return f"did you mean {os.path.join(folder, close[0])}?" if close else f"look into {folder}"
+    return f"did you mean {os.path.join(folder, close[0])}?" if close else f"list the files in {folder}"

@@ -116,7 +116,7 @@ def hashes(directory: str) -> dict[str, str]:
         return {}
     paths = {name: os.path.join(directory, name) for name in sorted(os.listdir(directory))}
     return {
-        name: _sha256(path)
+        name: storage.sha256_of(path)
         for name, path in paths.items()
         if os.path.isfile(path) and any(fnmatch(name, pattern) for pattern in _FILES)
     }
@@ -125,7 +125,7 @@ def hashes(directory: str) -> dict[str, str]:
 def _find(spec: ModelSpec, revision: str) -> str:
     name = spec.pretrained
     if storage.is_remote(name):
-        return storage.download_directory(storage.absolute(name), _cache(name))
+        return storage.download_directory(storage.absolute(name), cache_root())
     if "://" in name or os.path.isdir(os.path.expanduser(name)):
         directory = storage.absolute(name)
         if not os.path.isdir(directory):
@@ -155,18 +155,9 @@ def _is_or_can_be_made(directory: str) -> bool:
     return above == directory or (os.path.isdir(above) and os.access(above, os.W_OK))
 
 
-def _cache(name: str) -> str:
-    return os.path.join(cache_root(), hashlib.sha256(name.encode()).hexdigest()[:24])
-
-
 def cache_root() -> str:
     """The directory of this machine's copies of models."""
     return storage.cache_directory("models")
-
-
-def _sha256(path: str) -> str:
-    with storage.explained(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_config(directory: str) -> dict[str, Any]:

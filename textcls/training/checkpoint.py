@@ -6,7 +6,6 @@ written last, with the state and a sha256 per file. Nothing is pickled. Not here
 and which one a run continues from (run_dir.py).
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -85,7 +84,7 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, state: Training
         "format": _FORMAT,
         "run_id": fingerprint,
         "progress": asdict(state),
-        "files": {name: _sha256(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
+        "files": {name: storage.sha256_of(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
     }
     with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as file:
         file.write(json_text(content, indent=1))
@@ -151,9 +150,8 @@ def check_checkpoint(uri: str, *, fingerprint: str, hashes: bool = True) -> Trai
             todo="use another --out, or remove it",
         )
     for name, expected in files.items() if hashes else ():
-        with storage.open_input(storage.join(uri, name)) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:  # type: ignore[arg-type]
-                raise RunDirError(f"{storage.join(uri, name)} is damaged: its sha256 has changed", todo=_go_back(uri))
+        if storage.sha256_of(storage.join(uri, name)) != expected:
+            raise RunDirError(f"{storage.join(uri, name)} is damaged: its sha256 has changed", todo=_go_back(uri))
     state.curve = [(int(step), float(loss)) for step, loss in state.curve]
     return state
 
@@ -170,8 +168,3 @@ def local_copy(uri: str) -> Iterator[str]:
 
 def _go_back(uri: str) -> str:
     return f"check the disk; remove {uri} and --resume continues from the checkpoint before it, to the same result"
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
