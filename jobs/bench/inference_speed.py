@@ -98,7 +98,7 @@ def sample_texts(source: str, most: int) -> list[str]:
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     clean = RowCleaner(layouts[0], recipe.data, recipe.text)
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
-    rows = [row.text for row in outcomes if isinstance(row, CleanRow)]
+    rows = [row.input.text for row in outcomes if isinstance(row, CleanRow)]
     return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:most]]
 
 

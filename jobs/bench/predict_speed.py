@@ -67,7 +67,7 @@ def _write_rows(path: Path, source: str, rows: int) -> Path:
         cleaner = RowCleaner(layouts[shard.file_index], recipe.data, recipe.text)
         for line, fields in read_shard(shard, layouts[shard.file_index], recipe.data):
             if isinstance(row := cleaner(line, fields), CleanRow):
-                texts.append(row.text)
+                texts.append(row.input.text)
     chance = random.Random(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)

@@ -103,7 +103,7 @@ def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
     rows = [row for row in outcomes if isinstance(row, CleanRow)]
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
-    ids, _ = TextEncoder(tokenizer)([row.text for row in rows])
+    ids, _ = TextEncoder(tokenizer)([row.input for row in rows])
     labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
     return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
 

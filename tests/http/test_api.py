@@ -24,6 +24,7 @@ from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
 from textcls.serving.scorer import Scorer
 from textcls.settings.recipe import ServeSpec
+from textcls.text.text_input import TextInput
 
 from ..conftest import save_tiny_bundle
 from .conftest import BOUND_S, Reply, Service, service_of
@@ -46,7 +47,7 @@ def test_threads_that_run_the_model_give_way_to_the_event_loop(tiny_bundle: Path
     async def story() -> dict[str, int]:
         scorer = Scorer(ServeSpec(), threads=2)
         await scorer.load(str(tiny_bundle))
-        await scorer.scoring(TEXTS * 50)  # enough for a thread to have texts of its own
+        await scorer.scoring([TextInput(text) for text in TEXTS] * 50)  # enough for a thread to have texts of its own
         new = [thread for thread in threading.enumerate() if thread not in before]
         found = {thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in new}
         await scorer.close()
@@ -502,4 +503,4 @@ def test_the_first_bundle_must_load(tmp_path: Path) -> None:
 
 def test_the_batcher_s_refusal_is_what_the_scorer_raises(service: Service) -> None:
     with pytest.raises(QueueFull):
-        service.run(service.scorer.scoring(["a"] * 65))
+        service.run(service.scorer.scoring([TextInput("a")] * 65))

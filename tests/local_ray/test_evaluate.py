@@ -61,7 +61,7 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_mode
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None).content()
 
     prepared = prepared_data(recipe)
-    texts = [text for table in ray.get(prepared.texts["test"]) for text in table["text"].to_pylist()]
+    texts = [text for table in ray.get(prepared.inputs["test"]) for text in table["text"].to_pylist()]
     ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["target"].to_pylist()]
     rows = [(text, prepared.labels[label_id]) for text, label_id in zip(texts, ids, strict=True)]
     assert 0 < len(rows) < 243

@@ -267,7 +267,7 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     kept = load_file(tmp_path / "out" / "bundle" / "model.safetensors")["classifier.weight"]
     np.testing.assert_array_equal(kept, trained / np.float32(calibration.temperature))
 
-    texts = [text for block in ray.get(prepared.texts["test"]) for text in block["text"].to_pylist()]
+    texts = [text for block in ray.get(prepared.inputs["test"]) for text in block["text"].to_pylist()]
     labels = [label for block in ray.get(prepared.blocks["test"]) for label in block["target"].to_pylist()]
     scores = classifier.scores(texts)
     counts = Counts.of(scores.probabilities, np.array(labels), threshold=classifier.threshold)

@@ -1,23 +1,30 @@
 """What the baseline of textcls/training/baseline.py promises."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from textcls.settings.recipe import TextSpec
+from textcls.text.text_input import TextInput
 from textcls.training import baseline
 from textcls.training.baseline import train_baseline
 
 LABELS = ("bad", "good")
 
 
-def reviews(rows: int, seed: int = 0) -> tuple[list[str], list[int]]:
-    """Texts whose label shows in one word among many."""
+def inputs_of(texts: Sequence[str]) -> list[TextInput]:
+    return [TextInput(text) for text in texts]
+
+
+def reviews(rows: int, seed: int = 0) -> tuple[list[TextInput], list[int]]:
+    """Inputs whose label shows in one word among many."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, 2, rows)
     telling = [["awful", "dull", "tedious"], ["lovely", "bright", "moving"]]
     filler = ["film", "plot", "actor", "scene", "the", "a", "with", "music", "story", "ending"]
     texts = [" ".join([*draw.choice(filler, 6), draw.choice(telling[label]), draw.choice(filler)]) for label in labels]
-    return texts, labels.tolist()
+    return inputs_of(texts), labels.tolist()
 
 
 def test_it_learns_what_words_tell_and_says_what_it_took():
@@ -51,7 +58,7 @@ def test_no_more_rows_than_allowed_are_used_and_they_come_from_everywhere():
 
 def test_long_texts_are_sampled_down_to_the_bound_on_characters(monkeypatch):
     texts, labels = reviews(400, seed=1)
-    monkeypatch.setattr(baseline, "_MAX_CHARS", -(-sum(map(len, texts)) // 4))
+    monkeypatch.setattr(baseline, "_MAX_CHARS", -(-sum(one.chars for one in texts) // 4))
     result = train_baseline(texts, labels, *reviews(50), LABELS, seed=42)
 
     assert result["rows_used"] == 100
@@ -69,14 +76,16 @@ def test_scoring_in_pieces_gives_the_same_numbers(monkeypatch):
 
 def test_a_label_without_training_rows_is_never_predicted():
     texts, labels = reviews(300, seed=1)
-    result = train_baseline(texts, [2 * label for label in labels], ["lovely film"], [1], ("a", "b", "c"), seed=42)
+    result = train_baseline(
+        texts, [2 * label for label in labels], inputs_of(["lovely film"]), [1], ("a", "b", "c"), seed=42
+    )
 
     assert result["confusion"]["pairs"] == [[1, 2, 1]]
     assert result["per_class"]["b"]["recall"] == 0
 
 
 def test_case_counts_only_if_the_run_says_so():
-    texts, labels = ["GOOD", "good"] * 40, [1, 0] * 40
+    texts, labels = inputs_of(["GOOD", "good"] * 40), [1, 0] * 40
 
     def accuracy(lowercase: bool) -> float:
         spec = TextSpec(lowercase=lowercase)
@@ -92,11 +101,12 @@ def test_case_counts_only_if_the_run_says_so():
     ids=["no words", "one label", "no rows"],
 )
 def test_where_no_baseline_can_be_trained_it_says_why(texts, labels):
-    result = train_baseline(texts, labels, ["a film"], [0], LABELS, seed=42)
+    result = train_baseline(inputs_of(texts), labels, inputs_of(["a film"]), [0], LABELS, seed=42)
 
     assert list(result) == ["error"]
     assert f"no baseline on {len(texts)} rows: " in result["error"]
 
 
 def test_words_of_one_letter_are_words():
-    assert "error" not in train_baseline(["a", "b"] * 20, [0, 1] * 20, ["a"], [0], LABELS, seed=42)
+    found = train_baseline(inputs_of(["a", "b"] * 20), [0, 1] * 20, inputs_of(["a"]), [0], LABELS, seed=42)
+    assert "error" not in found

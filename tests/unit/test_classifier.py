@@ -19,6 +19,7 @@ from textcls.modeling import cpu_scoring as encoder_module
 from textcls.modeling import precision
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import uses_bf16
+from textcls.text.text_input import TextInput
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(
@@ -119,7 +120,7 @@ def test_windows_cover_the_whole_text_and_their_mean_is_the_score(tiny_model_dir
     )
     text = " ".join(f"{WORDS[i % 4]} film" for i in range(40))
     (encoded,) = windowed.encode([text])
-    (plain,) = windowed._encoder.windows(["film"])[0]
+    (plain,) = windowed._encoder.windows([TextInput("film")])[0]
     assert len(encoded.windows) > 2
     assert all(len(ids) <= 32 for ids in encoded.windows)
     assert not encoded.truncated

@@ -17,6 +17,7 @@ from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.text import normalizer as normalizer_module
 from textcls.text import tokenizer as tokenizer_module
 from textcls.text.normalizer import TextNormalizer, build_normalizer, normalizer_of
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TextEncoder, prepare_tokenizer
 from textcls.training.baseline import train_baseline
 
@@ -106,11 +107,13 @@ def test_another_normalizer_changes_hashing_the_baseline_and_the_model_together(
     assert _key("a great film", spec) == _key("A great  movie", spec) != _key("a great play", spec)
 
     encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), spec))
-    (film, movie, play), _ = encode(["a great film", "A great movie", "a great play"])
+    (film, movie, play), _ = encode([TextInput(text) for text in ("a great film", "A great movie", "a great play")])
     assert film == movie != play
 
     # The word that tells the label in training is spelled otherwise in the test rows.
-    train, test = ["a film", "a play"] * 20, ["the movie", "the play"] * 20
+    train, test = (
+        [TextInput(text) for text in texts] * 20 for texts in (["a film", "a play"], ["the movie", "the play"])
+    )
     result = train_baseline(train, [1, 0] * 20, test, [1, 0] * 20, ("bad", "good"), seed=0, spec=spec)
     assert result["accuracy"]["value"] == 1.0
     assert result["features"] == 5  # a, movie, play, "a movie", "a play"

@@ -73,7 +73,7 @@ def predicted(path: Path, *, all_scores: bool = False, size: BlockSize = SIZE, *
     columns = Columns.plan([column_names(layouts[0])], SINGLE_LABEL, LABELS, all_scores=all_scores)
     reader = TextReader(layouts[0], spec)
     tables = [
-        prediction_table(block, Lengths(block.texts), columns, file=shard.uri, file_index=0)
+        prediction_table(block, Lengths([one.text for one in block.inputs]), columns, file=shard.uri, file_index=0)
         for shard in shards
         for block in read_blocks(read_shard(shard, layouts[0], spec), reader, size)
     ]

@@ -47,7 +47,7 @@ def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None =
             if isinstance(row, Reject):
                 rejects.setdefault(row.reason, []).append((shard.file_index, line))
             elif row is not None:
-                clean.append((row.text, row.label))
+                clean.append((row.input.text, row.label))
     reasons = {reason: len(places) for reason, places in rejects.items()}
     checks.refuse_unfit(
         data,

@@ -13,6 +13,7 @@ from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.text.normalizer import build_normalizer
+from textcls.text.text_input import TextInput
 
 law = settings(deadline=None, derandomize=True, database=None)
 cells = st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x00\x1f\udc80\udcffa")), max_size=12)
@@ -35,13 +36,13 @@ def reason(fields: list[str], **data: Any) -> tuple[str, str] | None:
 def test_a_good_row_keeps_text_and_label_as_written() -> None:
     row = outcome([" A  Text\n", " Pos "])
     assert isinstance(row, CleanRow)
-    assert row[:3] == (7, " A  Text\n", " Pos ")
+    assert row[:3] == (7, TextInput(" A  Text\n"), " Pos ")
 
 
 def test_several_text_columns_are_joined_by_a_space() -> None:
     row = outcome(["title", "", "body ", "pos"], text_columns=("a", "b", "c"))
     assert isinstance(row, CleanRow)
-    assert row.text == "title  body "
+    assert row.input.text == "title  body "
 
 
 @law
@@ -73,8 +74,8 @@ def test_every_row_has_an_outcome_that_can_be_written_to_a_file(
     if row is None:
         assert fields[2] not in where
     elif isinstance(row, CleanRow):
-        (row.text + row.label).encode()
-        assert row.text.strip()
+        (row.input.text + row.label).encode()
+        assert row.input.text.strip()
         assert row.label.strip()
     else:
         row.value.encode()

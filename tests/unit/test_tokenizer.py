@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.text import tokenizer as text_module
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles, encoder_of, prepare_tokenizer
 
 SPECS = [
@@ -86,12 +87,13 @@ def test_the_saved_files_give_the_same_ids_through_transformers(
     @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
     @example(texts=["", " ", "x " * 300, "İ" * 50])
     def law(texts: list[str]) -> None:
-        ids, counts = ours(texts)
+        inputs = [TextInput(text) for text in texts]
+        ids, counts = ours(inputs)
         assert ids == theirs(texts, truncation=True)["input_ids"]
         assert counts.tolist() == [len(one) for one in theirs(texts, truncation=False)["input_ids"]]
         assert all(len(one) == min(count, spec.max_tokens) for one, count in zip(ids, counts, strict=True))
         # Alone or in a batch: no text sees its neighbours.
-        assert ids == [ours([text])[0][0] for text in texts]
+        assert ids == [ours([one])[0][0] for one in inputs]
 
     law()
 
@@ -108,7 +110,7 @@ def test_padding_by_transformers_is_the_padding_id_on_the_right(tiny_model_dir: 
 def test_a_cased_tokenizer_becomes_lower_casing_and_only_if_asked(directory: Path) -> None:
     def ids(text: str, *, lowercase: bool) -> list[int]:
         files = prepare_tokenizer(str(directory), TextSpec(max_tokens=16, lowercase=lowercase))
-        return TextEncoder(files)([text])[0][0]
+        return TextEncoder(files)([TextInput(text)])[0][0]
 
     small, large = "the film was great", "THE Film was GREAT"
     assert ids(large, lowercase=True) == ids(small, lowercase=True) == ids(small, lowercase=False)
@@ -121,7 +123,7 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 
     def same(one: str, other: str, form: str) -> bool:
         spec = TextSpec.model_validate({"max_tokens": 16, "unicode_form": form})
-        ids, _ = TextEncoder(prepare_tokenizer(str(cased), spec))([one, other])
+        ids, _ = TextEncoder(prepare_tokenizer(str(cased), spec))([TextInput(one), TextInput(other)])
         return bool(ids[0] == ids[1])
 
     # A Greek question mark is a semicolon; full-width letters are letters only by compatibility.
@@ -133,12 +135,12 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 @pytest.mark.parametrize("count", [10, 11, 12, 13, 23, 200])
 def test_the_count_is_of_the_whole_text_special_tokens_included(count: int, tiny_model_dir: Path) -> None:
     encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))
-    ids, counts = encode([" ".join(["film"] * (count - 2))])
+    ids, counts = encode([TextInput(" ".join(["film"] * (count - 2)))])
     assert counts.tolist() == [count]
     assert counts.dtype == "int32"
     assert len(ids[0]) == min(count, 12)
     # Cut in the middle, not at the end: the closing special token stays.
-    assert ids[0][-1] == encode(["film"])[0][0][-1]
+    assert ids[0][-1] == encode([TextInput("film")])[0][0][-1]
 
 
 def test_no_text_is_no_row(tiny_model_dir: Path) -> None:
@@ -191,9 +193,9 @@ def test_a_directory_laid_out_like_bert_base_uncased_is_taken(
         vocabulary = json.loads((tiny_model_dir / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         lines = sorted(vocabulary, key=vocabulary.__getitem__)
         (tmp_path / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
-    spec, text = TextSpec(max_tokens=32), ["The Film was GREAT, 10/10"]
+    spec, text = TextSpec(max_tokens=32), TextInput("The Film was GREAT, 10/10")
     old, new = (prepare_tokenizer(str(place), spec) for place in (tmp_path, tiny_model_dir))
-    assert TextEncoder(old)(text)[0] == TextEncoder(new)(text)[0]
+    assert TextEncoder(old)([text])[0] == TextEncoder(new)([text])[0]
     assert old.pad_id == new.pad_id
     assert json.loads(old.config_json) == json.loads(new.config_json)
 
@@ -252,16 +254,17 @@ def test_named_special_tokens_are_special_to_the_tokenizer_alone_as_to_transform
     directory = changed(plain_specials, tmp_path / "stray", stray, "tokenizer_config.json")
     files = prepare_tokenizer(str(directory), TextSpec(max_tokens=32))
     texts = ["the film [SEP] was [PAD] great [MASK] [NOWHERE]", "[CLS]"]
-    ours = TextEncoder(files)(texts)[0]
+    inputs = [TextInput(text) for text in texts]
+    ours = TextEncoder(files)(inputs)[0]
     assert ours == saved(files, plain_specials, tmp_path / "saved")(texts)["input_ids"]
     usual = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=32))
-    assert ours == TextEncoder(usual)(texts)[0]
+    assert ours == TextEncoder(usual)(inputs)[0]
 
 
 def test_a_made_up_text_needs_no_word(plain_specials: Path) -> None:
     files = prepare_tokenizer(str(plain_specials), TextSpec(max_tokens=32))
     encode = TextEncoder(files)
-    first, last = encode([""])[0][0]
+    first, last = encode([TextInput("")])[0][0]
     special = set(range(5))
     for length in range(3, 33):
         ids = encode.sample(length)

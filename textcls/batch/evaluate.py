@@ -23,7 +23,7 @@ from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
-from textcls.data.row_tables import clean_rows, file_and_line, targets_of
+from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
@@ -180,7 +180,7 @@ class _EvaluateBlock:
             scored = np.array([error is None for error in scores.errors], bool)
             targets = targets_of(rows["label"], self.task, self.labels)
             refused = [
-                _Unscored(rows["row_id"][i].as_py(), error.code, shown_cell(rows["text"][i].as_py()))
+                _Unscored(rows["row_id"][i].as_py(), error.code, _shown_input(rows, i))
                 for i, error in enumerate(scores.errors)
                 if error is not None
             ]
@@ -198,7 +198,12 @@ class _EvaluateBlock:
     def _encoded_slices(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
         for start in range(0, len(rows), _SLICE_ROWS):
             part = rows.slice(start, _SLICE_ROWS)
-            yield part, classifier.encode(part["text"].to_pylist())
+            yield part, classifier.encode(inputs_of(part))
+
+
+def _shown_input(rows: pa.Table, i: int) -> str:
+    (found,) = inputs_of(rows.slice(i, 1))
+    return shown_cell(" ".join(found.segments))
 
 
 def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:

@@ -202,7 +202,7 @@ class _PredictShard:
         size = _CPU_BLOCK if classifier.device == "cpu" else _GPU_BLOCK
         size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
         for block in read_blocks(read_shard(shard, layout, self.data), TextReader(layout, self.data), size):
-            yield block, classifier.encode(block.texts)
+            yield block, classifier.encode(block.inputs)
 
 
 def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.rows import Reason, Reject, TextReader
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 
 FORMATS = ("parquet", "csv")
 
@@ -146,14 +147,14 @@ class RowBlock:
     Attributes:
         lines: 1-based number of the first physical line of each row.
         rows: fields of each row; None unless there is one for each column.
-        errors: why reading rejects a row; None if it has a text.
-        texts: of the rows without an error, in order.
+        errors: why reading rejects a row; None if it has an input.
+        inputs: of the rows without an error, in order.
     """
 
     lines: list[int] = field(default_factory=list)
     rows: list[Sequence[str] | None] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    inputs: list[TextInput] = field(default_factory=list)
 
     def add(self, line: int, fields: Fields, reader: TextReader) -> None:
         """Appends a row."""
@@ -166,12 +167,12 @@ class RowBlock:
             self.errors.append(str(reject.reason) if reject else None)
             return
         self.rows.append(fields)
-        text = reader.text(line, fields)
-        if isinstance(text, Reject):
-            self.errors.append(str(text.reason))
+        found = reader.input(line, fields)
+        if isinstance(found, Reject):
+            self.errors.append(str(found.reason))
             return
         self.errors.append(None)
-        self.texts.append(text)
+        self.inputs.append(found)
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,9 @@ def read_blocks(records: Iterable[tuple[int, Fields]], reader: TextReader, size:
     """Blocks of the records of a shard, in order. No block is empty."""
     block, text_chars, chars = RowBlock(), 0, 0
     for line, fields in records:
-        texts = len(block.texts)
+        inputs = len(block.inputs)
         block.add(line, fields, reader)
-        text_chars += len(block.texts[-1]) if len(block.texts) > texts else 0
+        text_chars += block.inputs[-1].chars if len(block.inputs) > inputs else 0
         chars += sum(map(len, fields))
         if len(block.lines) >= size.rows or text_chars >= size.text_chars or chars >= size.chars:
             yield block
@@ -211,7 +212,7 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
 
     Args:
         block: the rows.
-        scores: of the texts of the block.
+        scores: of the inputs of the block.
         columns: of the output.
         file: URI of the file that the rows come from.
         file_index: its index among the files.

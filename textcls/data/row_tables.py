@@ -26,6 +26,7 @@ from textcls.data.spellings import Spellings
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, encoder_of
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
@@ -41,7 +42,7 @@ _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", 
 SCHEMA = pa.schema(
     [
         ("row_id", pa.int64()),
-        ("text", pa.large_string()),
+        *((name, pa.large_string()) for name in TextInput._fields),
         ("label", pa.string()),
         ("key_hi", pa.uint64()),
         ("key_lo", pa.uint64()),
@@ -51,6 +52,8 @@ SCHEMA = pa.schema(
         ("counts", pa.list_(_COUNT)),
     ]
 )
+
+_NO_INPUT = (None,) * len(TextInput._fields)
 
 
 def row_id(file_index: int, line: int) -> int:
@@ -76,15 +79,15 @@ def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, ta
             continue
         if isinstance(row, CleanRow):
             high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
-            rows.append((base | row.line, row.text, row.label, high, low, None, None, None, None))
-            chars += len(row.text)
+            rows.append((base | row.line, *row.input, row.label, high, low, None, None, None, None))
+            chars += row.input.chars
         else:
-            rows.append((base | row.line, None, None, 0, 0, row.column, str(row.reason), row.value, None))
+            rows.append((base | row.line, *_NO_INPUT, None, 0, 0, row.column, str(row.reason), row.value, None))
         if chars >= _TABLE_CHARS or len(rows) >= _TABLE_ROWS:
             yield _table(rows)
             rows, chars = [], 0
     # Every shard has this row: Ray Data drops the columns of a table without rows.
-    rows.append((base, None, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings)))
+    rows.append((base, *_NO_INPUT, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings)))
     yield _table(rows)
 
 
@@ -112,9 +115,15 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
     lengths = np.empty(0, np.int32)
     if table.num_rows:
         # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
-        ids, lengths = encoder_of(tokenizer)(pc.fill_null(table["text"], "").to_pylist())
+        ids, lengths = encoder_of(tokenizer)(inputs_of(table))
     table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
     return table.append_column("tokens", pa.array(lengths, pa.int32()))
+
+
+def inputs_of(table: pa.Table) -> list[TextInput]:
+    """The input of each row, made of the columns that have the names of its fields; null is an empty text."""
+    columns = [pc.fill_null(table[name], "").to_pylist() for name in TextInput._fields]
+    return [TextInput(*cells) for cells in zip(*columns, strict=True)]
 
 
 def clean_rows(table: pa.Table) -> pa.Table:

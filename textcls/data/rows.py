@@ -1,6 +1,6 @@
 """Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
 
-In: the fields of one record and its line. Out: its text, `CleanRow`, `Reject` or None. Not here: reading files
+In: the fields of one record and its line. Out: its `TextInput`, `CleanRow`, `Reject` or None. Not here: reading files
 (csv_shards.py), duplicates and splits (split.py), what a label cell means (tasks/).
 """
 
@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 from textcls.data.csv_layout import Layout, header_again, header_reordered, is_total, plain_name
@@ -21,6 +20,7 @@ from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.normalizer import normalizer_of
+from textcls.text.text_input import TextInput
 
 _SHOWN_CHARS = 120
 # Different label cells whose reading a cleaner remembers.
@@ -58,13 +58,13 @@ class CleanRow(NamedTuple):
 
     Attributes:
         line: 1-based number of the record's first physical line.
-        text: the text columns joined by a space, otherwise as written.
+        input: what the model reads.
         label: what the label cell says, after `label_map`, in the task's spelling: for one label a row its name.
-        key: 16-byte hash of the normalized text; equal for rows that count as duplicates, whatever the seed.
+        key: 16-byte hash of the input; equal for rows that count as duplicates, whatever the seed.
     """
 
     line: int
-    text: str
+    input: TextInput
     label: str
     key: bytes
 
@@ -86,7 +86,7 @@ class Reject(NamedTuple):
 
 
 class TextReader:
-    """Finds the text of a row; labelled or not, to be learned from or predicted, a row's text is the same.
+    """Finds the input of a row, which is the same with or without a label, in training and in batch jobs.
 
     Args:
         layout: where the columns are.
@@ -122,16 +122,22 @@ class TextReader:
                 raise _reordered(line, fields, self._layout)
         return None
 
-    def text(self, line: int, fields: Sequence[str]) -> str | Reject:
-        """The text columns joined by a space, otherwise as written; fields of the right shape."""
+    def input(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
+        """The text columns joined by a space, otherwise as written.
+
+        Args:
+            line: of the record.
+            fields: of a record for which `no_row` found nothing.
+        """
         only = self._only_text
         text = fields[only] if only is not None else " ".join([fields[position] for _, position in self._texts])
-        if not text or text.isspace():
+        found = TextInput(text)
+        if found.is_blank:
             return Reject(line, self._texts[0][0], Reason.MISSING_TEXT, shown(text))
         if _is_undecodable(text):
             column, position = next(place for place in self._texts if _is_undecodable(fields[place[1]]))
             return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
-        return text
+        return found
 
 
 class RowCleaner:
@@ -185,10 +191,9 @@ class RowCleaner:
             if (cell in values) is not kept:
                 return None
 
-        text = self._reader.text(line, fields)
-        if isinstance(text, Reject):
-            return text
-        key = blake2b(" ".join(self._normalize(text).split()).encode(), digest_size=16).digest()
+        found = self._reader.input(line, fields)
+        if isinstance(found, Reject):
+            return found
 
         written = fields[self._label]
         if self._names_labels:
@@ -198,7 +203,7 @@ class RowCleaner:
             reason = Reason.UNDECODABLE
         if reason:
             return Reject(line, self._data.label_column, reason, shown(written))
-        return CleanRow(line, text, label, key)
+        return CleanRow(line, found, label, found.key(self._normalize))
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:

@@ -23,6 +23,7 @@ from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
 from textcls.settings.recipe import SplitSpec
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
 _ROWS_PER_RANGE = 4_000_000
@@ -36,7 +37,7 @@ class PreparedData:
         task: what is predicted.
         labels: label names in id order.
         blocks: split name -> object references of tables (input_ids: list<int32>, target: as the task encodes it).
-        texts: "train" and "test" -> object references of tables (text: string), rows as in `blocks`.
+        inputs: "train" and "test" -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
         class_counts: split name -> rows that have each label name, in id order.
         account: where every row went.
         tokens: percentiles of token lengths, and the share of truncated rows.
@@ -47,7 +48,7 @@ class PreparedData:
     task: Task
     labels: tuple[str, ...]
     blocks: dict[str, list[Any]]
-    texts: dict[str, list[Any]]
+    inputs: dict[str, list[Any]]
     class_counts: dict[str, list[int]]
     account: Account
     tokens: dict[str, Any]
@@ -110,8 +111,8 @@ class _SplitBlock(NamedTuple):
     train: Any
     val: Any
     test: Any
-    train_texts: Any
-    test_texts: Any
+    train_inputs: Any
+    test_inputs: Any
     rows: Any
     label_rows: Any
 
@@ -151,7 +152,7 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
             "val": [one.val for one in done],
             "test": [one.test for one in done],
         },
-        texts={"train": [one.train_texts for one in done], "test": [one.test_texts for one in done]},
+        inputs={"train": [one.train_inputs for one in done], "test": [one.test_inputs for one in done]},
         class_counts={name: label_rows[code].tolist() for code, name in enumerate(split.SPLITS[:3])},
         account=training_account(read.summary, rows),
         tokens=read.summary.token_lengths(max_tokens),
@@ -214,7 +215,7 @@ def _split_block(
     for i in range(ranges):
         codes[range_of_row == i] = codes_by_range[i]
     tokens = pa.table({"input_ids": clean["input_ids"], "target": target_column(targets)})
-    texts = clean.select(["text"])
+    inputs = clean.select(list(TextInput._fields))
 
     def rows(table: pa.Table, code: int) -> pa.Table:
         return table.filter(pa.array(codes == code)).combine_chunks()
@@ -223,8 +224,8 @@ def _split_block(
         rows(tokens, split.TRAIN),
         rows(tokens, split.VAL),
         rows(tokens, split.TEST),
-        rows(texts, split.TRAIN),
-        rows(texts, split.TEST),
+        rows(inputs, split.TRAIN),
+        rows(inputs, split.TEST),
         np.bincount(codes, minlength=len(split.SPLITS)),
         np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(len(split.SPLITS))]),
     )

@@ -27,6 +27,7 @@ from textcls.modeling.build import logits_of
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
 from textcls.tasks.task import Task, ranked
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
@@ -185,16 +186,21 @@ class Classifier:
             bf16=bf16,
         )
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        """What the classifier says of texts, in the order given; an unusable one has an error and nothing else."""
-        return self.score_encoded(self.encode(texts))
+    def scores(self, inputs: Sequence[TextInput | str]) -> Scores:
+        """Scores of inputs, in the order given; an unusable one has an error and nothing else.
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Texts as the model sees them, in the order given."""
-        outcomes: list[Encoded | None] = [_unusable(text) for text in texts]
+        Args:
+            inputs: a plain string stands for the `TextInput` of one text.
+        """
+        return self.score_encoded(self.encode(inputs))
+
+    def encode(self, inputs: Sequence[TextInput | str]) -> list[Encoded]:
+        """Inputs as the model sees them, in the order given."""
+        read = [TextInput(one) if isinstance(one, str) else one for one in inputs]
+        outcomes: list[Encoded | None] = [_unusable(one) for one in read]
         usable = [i for i, outcome in enumerate(outcomes) if outcome is None]
         with self._lock:
-            windows, counts = self._encoder.windows([texts[i] for i in usable])
+            windows, counts = self._encoder.windows([read[i] for i in usable])
         for i, parts, count in zip(usable, windows, counts.tolist(), strict=True):
             outcomes[i] = self._encoded(parts, count)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -293,15 +299,17 @@ def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -
     return fp32_note(asked, "bf16" if uses_bf16(asked, torch.device(device)) else "fp32")
 
 
-def _unusable(text: object) -> Encoded | None:
-    if not isinstance(text, str):
-        return _failed("not_unicode", f"a text is needed, not {type(text).__name__}")
-    if not text or text.isspace():
+def _unusable(one: object) -> Encoded | None:
+    if not isinstance(one, TextInput):
+        return _failed("not_unicode", f"a text is needed, not {type(one).__name__}")
+    if one.is_blank:
         return _failed("empty_text", "the text is empty or white space; a word is needed")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return _failed("not_unicode", f"character {error.start} is half of a surrogate pair; valid Unicode is needed")
+    for segment in one.segments:
+        try:
+            segment.encode()
+        except UnicodeEncodeError as error:
+            found = f"character {error.start} is half of a surrogate pair"
+            return _failed("not_unicode", f"{found}; valid Unicode is needed")
     return None
 
 

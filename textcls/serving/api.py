@@ -193,12 +193,12 @@ class Api:
         body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
         asked = read(body, limits)
         read_s = time.perf_counter() - began
-        scoring = await self._scorer.scoring(asked.texts)
+        scoring = await self._scorer.scoring(asked.inputs)
         self._count(scoring)
         total = time.perf_counter() - began
         stages = {"read": read_s, "encode": scoring.encode_s, "queue": scoring.queue_s, "model": scoring.model_s}
         timing = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in [*stages.items(), ("total", total)])
-        request.state.texts, request.state.stages = len(asked.texts), stages
+        request.state.texts, request.state.stages = len(asked.inputs), stages
         return asked, scoring, timing
 
     def _count(self, scoring: Scoring) -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from textcls.settings.recipe import ServeSpec
 from textcls.tasks.task import FunctionToApply
+from textcls.text.text_input import TextInput
 
 # code: (status, what it means). The message of each adds what was found and what is taken.
 REFUSALS: Mapping[str, tuple[int, str]] = {
@@ -76,16 +77,16 @@ class _Model(BaseModel):
 _Request = TypeVar("_Request", bound=BaseModel)
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _inputs(value: object) -> tuple[TextInput, ...]:
     # Not pydantic's str: it refuses half a surrogate pair, and with it the text's neighbours.
     if isinstance(value, str):
-        return (value,)
+        return (TextInput(value),)
     if not isinstance(value, list):
         raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
     for place, text in enumerate(value):
         if not isinstance(text, str):
             raise ValueError(f"text {place} is no string but {type(text).__name__}")
-    return tuple(value)
+    return tuple(map(TextInput, value))
 
 
 def _whole(value: object) -> object:
@@ -113,8 +114,8 @@ class PredictRequest(_Model):
     """Texts to classify."""
 
     inputs: Annotated[
-        tuple[str, ...],
-        PlainValidator(_texts),
+        tuple[TextInput, ...],
+        PlainValidator(_inputs),
         WithJsonSchema({"anyOf": [_ONE_TEXT, {"type": "array", "items": _ONE_TEXT, **_TEXTS}]}),
     ]
     """One text, or several."""
@@ -135,15 +136,15 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
-def _task_inputs(value: object) -> tuple[tuple[str, ...], bool]:
-    """(the texts, whether they came as a list)."""
+def _task_inputs(value: object) -> tuple[tuple[TextInput, ...], bool]:
+    """(the inputs, whether they came as a list)."""
     if isinstance(value, list):
-        return tuple(map(_task_text, value)), True
-    return (_task_text(value),), False
+        return tuple(map(_task_input, value)), True
+    return (_task_input(value),), False
 
 
-def _task_text(value: object) -> str:
-    """A text as `transformers.pipeline` and text-embeddings-inference spell it: "...", {"text": "..."} or ["..."]."""
+def _task_input(value: object) -> TextInput:
+    """An input as `transformers.pipeline` and text-embeddings-inference spell it: "...", {"text": "..."} or ["..."]."""
     if isinstance(value, dict) and value.get("text_pair") is None:
         value = value.get("text")
     elif isinstance(value, list) and len(value) == 1:
@@ -152,7 +153,7 @@ def _task_text(value: object) -> str:
         raise ValueError("a pair of texts, which this model does not take; send one text, or a list of texts")
     if not isinstance(value, str):
         raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
-    return value
+    return TextInput(value)
 
 
 _TEXT_OBJECT = {
@@ -267,14 +268,14 @@ class Asked:
     """A checked request.
 
     Attributes:
-        texts: what to classify.
+        inputs: what to classify.
         top_k: labels to give for each; None for all.
         listed: whether the texts came as a list.
         max_length: tokens at which the client would cut; None if it does not say.
         function_to_apply: how the client would have logits become scores; None if it does not say.
     """
 
-    texts: tuple[str, ...]
+    inputs: tuple[TextInput, ...]
     top_k: int | None
     listed: bool = True
     max_length: int | None = None
@@ -300,8 +301,8 @@ def read_task(body: bytes, limits: ServeSpec) -> Asked:
     request = _parsed(TaskRequest, body)
     parameters = request.parameters or TaskParameters()
     top_k = 1 if parameters.top_k is None and parameters.return_all_scores is False else parameters.top_k
-    texts, listed = request.inputs
-    return _within(limits, Asked(texts, top_k, listed, parameters.max_length, parameters.function_to_apply))
+    inputs, listed = request.inputs
+    return _within(limits, Asked(inputs, top_k, listed, parameters.max_length, parameters.function_to_apply))
 
 
 def _parsed(kind: type[_Request], body: bytes) -> _Request:
@@ -331,11 +332,11 @@ def _shown(text: str) -> str:
 
 
 def _within(limits: ServeSpec, asked: Asked) -> Asked:
-    if (count := len(asked.texts)) > limits.max_texts_per_request:
+    if (count := len(asked.inputs)) > limits.max_texts_per_request:
         raise Refusal("too_many_texts", f"{count} texts; at most {limits.max_texts_per_request} are taken")
-    for place, text in enumerate(asked.texts):
-        if len(text) > limits.max_chars_per_text:
-            found = f"text {place} has {len(text)} characters"
+    for place, one in enumerate(asked.inputs):
+        if (chars := one.chars) > limits.max_chars_per_text:
+            found = f"text {place} has {chars} characters"
             raise Refusal("too_many_characters", f"{found}; at most {limits.max_chars_per_text} are taken")
     return asked
 

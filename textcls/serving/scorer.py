@@ -1,6 +1,6 @@
 """A classifier behind a batcher, which another bundle can replace while it serves.
 
-In: texts, from coroutines; a bundle's URI. Out: for each text a `Scored` or an error, and which classifier it was.
+In: inputs, from coroutines; a bundle's URI. Out: for each input a `Scored` or an error, and which classifier it was.
 Not here: HTTP (api.py), Ray (app.py), the model (inference/classifier.py).
 
 A request stays with the classifier that it began with: its tokens are of no use to another. So a new bundle is loaded,
@@ -20,6 +20,7 @@ from textcls.errors import BundleError, TextclsError
 from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
 from textcls.serving.batcher import Batcher
 from textcls.settings.recipe import ServeSpec
+from textcls.text.text_input import TextInput
 
 # Below so many characters a request is tokenized at once, in about 1 ms; above it, on a thread beside the event loop.
 _SMALL_CHARS = 4000
@@ -121,8 +122,8 @@ class Scorer:
         new.warm_up(batch_tokens=self.spec.max_batch_tokens)
         return new
 
-    async def scoring(self, texts: Sequence[str]) -> Scoring:
-        """What the classifier says of texts, in order.
+    async def scoring(self, inputs: Sequence[TextInput]) -> Scoring:
+        """The scores of inputs, in order.
 
         Raises:
             QueueFull: too many texts are waiting.
@@ -131,9 +132,9 @@ class Scorer:
         classifier = self.classifier
         if classifier is None:
             raise NotReady
-        with self.batcher.room(len(texts)):
+        with self.batcher.room(len(inputs)):
             began = time.perf_counter()
-            encoded = await self._encoded(classifier, texts)
+            encoded = await self._encoded(classifier, inputs)
             encode_s = time.perf_counter() - began
             places = [place for place, one in enumerate(encoded) if one.error is None]
             answer = await self.batcher.outcomes(
@@ -145,15 +146,15 @@ class Scorer:
             outcomes[place] = ItemError("scoring_failed", "the model failed on this text") if failed else outcome
         return Scoring(outcomes, classifier, encode_s, answer.queue_s, answer.work_s)
 
-    async def _encoded(self, classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
+    async def _encoded(self, classifier: Classifier, inputs: Sequence[TextInput]) -> list[Encoded]:
         # The tokenizer takes one caller at a time: while a long one has it, the event loop must not ask for it.
-        if not self._long_ones and sum(map(len, texts)) <= _SMALL_CHARS:
-            return classifier.encode(texts)
+        if not self._long_ones and sum(one.chars for one in inputs) <= _SMALL_CHARS:
+            return classifier.encode(inputs)
         run = asyncio.get_running_loop().run_in_executor
         self._long_ones += 1
         try:
             encoded: list[Encoded] = []
-            for part in _parts(texts):  # so that short requests get their turn between
+            for part in _parts(inputs):  # so that short requests get their turn between
                 encoded += await run(self._tokenizing, classifier.encode, part)
             return encoded
         finally:
@@ -177,15 +178,15 @@ def _check_labels(uri: str, found: Collection[str], expected: Collection[str]) -
     )
 
 
-def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
-    """Texts in runs of few characters, in order."""
+def _parts(inputs: Sequence[TextInput]) -> list[Sequence[TextInput]]:
+    """The inputs in order, cut into runs of few characters."""
     parts, start, chars = [], 0, 0
-    for place, text in enumerate(texts):
-        if chars and chars + len(text) > 8 * _SMALL_CHARS:
-            parts.append(texts[start:place])
+    for place, one in enumerate(inputs):
+        if chars and chars + one.chars > 8 * _SMALL_CHARS:
+            parts.append(inputs[start:place])
             start, chars = place, 0
-        chars += len(text)
-    return [*parts, texts[start:]]
+        chars += one.chars
+    return [*parts, inputs[start:]]
 
 
 def _let_requests_go_first() -> None:

@@ -47,7 +47,7 @@ class TextNormalizer:
     def __init__(self, normalizer: Any) -> None:
         self._normalize: Callable[[str], str] = normalizer.normalize_str
         steps = _python_steps(normalizer)
-        self._by_python: Callable[[str], str] = functools.partial(_apply, steps or ())
+        self._by_python = _composed(steps or [])
         agrees = (self._by_python(one) == self._normalize(one) for one in map(chr, range(128)))
         self._ascii_agrees = steps is not None and all(agrees)
 
@@ -57,13 +57,13 @@ class TextNormalizer:
         Raises:
             UnicodeEncodeError: the text holds half of a surrogate pair.
         """
-        if self._ascii_agrees and (text.isascii() or self._differing.search(text) is None):
+        if self._ascii_agrees and (text.isascii() or self._agreeing.fullmatch(text)):
             return self._by_python(text)
         return self._normalize(text)
 
     @functools.cached_property
-    def _differing(self) -> re.Pattern[str]:
-        """Matches a character on which Python's functions may differ; probing takes 0.1 s, once per process."""
+    def _agreeing(self) -> re.Pattern[str]:
+        """Matches texts on which Python's functions cannot differ; probing takes 0.1 s, once per process."""
         characters = [one for one in map(chr, chain(*_PROBED)) if unicodedata.category(one) != _UNASSIGNED]
         # Each after a mark, so that a version of Unicode shows which does not know it as a mark; and with its partner.
         probes = [*(_LAST_MARK + one for one in characters), *_composing_pairs()]
@@ -71,13 +71,18 @@ class TextNormalizer:
         found, expected = (of(lines).split("\n") for of in (self._by_python, self._normalize))
         differing = {_CAPITAL_SIGMA}.union(*(p for p, by, to in zip(probes, found, expected, strict=True) if by != to))
         agreeing = [ord(one) for one in characters if one not in differing]
-        return re.compile(f"[^\\x00-\\x7f{_character_ranges(agreeing)}]")
+        return re.compile(f"[\\x00-\\x7f{_character_ranges(agreeing)}]*")
 
 
-def _apply(steps: Sequence[Callable[[str], str]], text: str) -> str:
-    for step in steps:
-        text = step(text)
-    return text
+def _composed(steps: Sequence[Callable[[str], str]]) -> Callable[[str], str]:
+    """One function that takes the steps in order."""
+    if not steps:
+        return str
+    *earlier, last = steps
+    if not earlier:
+        return last
+    first = _composed(earlier)
+    return lambda text: last(first(text))
 
 
 def _python_steps(normalizer: Any) -> list[Callable[[str], str]] | None:

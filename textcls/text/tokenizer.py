@@ -19,6 +19,7 @@ from textcls.errors import ModelError
 from textcls.plain_text import json_text
 from textcls.settings.recipe import TextSpec
 from textcls.text.normalizer import build_normalizer
+from textcls.text.text_input import TextInput
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 # A prime, so that the ordinary tokens of a made-up text come from all over the vocabulary.
@@ -194,7 +195,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 class TextEncoder:
-    """Turns texts into token ids.
+    """Turns inputs into token ids.
 
     One per thread: the Rust tokenizer refuses concurrent use.
 
@@ -213,18 +214,18 @@ class TextEncoder:
         self.max_tokens = files.max_tokens
         self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
 
-    def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-        """(token ids, token counts) of texts, in order.
+    def __call__(self, inputs: Sequence[TextInput]) -> tuple[list[list[int]], np.ndarray]:
+        """(token ids, token counts) of inputs, in order.
 
-        Token ids hold at most `max_tokens`, special tokens included, without padding. A token count (int32) is what
-        the text would have had uncut: the text was truncated if the count is above `max_tokens`.
+        Token ids hold at most `max_tokens`, special tokens included, without padding. A token count (int32) is the
+        number before the cut: the input was truncated if the count is above `max_tokens`.
         """
-        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        encoded = self._encoded(inputs)
         return [one.ids for one in encoded], self._counts(encoded)
 
-    def windows(self, texts: Sequence[str]) -> tuple[list[list[list[int]]], np.ndarray]:
-        """(token ids of each window, token counts) of texts, in order; a text within the limit is one window."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts))
+    def windows(self, inputs: Sequence[TextInput]) -> tuple[list[list[list[int]]], np.ndarray]:
+        """(token ids of each window, token counts) of inputs, in order; an input within the limit is one window."""
+        encoded = self._encoded(inputs)
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
 
     def sample(self, length: int) -> list[int]:
@@ -250,6 +251,10 @@ class TextEncoder:
     def highest_id(self) -> int:
         """The highest id that a text can have."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    def _encoded(self, inputs: Sequence[TextInput]) -> Sequence[Any]:
+        # The tokenizer takes a text, or the segments of a pair as a tuple.
+        return self._tokenizer.encode_batch_fast([one.text for one in inputs])
 
     def _counts(self, encoded: Sequence[Any]) -> np.ndarray:
         return np.fromiter(

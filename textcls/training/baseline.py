@@ -1,6 +1,6 @@
 """What a minute of classical machine learning reaches on the same rows: the number a fine-tuned model has to beat.
 
-In: the texts and targets of the training and the test split, the task. Out: the task's numbers, for TF-IDF over words
+In: the inputs and targets of the training and the test split, the task. Out: the task's numbers, for TF-IDF over words
 and pairs of words with logistic regression (scikit-learn). Not here: tuning. The settings are standard ones, chosen by
 cross-validation on the training part of `rotten_tomatoes`, where neighbouring ones differ by less than their noise.
 
@@ -18,6 +18,7 @@ from textcls.settings.recipe import TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import RowCounts, Task, no_counts
 from textcls.text.normalizer import normalizer_of
+from textcls.text.text_input import TextInput
 
 MAX_ROWS = 200_000
 
@@ -29,9 +30,9 @@ _ROWS_AT_ONCE = 10_000
 
 
 def train_baseline(
-    train_texts: Sequence[str],
+    train_inputs: Sequence[TextInput],
     train_targets: Sequence[Any] | np.ndarray,
-    test_texts: Sequence[str],
+    test_inputs: Sequence[TextInput],
     test_targets: Sequence[Any] | np.ndarray,
     labels: Sequence[str],
     seed: int,
@@ -46,9 +47,9 @@ def train_baseline(
     no baseline can be trained, the result is {"error": why}: it is a comparison and must not fail a finished run.
 
     Args:
-        train_texts: texts of the training split.
+        train_inputs: inputs of the training split.
         train_targets: [N, *T], their targets.
-        test_texts: texts of the test split.
+        test_inputs: inputs of the test split.
         test_targets: [M, *T], their targets.
         labels: label names in the order of their ids.
         seed: of scikit-learn's solver, which the present one (L-BFGS) does not need.
@@ -57,12 +58,12 @@ def train_baseline(
         max_rows: most training rows that are used.
     """
     started = time.monotonic()
-    used = _even_sample(train_texts, max_rows)
+    used = _even_sample(train_inputs, max_rows)
     try:
         counts, features = _train_and_score(
-            [train_texts[row] for row in used],
+            [train_inputs[row] for row in used],
             np.asarray(train_targets)[used],
-            test_texts,
+            test_inputs,
             np.asarray(test_targets),
             task,
             labels,
@@ -76,18 +77,18 @@ def train_baseline(
     return {**task.summarise(counts, labels), "rows_used": len(used), "features": features, "seconds": seconds}
 
 
-def _even_sample(texts: Sequence[str], max_rows: int) -> np.ndarray:
-    """int64 [n]: row numbers spread evenly over the texts, as many as both bounds allow."""
-    rows = len(texts)
-    chars = sum(map(len, texts))
+def _even_sample(inputs: Sequence[TextInput], max_rows: int) -> np.ndarray:
+    """int64 [n]: row numbers spread evenly over the inputs, as many as both bounds allow."""
+    rows = len(inputs)
+    chars = sum(one.chars for one in inputs)
     keep = min(rows, max_rows, rows * _MAX_CHARS // max(chars, 1))
     return np.arange(keep, dtype=np.int64) * rows // max(keep, 1)
 
 
 def _train_and_score(
-    train_texts: list[str],
+    train_inputs: list[TextInput],
     train_targets: np.ndarray,
-    test_texts: Sequence[str],
+    test_inputs: Sequence[TextInput],
     test_targets: np.ndarray,
     task: Task,
     labels: Sequence[str],
@@ -100,31 +101,31 @@ def _train_and_score(
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    classes = len(labels)
+    classes, normalize = len(labels), normalizer_of(spec)
     vectorizer = TfidfVectorizer(
-        preprocessor=normalizer_of(spec),
+        preprocessor=lambda one: " ".join(map(normalize, one.segments)),
         token_pattern=r"\b\w+\b",
         ngram_range=(1, 2),
         sublinear_tf=True,
         # What occurs once cannot generalise and is most of the vocabulary; in little data once is all there is.
-        min_df=2 if len(train_texts) >= 1000 else 1,
+        min_df=2 if len(train_inputs) >= 1000 else 1,
         max_features=max(1000, min(_MAX_FEATURES, _MAX_WEIGHTS // classes)),
         dtype=np.float32,
     )
     model = LogisticRegression(C=3.0, max_iter=300, random_state=seed)
-    features = vectorizer.fit_transform(train_texts)
+    features = vectorizer.fit_transform(train_inputs)
     with warnings.catch_warnings():
         # Stopped short of full convergence, the model is as good as one with a little more regularisation.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, task.baseline_classes(train_targets))
 
     counts = no_counts(task, labels)
-    for start in range(0, len(test_texts), _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, len(test_texts))
+    for start in range(0, len(test_inputs), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, len(test_inputs))
         # A label the sample happened to miss has no column in the model, and probability 0.
         probabilities = np.zeros((stop - start, classes))
         probabilities[:, model.classes_] = model.predict_proba(
-            vectorizer.transform([test_texts[row] for row in range(start, stop)])
+            vectorizer.transform([test_inputs[row] for row in range(start, stop)])
         )
         counts += task.counts(probabilities, test_targets[start:stop])
     return counts, features.shape[1]

@@ -34,6 +34,7 @@ from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TextEncoder, TokenizerFiles, read_tokenizer_config
 from textcls.training.checkpoint import read_weights, write_weights
 from textcls.training.export import export_files
@@ -329,7 +330,7 @@ def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
     except (*_FAILURES, OSError) as error:
         raise _unusable(name, "transformers cannot load the tokenizer of its bundle", error) from error
     texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
-    ours, _ = encoder(texts)
+    ours, _ = encoder(list(map(TextInput, texts)))
     for text, own, other in zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True):
         if own != other:
             raise ModelError(

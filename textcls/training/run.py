@@ -41,6 +41,7 @@ from textcls.reporting.report import (
 from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.tracking.journal import Journal, open_journal
 from textcls.tracking.mlflow import mlflow_requested
@@ -288,7 +289,7 @@ def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say
     rows = {split: prepared.account.outcomes[split] for split in ("train", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
     at_most_s = max(_BASELINE_S, outcome.state.seconds)
-    started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.texts, prepared.blocks)
+    started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.inputs, prepared.blocks)
     try:
         found: dict[str, Any] = ray.get(started, timeout=at_most_s)
     except ray.exceptions.GetTimeoutError:
@@ -308,7 +309,7 @@ def _train_baseline(
     task: Task,
     labels: tuple[str, ...],
     rows: dict[str, int],
-    texts: dict[str, list[Any]],
+    inputs: dict[str, list[Any]],
     blocks: dict[str, list[Any]],
 ) -> Any:
     """The baseline's result, in a process of its own: the driver holds no texts."""
@@ -324,10 +325,14 @@ def _train_baseline(
             first += len(found)
         return values
 
+    def read_inputs(split: str) -> list[TextInput]:
+        columns = (column(inputs, split, name) for name in TextInput._fields)
+        return [TextInput(*cells) for cells in zip(*columns, strict=True)]
+
     return train_baseline(
-        column(texts, "train", "text"),
+        read_inputs("train"),
         column(blocks, "train", "target"),
-        column(texts, "test", "text"),
+        read_inputs("test"),
         column(blocks, "test", "target"),
         labels,
         task=task,

@@ -1,0 +1,59 @@
+"""What an input is, from the row to the tokenizer, the table and the request."""
+
+import pickle
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textcls.data import row_tables
+from textcls.serving.schema import Refusal, read_predict, read_task
+from textcls.settings.recipe import ServeSpec, TextSpec
+from textcls.text.normalizer import normalizer_of
+from textcls.text.text_input import TextInput
+
+NORMALIZE = normalizer_of(TextSpec())
+
+
+def key(text: str) -> bytes:
+    return TextInput(text).key(NORMALIZE)
+
+
+def test_inputs_are_duplicates_whatever_their_case_their_form_and_their_white_space() -> None:
+    assert key("A  Café\n") == key("a cafe\u0301") != key("a cafe")
+    assert len(key("")) == 16
+
+
+def test_a_key_is_the_one_that_earlier_versions_computed() -> None:
+    # A run that an earlier version began has its rows split by it.
+    assert key("Some  TEXT") == bytes.fromhex("f4059a637a026ee5278402fe34285c49")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\u3000"])
+def test_an_input_without_a_character_is_blank(blank: str) -> None:
+    assert TextInput(blank).is_blank
+    assert not TextInput(f"{blank}x").is_blank
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9)))
+def test_inputs_are_columns_of_a_table_and_back(texts: list[str | None]) -> None:
+    columns = [pa.array(column, pa.large_string()) for column in ([texts] * len(TextInput._fields))]
+    table = pa.table(columns, list(TextInput._fields))
+    assert row_tables.inputs_of(table) == [TextInput(text or "") for text in texts]
+
+
+def test_an_input_travels_between_processes() -> None:
+    one = TextInput("a text")
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert type(pickle.loads(pickle.dumps(one))) is TextInput
+
+
+def test_every_spelling_of_a_request_becomes_the_same_inputs() -> None:
+    limits, one = ServeSpec(max_chars_per_text=6), TextInput("a text")
+    for body in (b'"a text"', b'["a text"]'):
+        assert read_predict(b'{"inputs": %b}' % body, limits).inputs == (one,)
+    for body in (b'"a text"', b'["a text"]', b'{"text": "a text"}', b'[{"text": "a text"}]', b'[["a text"]]'):
+        assert read_task(b'{"inputs": %b}' % body, limits).inputs == (one,)
+    with pytest.raises(Refusal, match="text 1 has 7 characters"):
+        read_predict(b'{"inputs": ["a text", "a text!"]}', limits)
