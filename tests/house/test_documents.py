@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from textcls.settings.recipe import Recipe
-from textcls.settings.recipe_file import keys_of, parse_recipe, recipe_text
+from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe, recipe_text
 from textcls.settings.recipe_table import with_tables
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +188,15 @@ def test_the_table_of_settings_says_what_the_docstrings_say() -> None:
     table = DOCUMENTS["jobs/recipes/README.md"]
     assert with_tables(table) == table, "python -m textcls.settings.recipe_table jobs/recipes/README.md"
     assert all(f"| `{key}` |" in table for key in keys_of(Recipe) if "." in key)
+
+
+def test_the_terminal_prints_every_setting_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parser_of("jobs/train.py").parse_args(["--help-recipe"])
+    printed = capsys.readouterr().out
+    words = " ".join(printed.split())
+    assert [key for key, default, text in describe_keys() if f"{key} = {default} {text}" not in words] == []
+    assert "\\n" not in printed
 
 
 def test_every_event_of_a_run_is_listed() -> None:

@@ -16,6 +16,9 @@ from textcls.errors import InputError
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
 
+# Characters of a line of --help-recipe, without its indent.
+_HELP_WIDTH = 100
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
@@ -51,7 +54,8 @@ class _HelpRecipe(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         for key, default, text in describe_keys():
             say(f"{key} = {default}")
-            say(textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    "))
+            for line in textwrap.wrap(text, _HELP_WIDTH):
+                say(f"    {line}")
         parser.exit()
 
 

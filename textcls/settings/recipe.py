@@ -237,13 +237,14 @@ class ScaleSpec(Spec):
     """The run gives up after more worker failures than this; each restart resumes from the last checkpoint. Preemption
     does not count."""
     hang_timeout_s: float = Field(600.0, ge=1)
-    """A worker without progress for this long is treated as dead and restarted. It must exceed the slowest step: a step
-    of 90 s needs more than 90, while a real hang costs the whole timeout."""
+    """A worker that does not respond to its peers or to Ray for this long is restarted as if it had died. A shorter
+    timeout ends a hang sooner, but must exceed the longest step: with steps of 90 s, 60 would restart healthy
+    workers."""
     start_timeout_s: float = Field(600.0, ge=1)
     """How long to wait for CPUs and GPUs that other jobs use, or that an autoscaler has yet to start."""
     resize_after_s: float = Field(60.0, ge=1)
     """With a range of workers: how long there must be room for more before the run rescales. A rescale costs a restart
-    (some 20 s): with 60, nodes that stay for less than a minute cause none."""
+    of some 10 s: with 60, nodes that stay for less than a minute cause none."""
 
     @field_validator("workers")
     @classmethod
