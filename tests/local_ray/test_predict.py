@@ -272,7 +272,8 @@ def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tiny_bundle: Pat
     rows: list[int] = []
     workers = PoolSize(2, False, 1, max_failures=3)
     items = [4, 5, 3, 0, 6]
-    found = dict(run_on_pool(_counting({5: tmp_path}), items, workers, str(tiny_bundle), on_rows=rows.append))
+    bundle = load_bundle(str(tiny_bundle))
+    found = dict(run_on_pool(_counting({5: tmp_path}), items, workers, bundle, on_rows=rows.append))
     assert found == {i: item * item for i, item in enumerate(items)}
     assert len(list(tmp_path.iterdir())) == 1
     assert sum(rows) == sum(items)
@@ -282,7 +283,7 @@ def test_workers_that_die_too_often_end_the_job(tiny_bundle: Path, tmp_path: Pat
     workers = PoolSize(1, False, 1, max_failures=1)
     work = _counting({5: tmp_path}, deaths=9)
     with pytest.raises(ScoringError, match="died more than 1 times") as caught:
-        list(run_on_pool(work, [4, 5], workers, str(tiny_bundle), on_rows=lambda rows: None))
+        list(run_on_pool(work, [4, 5], workers, load_bundle(str(tiny_bundle)), on_rows=lambda rows: None))
     assert len(list(tmp_path.iterdir())) == 2
     # They give their CPUs back while the error is still held.
     until = time.monotonic() + 60

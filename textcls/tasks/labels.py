@@ -1,8 +1,8 @@
-"""Label names <-> ids, and names that are one label spelled in several ways, or none at all.
+"""Label names and their order, spelling variants of one label, and words that mean a missing label.
 
-In: the label names found in the data or given by the recipe. Out: one fixed order of names, an id being a place in it;
-groups of names that look alike, with the spelling to keep; words that programs write for a missing value.
-Not here: mapping a CSV's spelling to a name (data/rows.py), messages (data/spellings.py).
+In: the label names found in the data or given by the recipe. Out: one fixed order of names, in which the index of a
+name is its id; groups of names that look alike, with the spelling to keep; the words that programs write for a missing
+value. Not here: from a cell to a label name (single_label.py), messages (data/spellings.py).
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from textcls.settings.yaml_text import is_unseen
 
 ABSTAIN = "abstain"
-"""Stands in place of a label where a classifier is not sure enough."""
+"""The answer in place of a label where the confidence is below the threshold."""
 
 # How pandas, NumPy, R, Excel, SQL and people write that there is no value; folded.
 _MISSING = frozenset(
@@ -54,7 +54,7 @@ def label_order(names: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def is_blank(name: str) -> bool:
-    """Whether nothing of a name is seen: it is empty, or blanks and invisible characters alone."""
+    """Whether a name has no visible character: it is empty, or blanks and invisible characters alone."""
     return all(char.isspace() or is_unseen(char) for char in name)
 
 
@@ -66,14 +66,14 @@ def is_missing_word(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def folded(name: str) -> str:
-    """What all spellings of a name have in common; empty if nothing of it is seen."""
+    """The form that all spellings of a name share; empty if the name has no visible character."""
     for _, step in _STEPS:
         name = step(name)
     return name
 
 
 def lookalikes(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only in how they are spelled, which are most often one label."""
+    """Groups of names that differ only in their spelling, and are most often one label."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(folded(name), []).append(name)
@@ -81,7 +81,7 @@ def lookalikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def differences(group: Iterable[str]) -> str:
-    """In what the names of a group differ, as `case and blanks`."""
+    """How the names of a group differ, such as `case and blanks`."""
     names = list(group)
 
     def differ_without(left_out: str) -> bool:
@@ -149,7 +149,7 @@ def twins(counts: Mapping[str, int], label_map: Mapping[str, str]) -> list[Twins
         groups.setdefault(folded(name), []).append(name)
     found = []
     for fold, group in groups.items():
-        # Keys of one fold that lead to two names were told apart on purpose.
+        # If keys of one folded form lead to two names, the user distinguishes them on purpose.
         if len(meant.get(fold, {})) == 1 and not set(group) & set(label_map.values()):
             ((target, key),) = meant[fold].items()
             found.append(Twins(tuple(group), target, key))
@@ -161,7 +161,7 @@ def twins(counts: Mapping[str, int], label_map: Mapping[str, str]) -> list[Twins
 
 
 def merged_map(label_map: Mapping[str, str], targets: Mapping[str, str]) -> dict[str, str]:
-    """A label map after which the names of `targets` are what they lead to; all that the old one does remains."""
+    """The label map, extended so that each name in `targets` becomes its target."""
     led = {key: targets.get(name, name) for key, name in label_map.items()}
     return led | {name: target for name, target in targets.items() if name not in led and name != target}
 
@@ -206,7 +206,7 @@ def _no_blanks(name: str) -> str:
 
 
 def _number(name: str) -> str:
-    """One spelling of all that are equal as numbers, exactly."""
+    """One spelling for all names that are equal as numbers, exactly."""
     if not _NUMBER.fullmatch(name):
         return name
     sign, digits, exponent = Decimal(name).as_tuple()
