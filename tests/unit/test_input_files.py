@@ -86,7 +86,7 @@ def test_a_missing_local_file_is_told_with_the_nearest_name(tmp_path: Path) -> N
     (tmp_path / "reviews.csv").write_text("x")
     for wrong, hint in (
         ("review.csv", f"did you mean {tmp_path / 'reviews.csv'}?"),
-        ("zzzzzzzzz", f"look into {tmp_path}"),
+        ("zzzzzzzzz", f"list the files in {tmp_path}"),
         ("no/where.csv", f"there is no directory {tmp_path / 'no'}"),
     ):
         with pytest.raises(DataError, match="no such file") as caught:
