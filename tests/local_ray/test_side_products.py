@@ -16,7 +16,7 @@ from textcls.reporting.report import NoBaseline, Report
 from textcls.tracking.jsonl import JsonLines
 from textcls.tracking.ray_metrics import StepMetrics
 from textcls.tracking.tensorboard import TensorBoard
-from textcls.training import attempts, run
+from textcls.training import attempts, inputs, results, run
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import train_worker
 
@@ -39,7 +39,7 @@ def _killed_baseline() -> Any:
     def dies(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    return ray.remote(dies).options(**run._train_baseline._default_options)
+    return ray.remote(dies).options(**results._train_baseline._default_options)
 
 
 def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_each(
@@ -55,18 +55,18 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
 
     # Broken off at the very end, so that the account is written again.
     with monkeypatch.context() as broken:
-        broken.setattr(run, "export_bundle", full)
+        broken.setattr(results, "export_bundle", full)
         with pytest.raises(StorageError) as refused:
             run.train(recipe, out, resume=False, say=said.append)
     assert refused.value.todo == "free some space; then the same command with --resume continues the run"
     assert not any("failed" in line for line in said)
 
-    monkeypatch.setattr(run, "write_json", _failing)
+    monkeypatch.setattr(results, "write_json", _failing)
     monkeypatch.setattr(RunDir, "drop_checkpoints", _failing)
-    monkeypatch.setattr(run, "write_account", _failing)
-    monkeypatch.setattr(run, "write_rejects", _failing)
-    monkeypatch.setattr(run, "draw_report", _failing)
-    monkeypatch.setattr(run, "_train_baseline", _killed_baseline())
+    monkeypatch.setattr(inputs, "write_account", _failing)
+    monkeypatch.setattr(inputs, "write_rejects", _failing)
+    monkeypatch.setattr(results, "draw_report", _failing)
+    monkeypatch.setattr(results, "_train_baseline", _killed_baseline())
     monkeypatch.setattr(attempts, "train_worker", _without_metrics)
     for sink in (JsonLines, TensorBoard):
         monkeypatch.setattr(sink, "write", _failing)
@@ -103,7 +103,7 @@ def test_ray_s_metrics_that_fail_are_reported_once_and_no_step_is_lost(monkeypat
 
 def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
     said: list[str] = []
-    found = run._leave_report(
+    found = results._leave_report(
         lambda: Report.model_validate({"test": {"accuracy": 1}}), RunDir(str(tmp_path), resumed=False), said.append
     )
     assert found is None
@@ -117,10 +117,10 @@ def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pyt
 
     prepared = Some(class_counts={"train": [1], "test": [1]}, labels=("a", "b"), texts={}, blocks={})
     outcome = Some(state=Some(seconds=seconds))
-    monkeypatch.setattr(run, "_BASELINE_S", 0.1)
-    monkeypatch.setattr(run, "_train_baseline", ray.remote(max_retries=0)(_waits))
+    monkeypatch.setattr(results, "_BASELINE_S", 0.1)
+    monkeypatch.setattr(results, "_train_baseline", ray.remote(max_retries=0)(_waits))
     said: list[str] = []
-    found = run._baseline(None, prepared, outcome, said.append)
+    found = results._baseline(None, prepared, outcome, said.append)
     assert found == {"error": f"no baseline: it took more than {max(seconds, 0.1):,.0f} s"}
     assert said[-1] == f"  {found['error']}; the run goes on without it"
 

@@ -28,6 +28,7 @@ from textcls.tracking.journal import Journal
 from textcls.training import attempts, run
 from textcls.training.checkpoint import TrainingState
 from textcls.training.export import export_bundle
+from textcls.training.inputs import TrainingInputs
 from textcls.training.loop import TrainOutcome
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import StopReason, TrainingWorkers, plan_training_workers
@@ -57,7 +58,8 @@ def fitted(
     run = RunDir.claim(str(out), recipe, resume=resume)
     said = [] if said is None else said
     planned, journal = TrainingWorkers(workers, False, 1), Journal([], said.append)
-    return attempts.fit(recipe, find_model(recipe.model), prepared, tokenizer, run, planned, said.append, journal)
+    inputs = TrainingInputs(find_model(recipe.model), tokenizer, prepared)
+    return attempts.fit(inputs, recipe, run, planned, say=said.append, journal=journal)
 
 
 def weights(state: TrainingState) -> dict[str, np.ndarray]:

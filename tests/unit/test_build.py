@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from textcls.errors import ModelError
 from textcls.modeling.batching import tokens_at_once
-from textcls.modeling.build import build_model, divide_logits, freeze_unused, head_of, logits_of
+from textcls.modeling.build import build_model, fold_temperature, freeze_unused, head_of, logits_of
 from textcls.settings.recipe import ModelSpec, TrainSpec
 from textcls.training.optimizer import (
     build_optimizer,
@@ -252,7 +252,7 @@ def test_a_temperature_folded_into_the_head_divides_the_logits(tiny_model_dir: P
     model, ids_BL = build(tiny_model_dir).eval(), torch.tensor([[2, 7, 9, 3], [2, 5, 6, 3]])
     with torch.inference_mode():
         before = logits_of(model, ids_BL, None, bf16=False)
-    divide_logits(model, head_of(model, len(LABELS)), 1.7)
+    fold_temperature(dict(model.named_parameters()), head_of(model, len(LABELS)), 1.7)
     with torch.inference_mode():
         torch.testing.assert_close(logits_of(model, ids_BL, None, bf16=False), before / 1.7)
 

@@ -7,7 +7,7 @@ Shapes: B rows of a batch, C classes.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -135,11 +135,18 @@ def head_of(model: Any, classes: int) -> str:
     return found[-1]
 
 
-def divide_logits(model: Any, head: str, temperature: float) -> None:
-    """Folds a temperature into the head of that name: the model's logits are divided by it from now on."""
+def fold_temperature(weights: Mapping[str, torch.Tensor], head: str, temperature: float) -> None:
+    """Divides weight and bias of the head in place, and with them the logits, by a temperature.
+
+    Args:
+        weights: parameters by name, of a module or a file.
+        head: name of the layer, from `head_of`; "" divides nothing.
+        temperature: the divisor, rounded to float32.
+    """
     with torch.no_grad():
-        for parameter in model.get_submodule(head).parameters():
-            parameter.div_(temperature)
+        for name, parameter in weights.items():
+            if name.rpartition(".")[0] == head:
+                parameter.div_(temperature)
 
 
 def logits_of(

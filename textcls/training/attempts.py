@@ -1,6 +1,6 @@
 """Attempts to train: workers for a `WorkerArguments`, restarted when they fail, are preempted or rescaled.
 
-In: prepared data and a run's directory. Out: the `TrainOutcome` of the attempt that came to the end of the recipe.
+In: the inputs of a run and its directory. Out: the `TrainOutcome` of the attempt that came to the end of the recipe.
 Not here: how many workers (scaling.py), what they do (worker.py), which failures end the run (failures.py), the bundle
 (export.py).
 """
@@ -16,17 +16,15 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from textcls.data.split_blocks import PreparedData
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
-from textcls.modeling.pretrained import Pretrained
 from textcls.on_ray import internals
 from textcls.progress import Progress, progress_display
 from textcls.settings.recipe import Recipe
-from textcls.text.tokenizer import TokenizerFiles
 from textcls.tracking.events import Event
 from textcls.tracking.journal import Journal
 from textcls.training.coordinator import Coordinator
 from textcls.training.failures import final_error
+from textcls.training.inputs import TrainingInputs
 from textcls.training.loop import Stopped, TrainOutcome
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import RescalePolicy, StopReason, TrainingWorkers, available_workers
@@ -37,22 +35,19 @@ _ELASTIC_START_S = 60.0
 
 
 def fit(
+    inputs: TrainingInputs,
     recipe: Recipe,
-    model: Pretrained,
-    prepared: PreparedData,
-    tokenizer: TokenizerFiles,
     run: RunDir,
     workers: TrainingWorkers,
+    *,
     say: Callable[[str], None],
     journal: Journal,
 ) -> TrainOutcome:
     """Trains to the end of the recipe, from the run's latest checkpoint if it has one.
 
     Args:
+        inputs: from `read`; shared with other runs if need be.
         recipe: the resolved recipe.
-        model: the pretrained model.
-        prepared: tokenized splits in the object store.
-        tokenizer: the prepared tokenizer.
         run: the claimed directory.
         workers: from `plan_training_workers`.
         say: shows one line to the user.
@@ -62,7 +57,7 @@ def fit(
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
-    return _Attempts(recipe, model, prepared, tokenizer, run, workers, say, journal).outcome()
+    return _Attempts(inputs, recipe, run, workers, say, journal).outcome()
 
 
 class _Attempts:
@@ -74,17 +69,14 @@ class _Attempts:
 
     def __init__(
         self,
+        inputs: TrainingInputs,
         recipe: Recipe,
-        model: Pretrained,
-        prepared: PreparedData,
-        tokenizer: TokenizerFiles,
         run: RunDir,
         planned: TrainingWorkers,
         say: Callable[[str], None],
         journal: Journal,
     ) -> None:
-        self._recipe, self._model = recipe, model
-        self._prepared, self._tokenizer, self._run = prepared, tokenizer, run
+        self._inputs, self._recipe, self._run = inputs, recipe, run
         self._planned, self._say, self._journal = planned, say, journal
         self._elastic = planned.least is not None
         self._failures_left = recipe.scale.max_failures
@@ -141,7 +133,7 @@ class _Attempts:
         until = time.monotonic() + timeout_s
         recomputed = self._recomputes_left > 0 and all(
             ray.wait([block], timeout=max(0.0, until - time.monotonic()))[0]
-            for blocks in self._prepared.blocks.values()
+            for blocks in self._inputs.data.blocks.values()
             for block in blocks
         )
         self._recomputes_left -= 1
@@ -187,20 +179,20 @@ class _Attempts:
         return outcome
 
     def _arguments(self, workers: TrainingWorkers, attempt_uri: str) -> WorkerArguments:
-        recipe, prepared = self._recipe, self._prepared
-        fingerprint = recipe.learning_fingerprint[:32] + prepared.fingerprint[:32]
+        inputs, recipe, data = self._inputs, self._recipe, self._inputs.data
+        fingerprint = recipe.learning_fingerprint[:32] + data.fingerprint[:32]
         resume_uri = self._run.latest_checkpoint(fingerprint)
         if resume_uri:
             self._say(f"  continuing from {resume_uri.rpartition('/')[2]}")
         return WorkerArguments(
             recipe=recipe,
-            task=prepared.task,
-            labels=prepared.labels,
-            model=self._model,
+            task=data.task,
+            labels=data.labels,
+            model=inputs.model,
             driver_node=self._node,
-            tokenizer=self._tokenizer,
-            blocks=prepared.blocks,
-            class_counts=prepared.class_counts["train"],
+            tokenizer=inputs.tokenizer,
+            blocks=data.blocks,
+            class_counts=data.class_counts["train"],
             fingerprint=fingerprint,
             attempt_uri=attempt_uri,
             resume_uri=resume_uri,

@@ -1,9 +1,8 @@
 """A checkpoint as a bundle.
 
 In: the best checkpoint of a finished run, the tokenizer, the calibration. Out: OUT/bundle, or in a local directory the
-files of a bundle but for the manifest. Not here: the manifest (bundle.py), fitting the temperature (split_scoring.py).
-
-This is the one place where a temperature is folded into weights.
+files of a bundle but for the manifest. Not here: the manifest (bundle.py), fitting the temperature (split_scoring.py),
+dividing weights by it (modeling/build.py).
 """
 
 import json
@@ -12,12 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.split_blocks import PreparedData
+from textcls.modeling.build import fold_temperature
 from textcls.plain_text import json_text
 from textcls.settings.recipe import Recipe
 from textcls.text.tokenizer import TokenizerFiles
@@ -77,9 +76,7 @@ def export_files(source: str, target: str, *, tokenizer: TokenizerFiles, head: s
     """
     _copy_config(source, target)
     weights = load_file(os.path.join(source, "model.safetensors"))
-    for name in weights:
-        if name.rpartition(".")[0] == head:
-            weights[name] = weights[name] / np.float32(temperature)
+    fold_temperature(weights, head, temperature)
     save_file(weights, os.path.join(target, "model.safetensors"), metadata={"format": "pt"})
     tokenizer.save(target)
 

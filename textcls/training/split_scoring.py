@@ -14,7 +14,7 @@ import torch.distributed
 
 from textcls.bundle import Calibration
 from textcls.modeling.batching import micro_batches
-from textcls.modeling.build import divide_logits, logits_of
+from textcls.modeling.build import fold_temperature, logits_of
 from textcls.settings.recipe import CalibrationSpec
 from textcls.tasks.calibration import best_temperature, lowest_threshold
 from textcls.tasks.task import RowCounts, Task
@@ -75,7 +75,7 @@ class Scoring:
                 return (task.temperature_losses(logits_BC, targets_B),)
 
             temperature = best_temperature(*self._sum_over("val", losses))
-            divide_logits(self._model, head, temperature)
+            fold_temperature(dict(self._model.named_parameters()), head, temperature)
 
         def measure(logits_BC: np.ndarray, targets_B: np.ndarray) -> tuple[np.ndarray, RowCounts]:
             probabilities_BC = task.probabilities(logits_BC)

@@ -1,0 +1,145 @@
+"""The first stage of a run: the pretrained model, its tokenizer, and the rows, ready to train on.
+
+In: a recipe. Out: `TrainingInputs`, which any number of runs with the same data, text and model settings may share.
+Not here: how rows are read and split (data/), training on them (attempts.py).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from rich.filesize import decimal
+
+from textcls.data import checks, messages
+from textcls.data.input_files import InputFile, expand
+from textcls.data.read import read_rows
+from textcls.data.split_blocks import PreparedData, split_rows, training_account
+from textcls.errors import RecipeError
+from textcls.modeling.pretrained import Pretrained, find_model, read_config
+from textcls.output.account import write_account, write_rejects
+from textcls.output.side_product import side_product
+from textcls.settings.recipe import Recipe
+from textcls.tasks.task import Task
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.training.rehearsal import begin_rehearsal
+from textcls.training.run_dir import RunDir
+
+Say = Callable[[str], None]
+
+# RoBERTa's kind has some.
+_POSITIONS_NOT_FOR_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a run's inputs come from; found without Ray.
+
+    Attributes:
+        task: what is predicted.
+        files: the CSV files.
+        model: the pretrained model.
+        tokenizer: the prepared tokenizer.
+        rehearsal: of training, export and scoring with the untrained model; its result are notes for the user.
+    """
+
+    task: Task
+    files: Sequence[InputFile]
+    model: Pretrained
+    tokenizer: TokenizerFiles
+    rehearsal: "Future[list[str]]"
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a run trains on. Its blocks lie in the object store of a Ray session, and `fit` does not change them.
+
+    Attributes:
+        model: the pretrained model.
+        tokenizer: the prepared tokenizer.
+        data: tokenized splits in the object store.
+    """
+
+    model: Pretrained
+    tokenizer: TokenizerFiles
+    data: PreparedData
+
+
+def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> Sources:
+    """Finds files, model and tokenizer before Ray's slow start, so that a misspelt name fails at once.
+
+    The rehearsal goes on while Ray starts.
+
+    Args:
+        recipe: the resolved recipe.
+        task: what is predicted.
+        say: shows one line to the user.
+        commit: of the pretrained model on the hub, if the run began with one.
+
+    Raises:
+        InputError: no such file, model or metric, or a tokenizer that cannot be used.
+    """
+    if recipe.train.select_by not in task.headline_metrics:
+        raise RecipeError(
+            f"train.select_by is {recipe.train.select_by!r}",
+            expected=f"a metric of task {task.name}: {', '.join(task.headline_metrics)}",
+        )
+    files = expand(recipe.data.csv)
+    model = find_model(recipe.model, commit=commit)
+    positions = read_config(model.directory).get("max_position_embeddings")
+    tokenizer = prepare_tokenizer(model.directory, recipe.text)
+    rehearsal = begin_rehearsal(recipe, tokenizer, model.directory, task)
+    if isinstance(positions, int) and recipe.text.max_tokens > positions - _POSITIONS_NOT_FOR_TOKENS:
+        rehearsal.result()  # most likely refused, and sooner without Ray
+    number = f"{len(files):,} file{'s' if len(files) != 1 else ''}"
+    say(f"reading {number}, {decimal(sum(file.size_bytes for file in files))}")
+    return Sources(task, files, model, tokenizer, rehearsal)
+
+
+def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> TrainingInputs:
+    """Reads, checks and splits the rows; writes the account before any check can stop the run.
+
+    Args:
+        sources: from `find_sources`.
+        recipe: the resolved recipe.
+        run: the claimed directory, for the account and the rejects; None writes nothing.
+        say: shows one line to the user.
+
+    Raises:
+        InputError: the rows cannot be used.
+    """
+    rows = read_rows(sources.files, recipe.data, recipe.text, sources.tokenizer, task=sources.task)
+    if run is not None:
+        with _account_of(run, say):
+            write_account(run.uri, training_account(rows.summary))
+            write_rejects(run.uri, rows.rejects())
+    for line in messages.read_lines(rows):
+        say(line)
+    messages.refuse_unfit(rows, listed=run is not None)
+    checks.refuse_reserved(recipe.data, rows.labels, recipe.calibration.min_precision)
+    prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
+    assert prepared.account.is_balanced, prepared.account
+    if run is not None:
+        with _account_of(run, say):
+            write_account(run.uri, prepared.account, labels=prepared.rows_by_label())
+    say(f"  {prepared.account}")
+    checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
+    say(f"  {messages.token_line(prepared, recipe.text)}")
+    for warning in checks.warnings(
+        recipe.data,
+        rows.labels,
+        rows.summary.labels,
+        prepared.conflicts,
+        prepared.tokens,
+        rows.summary.spellings,
+        recipe.text.on_long,
+    ):
+        say(f"  warning: {warning}")
+    if run is not None:
+        run.bind_data(prepared.fingerprint)
+    return TrainingInputs(sources.model, sources.tokenizer, prepared)
+
+
+def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:
+    """For writing rows.json and rejects.parquet. A new run needs them; a resumed one has them, and hours to lose."""
+    return side_product("writing the account again", say) if run.resumed else nullcontext()
