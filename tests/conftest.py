@@ -15,6 +15,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -28,7 +29,9 @@ ENVIRONMENT = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="repeat faults as often as a nightly run should: minutes more")
+    parser.addoption(
+        "--full", action="store_true", help="more faults, more examples of properties: what a nightly run should do"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -37,47 +40,64 @@ def full(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--full"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Sets the environment before any test module is imported: libraries read these once, at import."""
     os.environ.update(ENVIRONMENT)
     # A slow machine is no failure.
     hypothesis.settings.register_profile("any speed", deadline=None)
-    hypothesis.settings.load_profile("any speed")
+    hypothesis.settings.register_profile("full", deadline=None, max_examples=400)
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "any speed")
 
 
-# Files that share a process, the longest group first: the short ones fill what is left at the end.
+# Files, folders and tests that share a process, the longest group first: the short ones fill what is left at the end.
 _GROUPS = {
     "nodes": ["story/test_nodes.py"],
+    "nodes that die": ["story/test_changing_nodes.py::test_nodes_that_die"],
     "changing nodes": ["story/test_changing_nodes.py"],
-    "faults": ["story/test_faults.py"],
+    "kills": ["story/test_faults.py::test_kills", "story/test_full_disk.py"],
     "service": ["story/test_serve.py", "story/test_https.py"],
     "training": ["local_ray/test_training.py"],
     "local Ray": ["local_ray"],
+    "hangs": ["story/test_faults.py::test_rank", "story/test_faults.py::test_run_goes_on"],
     "interruption": ["story/test_first_run.py", "story/test_interruption.py", "story/test_cluster.py"],
     "cluster": [
         *("story/test_batch.py", "story/test_bad_input.py", "story/test_csv_dialects.py", "story/test_events.py"),
         "story/test_terminal.py",
     ],
+    "faults": ["story/test_faults.py"],
     "object storage": ["story/test_secrets.py", "story/test_object_storage.py"],
 }
 
 
-def _group(path: str) -> tuple[int, str]:
-    """(place, name) of the group of a test file, given relative to this folder; groups run in the order of places."""
+def _group(nodeid: str) -> tuple[int, str]:
+    """(place, name) of the group of a test; groups run in the order of places."""
+    test = nodeid.removeprefix("tests/")
     for place, (name, members) in enumerate(_GROUPS.items()):
-        if any(path == member or path.startswith(f"{member}/") for member in members):
+        if any(test.startswith(member) for member in members):
             return place, name
-    return len(_GROUPS) + (not path.startswith("story/")), path
+    return len(_GROUPS) + (not test.startswith("story/")), test.partition("::")[0]
+
+
+class _Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out whole groups. `--dist=loadgroup` would do so, but pytest-xdist 3.8 cannot group under pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)[1]
+
+    def _reschedule(self, node: Any) -> None:
+        """Chooses the next group of a process as late as possible: when its last test begins."""
+        if not (self.workqueue and self._pending_of(self.assigned_work[node]) == 2):
+            super()._reschedule(node)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
+    return _Groups(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups the tests; in a process of many, sorts the groups."""
-    here = Path(__file__).parent
-    groups = {item: _group(item.path.relative_to(here).as_posix()) for item in items}
-    for item, (_, name) in groups.items():
-        item.add_marker(pytest.mark.xdist_group(name))
+    """Sorts the groups in a process of several."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: groups[item][0])
+        items.sort(key=lambda item: _group(item.nodeid)[0])
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)  # threads of several processes on the same cores wait for each other
 

@@ -2,10 +2,15 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 
+from textcls.batch import actor_pool
 from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.split_blocks import PreparedData, split_rows
@@ -14,11 +19,9 @@ from textcls.settings.recipe_file import parse_recipe
 from textcls.text.tokenizer import prepare_tokenizer
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def local_ray() -> Iterator[None]:
     """Ray with 4 logical CPUs whatever the machine has, so that data and two workers fit side by side."""
-    import ray
-
     ray.init(
         address="local",
         num_cpus=4,
@@ -28,7 +31,72 @@ def local_ray() -> Iterator[None]:
         object_store_memory=200 * 2**20,
     )
     yield
+    WARM.close()
     ray.shutdown()
+
+
+class _WarmActors:
+    """In place of Ray in actor_pool: actors that outlive a job, because each takes seconds to import torch."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[dict[str, Any], Any]] = []
+        self._used: list[tuple[dict[str, Any], Any]] = []
+
+    @contextmanager
+    def pool(self) -> Iterator[None]:
+        """A block in which jobs use them; an error in it ends those that it used."""
+        outer, self._used = self._used, []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(actor_pool, "ray", self)
+            try:
+                yield
+                self._idle += self._used
+            except BaseException:
+                for _, actor in self._used:
+                    ray.kill(actor)
+                raise
+            finally:
+                self._used = outer
+
+    def close(self) -> None:
+        """Ends them all."""
+        for _, actor in self._idle:
+            ray.kill(actor)
+        self._idle = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ray, name)
+
+    def remote(self, actor_class: type) -> Any:
+        def with_options(**options: Any) -> Any:
+            return SimpleNamespace(remote=lambda *arguments: self._actor(actor_class, options, arguments))
+
+        return SimpleNamespace(options=with_options)
+
+    def kill(self, actor: Any) -> None:
+        """A job is done with an actor."""
+
+    def _actor(self, actor_class: type, options: dict[str, Any], arguments: tuple[Any, ...]) -> Any:
+        class Reused:
+            """Travels by value: workers cannot import this module."""
+
+            def begin(self, actor_class: type, *arguments: Any) -> None:
+                self.actor = actor_class(*arguments)
+
+            def run(self, work: Any, item: Any) -> Iterator[Any]:
+                yield from self.actor.run(work, item)
+
+        found = next((one for one in self._idle if one[0] == options), None)
+        if found:
+            self._idle.remove(found)
+        else:
+            found = options, ray.remote(Reused).options(**options).remote()
+        self._used.append(found)
+        found[1].begin.remote(actor_class, *arguments)
+        return found[1]
+
+
+WARM = _WarmActors()
 
 
 def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:

@@ -19,7 +19,7 @@ import pytest
 import ray
 
 from tests.conftest import save_tiny_bundle
-from tests.local_ray.conftest import write_reviews
+from tests.local_ray.conftest import WARM, write_reviews
 from textcls.batch.actor_pool import PoolSize, run_on_pool
 from textcls.batch.predict import predict
 from textcls.batch.settings import predict_settings
@@ -39,7 +39,8 @@ def predicted(bundle: Path, csv: Path | list[Path], out: Path, *overrides: str, 
     files = [str(path) for path in (csv if isinstance(csv, list) else [csv])]
     spec = predict_settings(found, files, [*ONE_CPU, *overrides])
     options = {"suffix": "parquet", "all_scores": True, "say": lambda line: None} | options
-    return predict(found, spec, str(out), **options)
+    with WARM.pool():
+        return predict(found, spec, str(out), **options)
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -280,6 +281,7 @@ def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tiny_bundle: Pat
 
 
 def test_workers_that_die_too_often_end_the_job(tiny_bundle: Path, tmp_path: Path) -> None:
+    WARM.close()
     workers = PoolSize(1, False, 1, max_failures=1)
     work = _counting({5: tmp_path}, deaths=9)
     with pytest.raises(ScoringError, match="died more than 1 times") as caught:

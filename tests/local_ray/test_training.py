@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def fitted(
     planned, journal = TrainingWorkers(workers, False, 1), Journal([], said.append)
     inputs = TrainingInputs(find_model(recipe.model), tokenizer, prepared)
     return attempts.fit(inputs, recipe, run, planned, say=said.append, journal=journal)
+
+
+@pytest.fixture(scope="module")
+def calm(reviews, tiny_model_dir, tmp_path_factory) -> Callable[[int], TrainOutcome]:
+    """The outcome of two epochs on so many workers, to which nothing happens."""
+
+    @cache
+    def run(workers: int) -> TrainOutcome:
+        out = tmp_path_factory.mktemp("calm") / "out"
+        return fitted(reviews, tiny_model_dir, out, f"scale.workers={workers}", workers=workers)
+
+    return run
 
 
 def weights(state: TrainingState) -> dict[str, np.ndarray]:
@@ -138,38 +151,9 @@ def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
     assert two.state.rows == one.state.rows == 170
 
 
-def test_small_parts_add_up_to_the_whole_step(reviews, tiny_model_dir, tmp_path):
-    path = reviews[0]
-    assert path.exists()
-    settings = ("model.dropout=0", "train.epochs=1", "train.rows_per_step=170")
-    whole = fitted(reviews, tiny_model_dir, tmp_path / "whole", *settings, "train.max_tokens_per_micro_batch=16384")
-    parts = fitted(reviews, tiny_model_dir, tmp_path / "parts", *settings, "train.max_tokens_per_micro_batch=512")
-    assert parts.state.padded_tokens < whole.state.padded_tokens  # each part is padded to its own longest row
-    np.testing.assert_allclose(parts.state.curve, whole.state.curve, rtol=1e-6)
-    for name, value in weights(parts.state).items():
-        np.testing.assert_allclose(value, weights(whole.state)[name], atol=2e-5, err_msg=name)
-
-
-def test_every_row_is_used_once_an_epoch_and_scored_once(reviews, tiny_model_dir, tmp_path, monkeypatch):
-    seen = str(tmp_path / "seen.txt")
-
-    def note(worker, batch):
-        with open(seen, "a") as file:
-            file.writelines(f"{worker.state.epoch} {row}\n" for row in batch.tolist())
-
-    monkeypatch.setattr(attempts, "train_worker", wrapped(note))
-    outcome = fitted(reviews, tiny_model_dir, tmp_path / "out")
-    rows = [tuple(map(int, line.split())) for line in Path(seen).read_text().splitlines()]
-    train = reviews[1].account.outcomes["train"]
-    assert sorted(rows) == [(epoch, row) for epoch in range(2) for row in range(train)]
-    assert outcome.state.rows == 2 * train
-    assert outcome.test.rows == reviews[1].account.outcomes["test"]
-    assert outcome.state.padded_tokens >= outcome.state.real_tokens > 0
-
-
-def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp_path, monkeypatch):
-    settings = ("train.checkpoint_every_steps=3", "train.epochs=2", "scale.max_failures=3")
-    calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings)
+def test_killed_at_any_step_ends_with_the_same_bits(calm, reviews, tiny_model_dir, tmp_path, monkeypatch):
+    expected = calm(1)
+    settings = ("train.checkpoint_every_steps=3", "scale.max_failures=3")
     marks = str(tmp_path / "killed-at-")
 
     def kill_thrice(worker, batch):
@@ -185,18 +169,18 @@ def test_killed_at_any_step_ends_with_the_same_bits(reviews, tiny_model_dir, tmp
     (staged,) = {Path(f"{marks}{step}").read_text() for step in (2, 10, 17)}
     assert not list(Path(tempfile.gettempdir()).glob(f"{staged}*"))
     assert sum("a worker failed" in line for line in said) == 3
-    assert killed.state.best_step == calm.state.best_step
+    assert killed.state.best_step == expected.state.best_step
     for name, value in weights(killed.state).items():
-        assert (value == weights(calm.state)[name]).all(), name
-    assert (killed.test.confusion == calm.test.confusion).all()
-    assert killed.test.loss == calm.test.loss
+        assert (value == weights(expected.state)[name]).all(), name
+    assert (killed.test.confusion == expected.test.confusion).all()
+    assert killed.test.loss == expected.test.loss
 
 
 def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
-    reviews, tiny_model_dir, tmp_path, monkeypatch
+    calm, reviews, tiny_model_dir, tmp_path, monkeypatch
 ):
-    settings = ("train.checkpoint_every_steps=3", "train.epochs=1", "scale.workers=2", "scale.max_failures=1")
-    calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings, workers=2)
+    expected = calm(2)
+    settings = ("train.checkpoint_every_steps=3", "scale.workers=2", "scale.max_failures=1")
     mark = str(tmp_path / "stuck")
 
     def stick_once(worker, batch):
@@ -206,20 +190,24 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(stick_once))
     said: list[str] = []
-    hung = fitted(reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=5", workers=2, said=said)
-    assert sum("(rank 0: rank 1 did not answer for 5 s)" in line for line in said) == 1, said
+    hung = fitted(
+        reviews, tiny_model_dir, tmp_path / "hung", *settings, "scale.hang_timeout_s=15", workers=2, said=said
+    )
+    assert sum("(rank 0: rank 1 did not answer for 15 s)" in line for line in said) == 1, said
     for name, value in weights(hung.state).items():
-        assert (value == weights(calm.state)[name]).all(), name
+        assert (value == weights(expected.state)[name]).all(), name
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
-    settings = ("train.epochs=6", "scale.max_failures=0", f"scale.workers={workers}")
-    calm = fitted(reviews, tiny_model_dir, tmp_path / "calm", *settings, workers=workers)
+def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(
+    calm, reviews, tiny_model_dir, tmp_path, monkeypatch, workers
+):
+    expected = calm(workers)
+    settings = ("scale.max_failures=0", f"scale.workers={workers}")
     steps = str(tmp_path / "steps.txt")
 
     def note_slowly(worker, batch):
-        time.sleep(0.08)  # long enough for the driver to notice meanwhile
+        time.sleep(0.25)  # long enough for the driver to notice meanwhile
         if worker.context.rank == 0:
             with open(steps, "a") as file:
                 file.write(f"{worker.state.step}\n")
@@ -240,16 +228,9 @@ def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(reviews, tiny_mod
     assert (
         sum(bool(re.match(r"  a node goes: resuming from step \d+ with other workers", line)) for line in said) == 1
     ), said
-    assert Path(steps).read_text().split() == [str(step) for step in range(66)]
+    assert Path(steps).read_text().split() == [str(step) for step in range(22)]
     for name, value in weights(moved.state).items():
-        assert (value == weights(calm.state)[name]).all(), name
-
-
-def test_of_equal_scores_the_earlier_epoch_is_kept(reviews, tiny_model_dir, tmp_path):
-    outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", "train.epochs=3", "train.learning_rate=1e-12")
-    scores = [epoch["macro_f1"] for epoch in outcome.state.history]
-    assert scores[0] == scores[1] == scores[2]
-    assert outcome.state.best_step == outcome.state.history[0]["step"]
+        assert (value == weights(expected.state)[name]).all(), name
 
 
 def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, tiny_model_dir, tmp_path):
@@ -325,22 +306,3 @@ def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, t
         monkeypatch.undo()
         outcome = fitted(reviews, tiny_model_dir, out, *settings, resume=True)
         assert outcome.state.step == 2 * 11
-
-
-def test_patience_stops_and_the_best_epoch_is_kept(reviews, tiny_model_dir, tmp_path):
-    outcome = fitted(
-        reviews,
-        tiny_model_dir,
-        tmp_path / "out",
-        "train.epochs=6",
-        "train.patience=1",
-        "train.learning_rate=0.3",
-        "train.warmup_fraction=0",
-        "train.select_by=loss",
-    )
-    progress = outcome.state
-    assert progress.stopped_early
-    losses = [epoch["loss"] for epoch in progress.history]
-    assert len(losses) < 6
-    assert progress.best_step == progress.history[int(np.argmin(losses))]["step"]
-    assert progress.best_score == -min(losses)

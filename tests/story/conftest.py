@@ -1,6 +1,7 @@
 """Stories run the real jobs in processes of their own, from a directory of the user's, with Ray on this machine."""
 
 import fcntl
+import importlib
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -28,6 +29,7 @@ from werkzeug.serving import make_server
 
 from tests.conftest import s3_variables
 from tests.story.machines import Machine, Network
+from textcls.on_ray.session import ray_session
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Far above what is needed: seconds on a quiet machine, a minute on one that others keep busy.
@@ -160,8 +162,12 @@ class User:
         return path
 
 
+# A run that lasts long enough to be met by a fault; checkpoints change nothing of what is learned.
+OFTEN = ("--set", "train.checkpoint_every_steps=10")
+
+
 def write_recipe(folder: Path, model: Path, **data: Any) -> None:
-    """A recipe that trains the tiny model in seconds, a checkpoint every tenth step."""
+    """A recipe that trains the tiny model in seconds."""
     recipe = {
         "data": data,
         "text": {"max_tokens": 32},
@@ -171,7 +177,8 @@ def write_recipe(folder: Path, model: Path, **data: Any) -> None:
             "rows_per_step": 1,
             "learning_rate": 0.001,
             "precision": "fp32",
-            "checkpoint_every_steps": 10,
+            # Ray Train takes about three checkpoints a second: every tenth step's would be most of such a run.
+            "checkpoint_every_steps": 50,
         },
         # One thread: on a busy machine two wait for each other.
         "scale": {"cpus_per_worker": 1},
@@ -288,6 +295,56 @@ def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster_user(user: User, cluster: Cluster) -> User:
     """A user with 300 reviews whose jobs join a running cluster, which takes seconds less than starting one."""
     return User(user.home, user.shell | {"RAY_ADDRESS": cluster.address})
+
+
+class Command(Protocol):
+    """Runs a command of textcls in this process: a process of its own takes seconds for its imports."""
+
+    def __call__(self, job: str, home: Path, *arguments: Any) -> Ended: ...
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(job: str, home: Path, *arguments: Any) -> Ended:
+        main = importlib.import_module(f"textcls.commands.{job}").main
+        with monkeypatch.context() as patch:
+            patch.chdir(home)
+            capsys.readouterr()
+            status = main([str(argument) for argument in arguments])
+        return Ended(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def without_ray(here: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command that must end before it starts or joins a Ray."""
+    import ray
+
+    def starts(*_: object, **__: object) -> None:
+        raise AssertionError("Ray starts")
+
+    monkeypatch.setattr(ray, "init", starts)
+    monkeypatch.setattr(ray, "is_initialized", starts)
+    return here
+
+
+@pytest.fixture(scope="module")
+def driver(cluster: Cluster) -> Iterator[None]:
+    """This process is a driver of the cluster."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        with ray_session():
+            yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def on_cluster(driver: None, here: Command, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command that uses the cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    return here
 
 
 # Asks in a process on one of the nodes: status, or 0 if nobody answers, and content.

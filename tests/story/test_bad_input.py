@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from .conftest import User, as_csv, ray_sessions, reviews
+from .conftest import Command, User, as_csv, reviews
 
 ACCOUNT = {"events.jsonl", "rejects.parquet", "rows.json"}
 
@@ -27,14 +27,14 @@ ACCOUNT = {"events.jsonl", "rejects.parquet", "rows.json"}
     ],
     ids=lambda value: " ".join(value),
 )
-def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str], phrases: Sequence[str]) -> None:
+def test_mistake_is_told_before_ray_starts(
+    user: User, without_ray: Command, arguments: Sequence[str], phrases: Sequence[str]
+) -> None:
     user.csv("empty.csv", "")
-    before = ray_sessions(user.shell)
-    ended = user.trains("--out", "out", *arguments).calmly(2)
+    ended = without_ray("train", user.home, "--recipe", "recipe.yaml", "--out", "out", *arguments).calmly(2)
     for phrase in phrases:
         assert phrase in ended.err
     assert ended.out == ""
-    assert ray_sessions(user.shell) == before
     assert not (user.home / "out").exists() or os.listdir(user.home / "out") == []
 
 
@@ -67,25 +67,27 @@ def test_mistake_is_told_before_ray_starts(user: User, arguments: Sequence[str],
     ids=["misspelt column", "header only", "only rejects", "second header", "one label", "too many workers"],
 )
 def test_unfit_data_is_told_and_leaves_the_account_at_most(
-    cluster_user: User, content: str, arguments: Sequence[str], phrases: Sequence[str]
+    user: User, on_cluster: Command, content: str, arguments: Sequence[str], phrases: Sequence[str]
 ) -> None:
-    cluster_user.csv("data.csv", content)
-    ended = cluster_user.trains("--csv", "data.csv", "--out", "out", *arguments).calmly(2)
+    user.csv("data.csv", content)
+    train = ("train", user.home, "--recipe", "recipe.yaml", "--csv", "data.csv", "--out", "out")
+    ended = on_cluster(*train, *arguments).calmly(2)
     for phrase in phrases:
         assert phrase in ended.err
-    out = cluster_user.home / "out"
+    out = user.home / "out"
     assert not out.exists() or set(os.listdir(out)) <= ACCOUNT
 
 
-def test_directory_of_a_refused_run_takes_the_corrected_one(cluster_user: User) -> None:
-    cluster_user.csv("data.csv", as_csv(reviews(100)) + "a review without its label,\n" * 3)
-    refused = cluster_user.trains("--csv", "data.csv", "--out", "out").calmly(2)
+def test_directory_of_a_refused_run_takes_the_corrected_one(user: User, on_cluster: Command) -> None:
+    train = ("train", user.home, "--recipe", "recipe.yaml", "--csv", "data.csv", "--out", "out")
+    user.csv("data.csv", as_csv(reviews(100)) + "a review without its label,\n" * 3)
+    refused = on_cluster(*train).calmly(2)
     assert "3 of 103 rows (2.9%) are rejects (3 missing_label)" in refused.err
     assert "data.csv:102 label" in refused.err
     assert "at most 1.0% (data.max_reject_fraction)" in refused.err
     assert "--set data.max_reject_fraction=" in refused.err
-    assert set(os.listdir(cluster_user.home / "out")) == ACCOUNT
+    assert set(os.listdir(user.home / "out")) == ACCOUNT
 
-    corrected = ["--csv", "data.csv", "--out", "out", "--set", "data.max_reject_fraction=0.05"]
-    assert "+ rejects 3 +" in cluster_user.trains(*corrected, "--set", "train.epochs=1").calmly(0).out
-    assert (cluster_user.home / "out" / "bundle" / "bundle.json").exists()
+    corrected = on_cluster(*train, "--set", "data.max_reject_fraction=0.05", "--set", "train.epochs=1").calmly(0)
+    assert "+ rejects 3 +" in corrected.out
+    assert (user.home / "out" / "bundle" / "bundle.json").exists()

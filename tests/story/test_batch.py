@@ -18,9 +18,10 @@ import pytest
 from textcls import storage
 from textcls.inference.classifier import Classifier
 
-from .conftest import CHECKOUT, Cluster, Ended, Running, as_csv, ray_sessions, reviews, wait_until
+from .conftest import CHECKOUT, Cluster, Command, Ended, Running, as_csv, reviews, wait_until
 
 # Small parts, so that a kill meets many of them; one thread, so that numbers do not depend on the machine.
+INBOX = ("--bundle", "bundle", "--csv", "inbox.csv")
 PARTS = ["--set", "data.shard_bytes=2000", "--set", "scale.cpus_per_worker=1", "--set", "scale.workers=1"]
 
 
@@ -31,8 +32,8 @@ class Analyst:
         self.home, self.shell = home, shell
 
     def starts(self, job: str, *arguments: Any, **streams: Any) -> Running:
-        command = [sys.executable, CHECKOUT / "jobs" / f"{job}.py", "--bundle", "bundle", "--csv", "inbox.csv"]
-        return Running([*command, *arguments], cwd=self.home, env=self.shell, **streams)
+        command = [sys.executable, CHECKOUT / "jobs" / f"{job}.py"]
+        return Running([*command, *INBOX, *arguments], cwd=self.home, env=self.shell, **streams)
 
     def runs(self, job: str, *arguments: Any) -> Ended:
         running = self.starts(job, *arguments)
@@ -43,12 +44,18 @@ class Analyst:
 
 
 @pytest.fixture
-def analyst(tmp_path: Path, tiny_bundle: Path, cluster: Cluster, shell: dict[str, str]) -> Analyst:
+def desk(tmp_path: Path, tiny_bundle: Path) -> Path:
+    """A directory with a bundle and `inbox.csv`."""
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     rows = [(text, "good" if label == "positive" else "bad") for text, label in reviews(3000)]
     content = as_csv(rows).replace("\n", "\r\n", 50) + '"two\nlines",good\na comma, too many,bad\n,good\n'
     (tmp_path / "inbox.csv").write_text(content, newline="")
-    return Analyst(tmp_path, shell | {"RAY_ADDRESS": cluster.address})
+    return tmp_path
+
+
+@pytest.fixture
+def analyst(desk: Path, cluster: Cluster, shell: dict[str, str]) -> Analyst:
+    return Analyst(desk, shell | {"RAY_ADDRESS": cluster.address})
 
 
 def files_of(out: Path) -> dict[str, bytes]:
@@ -78,8 +85,8 @@ def test_predictions_hold_every_row_with_what_the_classifier_says(analyst: Analy
     }
 
 
-def test_killed_job_goes_on_and_ends_as_if_nothing_had_happened(analyst: Analyst) -> None:
-    analyst.runs("predict", "--out", "whole", *PARTS).calmly(0)
+def test_killed_job_goes_on_and_ends_as_if_nothing_had_happened(analyst: Analyst, on_cluster: Command) -> None:
+    on_cluster("predict", analyst.home, *INBOX, "--out", "whole", *PARTS).calmly(0)
     out = analyst.home / "out"
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         finished = len(list(out.glob("progress/part-*.json")))
@@ -98,18 +105,18 @@ def test_killed_job_goes_on_and_ends_as_if_nothing_had_happened(analyst: Analyst
     done = [out / "parts" / f"{path.stem}.parquet" for path in out.glob("progress/part-*.json")]
     assert 6 <= len(done) < len(list((analyst.home / "whole" / "parts").iterdir()))
     times = {path: path.stat().st_mtime_ns for path in done}
-    refused = analyst.runs("predict", "--out", "out", *PARTS, "--all-scores").calmly(2)
+    refused = on_cluster("predict", analyst.home, *INBOX, "--out", "out", *PARTS, "--all-scores").calmly(2)
     assert "begun otherwise: all_scores was false, now true" in refused.err
-    ended = analyst.runs("predict", "--out", "out", *PARTS).calmly(0)
+    ended = on_cluster("predict", analyst.home, *INBOX, "--out", "out", *PARTS).calmly(0)
     assert f"continuing: {len(done)} of " in ended.out
     assert {path: path.stat().st_mtime_ns for path in done} == times
     assert files_of(out) == files_of(analyst.home / "whole")
 
-    refused = analyst.runs("predict", "--out", "out", *PARTS).calmly(2)
+    refused = on_cluster("predict", analyst.home, *INBOX, "--out", "out", *PARTS).calmly(2)
     assert "out holds finished predictions" in refused.err
 
 
-def test_evaluation_leaves_a_report_and_the_account(analyst: Analyst) -> None:
+def test_evaluation_leaves_a_report_and_the_account(analyst: Analyst, on_cluster: Command) -> None:
     ended = analyst.runs("evaluate", "--out", "out").calmly(0)
     assert ended.err == ""
     assert "read 3,003 rows from 1 file" in ended.out
@@ -121,7 +128,7 @@ def test_evaluation_leaves_a_report_and_the_account(analyst: Analyst) -> None:
     rejects = pq.read_table(out / "rejects.parquet").to_pylist()
     assert [(row["line"], row["reason"]) for row in rejects] == [(3004, "ragged_row"), (3005, "missing_text")]
     # The report counts what a prediction of the same rows says.
-    analyst.runs("predict", "--out", "predictions").calmly(0)
+    on_cluster("predict", analyst.home, *INBOX, "--out", "predictions").calmly(0)
     parts = [pq.read_table(part) for part in sorted((analyst.home / "predictions" / "parts").iterdir())]
     rows = [row for part in parts for row in part.to_pylist() if row["label"] is not None]
     right = sum(row["label"] == row["input_label"] for row in rows)
@@ -131,26 +138,23 @@ def test_evaluation_leaves_a_report_and_the_account(analyst: Analyst) -> None:
 
 
 @pytest.mark.parametrize("job", ["predict", "evaluate"])
-def test_input_that_cannot_be_used_is_told_before_ray_starts(analyst: Analyst, job: str) -> None:
-    before = ray_sessions(analyst.shell)
-    local = Analyst(analyst.home, {name: value for name, value in analyst.shell.items() if name != "RAY_ADDRESS"})
-    (analyst.home / "photos").mkdir()
-    (analyst.home / "photos" / "cat.png").write_bytes(b"miaow")
+def test_input_that_cannot_be_used_is_told_before_ray_starts(desk: Path, without_ray: Command, job: str) -> None:
+    (desk / "photos").mkdir()
+    (desk / "photos" / "cat.png").write_bytes(b"miaow")
     for arguments, phrase in (
         (["--out", "photos"], "cat.png"),
         (["--out", "out", "--csv", "inbex.csv"], "inbox.csv?"),
         (["--out", "out", "--set", "text.max_tokens=9"], "the bundle determines how texts are scored"),
         (["--out", "out", "--bundle", "photos"], "has no bundle.json"),
     ):
-        assert phrase in local.runs(job, *arguments).calmly(2).err
-    weights = analyst.home / "bundle" / "model.safetensors"
+        assert phrase in without_ray(job, desk, *INBOX, *arguments).calmly(2).err
+    weights = desk / "bundle" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert f"{weights} is damaged" in local.runs(job, "--out", "out").calmly(2).err
-    assert ray_sessions(analyst.shell) == before
-    assert not (analyst.home / "out").exists()
-    assert os.listdir(analyst.home / "photos") == ["cat.png"]
+    assert f"{weights} is damaged" in without_ray(job, desk, *INBOX, "--out", "out").calmly(2).err
+    assert not (desk / "out").exists()
+    assert os.listdir(desk / "photos") == ["cat.png"]
 
 
 def test_terminal_shows_a_bar_with_rate_and_time_left(analyst: Analyst) -> None:
@@ -179,7 +183,9 @@ def _all_of(shown: int) -> Iterator[bytes]:
     os.close(shown)
 
 
-def test_bundle_rows_and_predictions_live_in_a_bucket(s3: str, analyst: Analyst, tmp_path: Path, scratch: Path) -> None:
+def test_bundle_rows_and_predictions_live_in_a_bucket(
+    s3: str, analyst: Analyst, tmp_path: Path, without_ray: Command
+) -> None:
     storage.put_directory(str(analyst.home / "bundle"), f"{s3}/bundle", last="bundle.json")
     storage.write_bytes(f"{s3}/inbox/a.csv", (analyst.home / "inbox.csv").read_bytes())
     cloud = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -191,4 +197,4 @@ def test_bundle_rows_and_predictions_live_in_a_bucket(s3: str, analyst: Analyst,
     manifest = json.loads(storage.read_bytes(f"{s3}/out/predictions.json"))
     assert manifest["rows"] == 3003
     assert len(storage.names_in(f"{s3}/out/parts")) == len(manifest["files"]) > 20
-    assert "holds finished predictions" in user.runs("predict", *where, *PARTS).calmly(2).err
+    assert "holds finished predictions" in without_ray("predict", analyst.home, *where, *PARTS).calmly(2).err

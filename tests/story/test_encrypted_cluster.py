@@ -62,18 +62,20 @@ def member(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, shell
         node.kill()
 
 
-def _joins(user: User, script: str = JOIN, **changed: str | None) -> tuple[int, str]:
+def _joins(user: User, *scripts: str, **changed: str | None) -> list[tuple[int, str]]:
+    """(exit status, output) of each script in a driver of its own, all at the same time."""
     env = {name: value for name, value in (user.shell | changed).items() if value is not None}
-    running = Running([sys.executable, "-c", script], cwd=user.home, env=env)
+    drivers = [Running([sys.executable, "-c", script], cwd=user.home, env=env) for script in scripts]
     try:
-        ended = running.ended()
+        ended = [driver.ended() for driver in drivers]
     finally:
-        running.kill()
-    return ended.status, ended.out + ended.err
+        for driver in drivers:
+            driver.kill()
+    return [(one.status, one.out + one.err) for one in ended]
 
 
 def test_a_job_with_certificate_and_token_runs(member: User) -> None:
-    assert _joins(member) == (0, "joined 42\n")
+    assert _joins(member, JOIN) == [(0, "joined 42\n")]
 
 
 def test_a_token_in_the_home_directory_is_used(member: User, tmp_path: Path) -> None:
@@ -89,17 +91,16 @@ def test_a_token_in_the_home_directory_is_used(member: User, tmp_path: Path) -> 
 def test_a_driver_without_certificate_or_token_is_refused(without: str, member: User, tmp_path: Path) -> None:
     (tmp_path / "other").write_text(os.urandom(32).hex())
     changed = {"certificate": {"RAY_USE_TLS": None}, "token": {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}}
-    status, told = _joins(member, **changed[without])
-    assert status != 0
-    assert "joined" not in told
-    status, told = _joins(member, script=ASK, **changed[without])
+    (joined, output), (asked, told) = _joins(member, JOIN, ASK, **changed[without])
+    assert joined != 0
+    assert "joined" not in output
     why = {"certificate": "no Ray cluster answers", "token": "refuses this token"}
-    assert (status, why[without] in told) == (2, True), told
+    assert (asked, why[without] in told) == (2, True), told
 
 
 def test_a_driver_with_another_authority_s_certificate_is_refused(member: User, tmp_path: Path) -> None:
     other = certificates(tmp_path, ray.util.get_node_ip_address())
     cert = {"RAY_TLS_SERVER_CERT": str(other.cert), "RAY_TLS_SERVER_KEY": str(other.key)}
-    status, told = _joins(member, **cert)
+    ((status, told),) = _joins(member, JOIN, **cert)
     assert status != 0
     assert "joined" not in told

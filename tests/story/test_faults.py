@@ -21,10 +21,7 @@ from werkzeug.serving import make_server
 
 from textcls import storage
 
-from .conftest import Cluster, Ended, FirstRun, Running, User, step_of, train_command, weights_of
-
-# Ray Train takes about three checkpoints a second: every tenth step's would be most of such a run.
-SPARSELY = ("--set", "train.checkpoint_every_steps=50")
+from .conftest import OFTEN, Cluster, Command, Ended, FirstRun, Running, User, step_of, train_command, weights_of
 
 
 def _workers(running: Running) -> set[int]:
@@ -35,7 +32,7 @@ def _workers(running: Running) -> set[int]:
 def test_kills_of_the_worker_cost_restarts_and_not_a_bit(first_run: FirstRun, full: bool) -> None:
     kills = 20 if full else 4
     chance, out = random.Random(20), first_run.user.home / "killed"
-    running = first_run.user.starts("--out", "killed", "--set", f"scale.max_failures={kills}")
+    running = first_run.user.starts("--out", "killed", *OFTEN, "--set", f"scale.max_failures={kills}")
     killed: set[int] = set()
     restarts_s, killed_at = [], 0.0
     try:
@@ -78,13 +75,16 @@ def test_kills_of_the_worker_cost_restarts_and_not_a_bit(first_run: FirstRun, fu
         (["scale.use_gpu=true"], "1 worker with a GPU"),
     ],
 )
-def test_what_the_cluster_can_never_give_is_refused_at_once(cluster_user: User, asked: list[str], told: str) -> None:
+def test_what_the_cluster_can_never_give_is_refused_at_once(
+    user: User, on_cluster: Command, asked: list[str], told: str
+) -> None:
     settings = [part for setting in asked for part in ("--set", setting)]
     started = time.monotonic()
-    refused = cluster_user.trains("--out", "out", *settings).calmly(2)
+    train = ("train", user.home, "--recipe", "recipe.yaml", "--out", "out")
+    refused = on_cluster(*train, *settings).calmly(2)
     assert f"the recipe asks for {told}; the cluster's nodes have 2 CPUs and 0 GPUs" in refused.err
     assert time.monotonic() - started < 60
-    assert not (cluster_user.home / "out").exists()
+    assert not (user.home / "out").exists()
 
 
 # Holds a CPU of the cluster until its standard input ends.
@@ -102,7 +102,7 @@ sys.stdin.read()
 
 
 def test_cpus_that_others_use_are_waited_for_up_to_the_bound(cluster_user: User) -> None:
-    settings = ["--set", "scale.cpus_per_worker=2", "--set", "scale.start_timeout_s=5", *SPARSELY]
+    settings = ["--set", "scale.cpus_per_worker=2", "--set", "scale.start_timeout_s=5"]
     other = Running(
         [sys.executable, "-c", _OCCUPIER], cwd=cluster_user.home, env=cluster_user.shell, stdin=subprocess.PIPE
     )
@@ -117,20 +117,20 @@ def test_cpus_that_others_use_are_waited_for_up_to_the_bound(cluster_user: User)
 
 
 @pytest.fixture(scope="module")
-def on_cluster(first_run: FirstRun, cluster: Cluster) -> User:
+def cluster_s_user(first_run: FirstRun, cluster: Cluster) -> User:
     """The user of the first run, whose jobs join a running cluster."""
     return User(first_run.user.home, first_run.user.shell | {"RAY_ADDRESS": cluster.address})
 
 
 def test_second_job_with_the_same_out_is_refused_and_a_torn_snapshot_does_no_harm(
-    first_run: FirstRun, on_cluster: User
+    first_run: FirstRun, cluster_s_user: User
 ) -> None:
-    out = on_cluster.home / "one out"
-    running = on_cluster.starts("--out", "one out", *SPARSELY)
+    out = cluster_s_user.home / "one out"
+    running = cluster_s_user.starts("--out", "one out")
     try:
         running.until((out / "run.json").exists)
         for flags in ((), ("--resume",)):
-            refused = on_cluster.trains("--out", "one out", *flags).calmly(2)
+            refused = cluster_s_user.trains("--out", "one out", *flags).calmly(2)
             assert f"{out}: another job is writing there" in refused.err
         snapshot = out / "training" / "attempt-0001" / "checkpoint_manager_snapshot.json"
         running.until(lambda: step_of(out) > 0 and snapshot.exists())
@@ -139,7 +139,7 @@ def test_second_job_with_the_same_out_is_refused_and_a_torn_snapshot_does_no_har
     finally:
         running.kill()
     snapshot.write_bytes(snapshot.read_bytes()[:-20])
-    ended = on_cluster.trains("--out", "one out", "--resume", *SPARSELY).calmly(0)
+    ended = cluster_s_user.trains("--out", "one out", "--resume").calmly(0)
     assert "continuing from step-" in ended.out
     assert weights_of(out) == first_run.weights
 
@@ -163,7 +163,7 @@ def test_run_goes_on_when_read_only_storage_can_be_written_again(first_run: Firs
     disk, kept = user.home / "read-only disk", user.home / "kept"
     disk.mkdir()
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    settings = ["--set", "scale.max_failures=0", *SPARSELY]
+    settings = ["--set", "scale.max_failures=0"]
     train = train_command("--recipe", "recipe.yaml", "--out", disk / "out", *settings)
     running = Running(
         [*namespace, "sh", "-c", _READ_ONLY, "sh", *train],
@@ -231,7 +231,7 @@ def test_storage_that_fails_for_a_while_costs_time_and_nothing_else(first_run: F
         boto3.client("s3").create_bucket(Bucket="moody")
         user = User(first_run.user.home, first_run.user.shell | account)
         storage.write_bytes("s3://moody/reviews.csv", (user.home / "reviews.csv").read_bytes())
-        running = user.starts("--out", "s3://moody/run", "--csv", "s3://moody/reviews.csv", *SPARSELY)
+        running = user.starts("--out", "s3://moody/run", "--csv", "s3://moody/reviews.csv")
         try:
             for sign in ("run.json", "step-"):
                 running.until(lambda sign=sign: moody.has(sign))
@@ -246,11 +246,11 @@ def test_storage_that_fails_for_a_while_costs_time_and_nothing_else(first_run: F
 
 
 def test_rank_that_hangs_is_named_and_replaced(user: User) -> None:
-    hang_timeout_s = 5
+    hang_timeout_s = 15  # beside other tests a worker that lives may be silent for some seconds
     scale = {"workers": 2, "max_failures": 1, "hang_timeout_s": hang_timeout_s}
     settings = ["train.rows_per_step=2", *(f"scale.{key}={value}" for key, value in scale.items())]
     out = user.home / "out"
-    running = user.starts("--out", "out", *(part for setting in settings for part in ("--set", setting)))
+    running = user.starts("--out", "out", *OFTEN, *(part for setting in settings for part in ("--set", setting)))
     try:
         running.until(lambda: step_of(out) > 0)
         stopped = max(_workers(running))

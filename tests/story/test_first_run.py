@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from textcls.bundle import load_bundle
 
-from .conftest import BOUND_S, FirstRun
+from .conftest import BOUND_S, Command, FirstRun
 
 
 def test_first_run_ends_well_and_prints_its_account(first_run: FirstRun) -> None:
@@ -77,7 +77,7 @@ def test_bundle_is_a_model_directory_for_transformers(first_run: FirstRun, tmp_p
     assert done.stdout.split() == ["positive", "negative"], done.stderr
 
 
-def test_finished_run_is_neither_written_over_nor_continued(first_run: FirstRun) -> None:
+def test_finished_run_is_neither_written_over_nor_continued(first_run: FirstRun, without_ray: Command) -> None:
     def state() -> dict[str, tuple[int, int]]:
         return {
             str(path): (path.stat().st_mtime_ns, path.stat().st_size)
@@ -86,7 +86,8 @@ def test_finished_run_is_neither_written_over_nor_continued(first_run: FirstRun)
 
     before = state()
     for again in ((), ("--resume",)):
-        ended = first_run.user.trains("--out", "out", *again).calmly(2)
+        train = ("--recipe", "recipe.yaml", "--out", "out", *again)
+        ended = without_ray("train", first_run.user.home, *train).calmly(2)
         assert "holds a finished run" in ended.err
         assert str(first_run.out / "bundle") in ended.err
     assert state() == before

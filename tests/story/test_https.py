@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CHECKOUT, Running, certificates, free_port
+from .conftest import CHECKOUT, Command, Running, certificates, free_port
 
 
 def listening(pids: list[int]) -> set[tuple[str, int]]:
@@ -75,7 +74,9 @@ def test_the_service_answers_https_with_its_certificate_and_no_http(
 
 
 @pytest.mark.parametrize("spoilt", ["missing", "no key", "another key"])
-def test_a_certificate_that_cannot_be_used_is_told_at_once(spoilt: str, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_used_is_told_at_once(
+    spoilt: str, tiny_bundle: Path, tmp_path: Path, without_ray: Command
+) -> None:
     made = certificates(tmp_path)
     (tmp_path / "other").mkdir()
     tls = {
@@ -83,8 +84,5 @@ def test_a_certificate_that_cannot_be_used_is_told_at_once(spoilt: str, tiny_bun
         "no key": ["--tls-cert", made.cert],
         "another key": ["--tls-cert", made.cert, "--tls-key", certificates(tmp_path / "other").key],
     }[spoilt]
-    command = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", tiny_bundle, "--port", free_port(), *tls]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "--tls-cert" in done.stderr
-    assert "Traceback" not in done.stderr
+    refused = without_ray("serve", tmp_path, "--bundle", tiny_bundle, "--port", free_port(), *tls).calmly(2)
+    assert "--tls-cert" in refused.err

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cluster, Ended, FirstRun, User, ray_sessions, wait_until
+from .conftest import OFTEN, Cluster, Command, Ended, FirstRun, User, wait_until
+
+TRAIN = ("--recipe", "recipe.yaml", *OFTEN)
 
 
 def _interrupted(user: User, out: str, attempt: int, number: int, *, group: bool = False) -> Ended:
     """Trains up to the attempt's first checkpoint, sends a signal, and sees that nothing is left running."""
-    running = user.starts("--out", out, *(["--resume"] if attempt > 1 else []))
+    running = user.starts("--out", out, *OFTEN, *(["--resume"] if attempt > 1 else []))
     checkpoints = user.home / out / "training" / f"attempt-{attempt:04d}"
     try:
         running.until(lambda: any(checkpoints.glob("step-*/checkpoint.json")))
@@ -56,7 +58,7 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     out = first_run.user.home / "resumed"
     shutil.copytree(broken_off, out)
-    ended = cluster_user.trains("--out", "resumed", "--resume").calmly(0)
+    ended = cluster_user.trains("--out", "resumed", "--resume", *OFTEN).calmly(0)
     assert "continuing from step-" in ended.out
     assert (out / "bundle" / "model.safetensors").read_bytes() == first_run.weights
     assert sorted(os.listdir(out)) == sorted(os.listdir(first_run.out))
@@ -71,50 +73,50 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert [event["event"] for event in told].count("resumed") in (2, 3)
 
 
-def test_interrupted_run_is_not_written_over(copy: Path, first_run: FirstRun) -> None:
-    before = ray_sessions(first_run.user.shell)
-    refused = first_run.user.trains("--out", "copy").calmly(2)
+def test_interrupted_run_is_not_written_over(copy: Path, first_run: FirstRun, without_ray: Command) -> None:
+    home = first_run.user.home
+    refused = without_ray("train", home, *TRAIN, "--out", "copy").calmly(2)
     assert "was interrupted" in refused.err
     assert "--resume continues it" in refused.err
 
-    other = first_run.user.trains("--out", "copy", "--resume", "--set", "train.learning_rate=0.002").calmly(2)
+    changed = ("--out", "copy", "--resume", "--set", "train.learning_rate=0.002")
+    other = without_ray("train", home, *TRAIN, *changed).calmly(2)
     assert "train.learning_rate was 0.001, now 0.002" in other.err
-    assert ray_sessions(first_run.user.shell) == before
 
 
-def test_torn_identity_is_refused(copy: Path, first_run: FirstRun) -> None:
+def test_torn_identity_is_refused(copy: Path, first_run: FirstRun, without_ray: Command) -> None:
     identity = copy / "run.json"
     identity.write_bytes(identity.read_bytes()[:100])
-    refused = first_run.user.trains("--out", "copy", "--resume").calmly(2)
+    refused = without_ray("train", first_run.user.home, *TRAIN, "--out", "copy", "--resume").calmly(2)
     assert f"{identity} is damaged" in refused.err
 
 
-def test_damaged_checkpoint_is_refused_by_name(copy: Path, cluster_user: User) -> None:
+def test_damaged_checkpoint_is_refused_by_name(copy: Path, first_run: FirstRun, on_cluster: Command) -> None:
     latest = max(copy.glob("training/*/step-*"), key=lambda place: place.name)
     moments = bytearray((latest / "optimizer.safetensors").read_bytes())
     moments[-1] ^= 1
     (latest / "optimizer.safetensors").write_bytes(moments)
-    refused = cluster_user.trains("--out", "copy", "--resume").calmly(2)
+    refused = on_cluster("train", first_run.user.home, *TRAIN, "--out", "copy", "--resume").calmly(2)
     assert f"{latest / 'optimizer.safetensors'} is damaged" in refused.err
     assert f"remove {latest}" in refused.err
 
 
-def test_changed_rows_are_refused(copy: Path, cluster_user: User) -> None:
-    reviews = cluster_user.home / "reviews.csv"
+def test_changed_rows_are_refused(copy: Path, first_run: FirstRun, on_cluster: Command) -> None:
+    reviews = first_run.user.home / "reviews.csv"
     written = reviews.read_bytes()
     reviews.write_bytes(written.replace(b"great", b"grand", 1))
     try:
-        refused = cluster_user.trains("--out", "copy", "--resume").calmly(2)
+        refused = on_cluster("train", first_run.user.home, *TRAIN, "--out", "copy", "--resume").calmly(2)
     finally:
         reviews.write_bytes(written)
     assert "the CSV files are not those this run began with" in refused.err
     assert json.loads((copy / "run.json").read_text()) == json.loads((copy.parent / "broken off/run.json").read_text())
 
 
-def test_directory_of_someone_else_is_refused(user: User) -> None:
+def test_directory_of_someone_else_is_refused(user: User, without_ray: Command) -> None:
     (user.home / "photos").mkdir()
     (user.home / "photos" / "cat.png").write_bytes(b"miaow")
     for flags in ((), ("--resume",)):
-        refused = user.trains("--out", "photos", *flags).calmly(2)
+        refused = without_ray("train", user.home, *TRAIN, "--out", "photos", *flags).calmly(2)
         assert "is not empty and holds no run (cat.png" in refused.err
     assert os.listdir(user.home / "photos") == ["cat.png"]

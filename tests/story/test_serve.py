@@ -241,7 +241,6 @@ def test_the_only_replica_dies_under_load_and_later_requests_wait_for_the_next_o
 # A second service on the machine, and everything that goes wrong at once.
 
 FAULTS = 200
-KILLS = 5
 CHAOS_TEXTS = [*TEXTS, *(f"{text} {other}" for text in TEXTS for other in TEXTS)]
 
 
@@ -251,6 +250,7 @@ class Chaos:
     Args:
         service: with two replicas.
         expected: for each bundle that it may serve, by digest, label and score of each text.
+        kills: how many replicas die.
 
     Attributes:
         faults: bad items sent and calls given up, so far.
@@ -260,24 +260,24 @@ class Chaos:
         wrong: any other answer, and requests that hung.
     """
 
-    def __init__(self, service: Service, expected: dict[str, dict[str, tuple[str, float]]]) -> None:
-        self.service, self.expected = service, expected
+    def __init__(self, service: Service, expected: dict[str, dict[str, tuple[str, float]]], kills: int) -> None:
+        self.service, self.expected, self.kills = service, expected, kills
         self.faults, self.answered = 0, 0
         self.refused, self.broken, self.wrong = [], [], []  # type: list[int], list[str], list[Any]
 
     def run(self, clients: int, beside: Callable[[int], None]) -> None:
-        """Returns when there have been enough faults, `KILLS` dead replicas among them; `beside` after each of them."""
+        """Returns when there have been enough faults, dead replicas among them; `beside` after each of these."""
         over = threading.Event()
         with ThreadPoolExecutor(clients) as pool:
             done = [pool.submit(self._client, seed, over) for seed in range(clients)]
             try:
-                for kill in range(KILLS):
+                for kill in range(self.kills):
                     wait_until(lambda: len(self.service.replicas()) == 2 and self.service.ready())
                     answered = self.answered
                     os.kill(self.service.replicas()[kill % 2], signal.SIGKILL)
                     beside(kill)
                     wait_until(lambda before=answered: self.answered > before + 2 * clients)  # type: ignore[misc]
-                wait_until(lambda: self.faults + KILLS >= FAULTS)
+                wait_until(lambda: self.faults + self.kills >= FAULTS)
             finally:
                 over.set()
         for one in done:
@@ -328,9 +328,9 @@ class Chaos:
 
 
 def test_two_services_with_dead_replicas_and_hot_reloads_never_answer_for_each_other_and_faults_harm_nobody_else(
-    service: Service, bundles: dict[str, Path], tmp_path: Path, shell: dict[str, str]
+    service: Service, bundles: dict[str, Path], tmp_path: Path, shell: dict[str, str], full: bool
 ) -> None:
-    expected = {}
+    kills, expected = 5 if full else 2, {}
     for name in ("third", "fourth"):
         classifier = Classifier.load(str(bundles[name]), device="cpu", precision="fp32")
         scores = classifier.scores(CHAOS_TEXTS)
@@ -352,16 +352,16 @@ def test_two_services_with_dead_replicas_and_hot_reloads_never_answer_for_each_o
     try:
         with Load(service) as load:
             second.running.until(second.ready)
-            chaos = Chaos(second, expected)
+            chaos = Chaos(second, expected, kills)
             chaos.run(CLIENTS, beside)
         assert chaos.wrong == []
         # Only a request that was in progress when its replica died may be without an answer of ours.
-        assert len(chaos.broken) <= KILLS * CLIENTS, chaos.broken
+        assert len(chaos.broken) <= kills * CLIENTS, chaos.broken
         assert chaos.answered > FAULTS
         own = {load_bundle(str(bundles[name])).digest for name in ("first", "second")}
         assert set(load.digests) <= own
         assert {status for status, _ in load.wrong} <= {503}, load.wrong
-        assert len(load.broken) <= KILLS * CLIENTS, load.broken
+        assert len(load.broken) <= kills * CLIENTS, load.broken
         # Full service again: both replicas, and nobody is refused.
         wait_until(lambda: len(second.replicas()) == 2)
         assert second.ask("/predict", {"inputs": CHAOS_TEXTS})[0] == 200

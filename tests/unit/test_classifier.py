@@ -44,7 +44,7 @@ def classifier(request: pytest.FixtureRequest, tiny_bundle: Path) -> Classifier:
 
 
 @given(TEXTS, st.randoms())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=settings.default.max_examples // 7)
 def test_a_text_scores_alike_alone_and_in_any_company(classifier: Classifier, texts: list[str], chance) -> None:
     together = classifier.scores(texts)
     for i, text in enumerate(texts):

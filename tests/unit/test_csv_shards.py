@@ -8,7 +8,6 @@ import pickle
 import random
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,10 +92,15 @@ contents = st.builds(
     st.sampled_from([b"", b"", BOM]),
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=24),
 )
-law = partial(settings, deadline=None, derandomize=True, database=None)
 
 
-@law(max_examples=200)
+def law(examples: int) -> settings:
+    """So many examples in a full run, and a third of them in any other; always the same ones."""
+    least = examples * min(settings.default.max_examples, 300) // 300
+    return settings(max_examples=least, deadline=None, derandomize=True, database=None)
+
+
+@law(200)
 @given(content=contents, piece_bytes=st.integers(1, 7), delimiter=st.sampled_from(",;"))
 @example(content=b'a"b,"c\n', piece_bytes=1, delimiter=",")
 @example(content=BOM + b'"a\nb"', piece_bytes=1, delimiter=",")
@@ -112,7 +116,7 @@ def test_a_file_cut_at_any_byte_gives_the_rows_of_csv(
         assert read_cut(scratch, [cut], data, layout, piece_bytes) == expected
 
 
-@law(max_examples=400)
+@law(400)
 @given(content=contents, piece_bytes=st.integers(1, 7), draw=st.data())
 def test_a_file_cut_into_many_ranges_gives_the_rows_of_csv(
     scratch: Path, content: bytes, piece_bytes: int, draw: st.DataObject
@@ -122,7 +126,7 @@ def test_a_file_cut_into_many_ranges_gives_the_rows_of_csv(
     assert read_cut(scratch, sorted(cuts), DataSpec(**PLAIN), piece_bytes=piece_bytes) == oracle(content)
 
 
-@law(max_examples=100)
+@law(100)
 @given(content=contents, encoding=st.sampled_from(["latin-1", "cp1252", "koi8-r", "ascii", "utf-8-sig"]))
 @example(content=BOM + b"a\n" + BOM + b"b,c\n", encoding="utf-8-sig")
 def test_every_encoding_that_holds_ascii_can_be_cut(scratch: Path, content: bytes, encoding: str) -> None:
@@ -133,7 +137,7 @@ def test_every_encoding_that_holds_ascii_can_be_cut(scratch: Path, content: byte
         assert read_cut(scratch, [cut], data) == expected
 
 
-@law(max_examples=100)
+@law(100)
 @given(content=contents)
 def test_without_quoting_every_line_is_a_row(scratch: Path, content: bytes) -> None:
     scratch.write_bytes(content)
@@ -147,7 +151,7 @@ BLANKS = [b" ", b'"', b' "', b', "', b'",', b'" ,', b'  "a', b"\n", b'\n "', b"\
 blank_contents = st.builds(b"".join, st.lists(st.sampled_from(BLANKS), min_size=1, max_size=24))
 
 
-@law(max_examples=300)
+@law(300)
 @given(content=blank_contents, piece_bytes=st.integers(1, 7))
 @example(content=b'a,   "b\nc"\n', piece_bytes=1)
 def test_blanks_that_are_skipped_are_skipped_wherever_a_file_is_cut(
@@ -181,7 +185,7 @@ ESCAPES = [
 escaped_contents = st.builds(b"".join, st.lists(st.sampled_from(ESCAPES), min_size=1, max_size=24))
 
 
-@law(max_examples=400)
+@law(400)
 @given(
     content=escaped_contents,
     limit=st.integers(1, 6) | st.just(100),
@@ -215,7 +219,7 @@ def test_a_file_with_escapes_is_one_shard(tmp_path: Path) -> None:
     assert next(read_shard(shards[0], layout, data)) == (2, ['he said "hi, there"', "pos"])
 
 
-@law(max_examples=300)
+@law(300)
 @given(content=contents, limit=st.integers(1, 6), quoting=st.sampled_from(["minimal", "none"]), draw=st.data())
 def test_a_cell_over_the_limit_costs_its_own_row_only(
     scratch: Path, content: bytes, limit: int, quoting: str, draw: st.DataObject
