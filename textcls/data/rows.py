@@ -40,7 +40,7 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
     CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
-    REPEATED_HEADER = "repeated_header", "the row is the header once more"
+    REPEATED_HEADER = "repeated_header", "the row repeats the header"
     TOTAL_LINE = "total_line", "the row is a total below the table: a word like Total, no label or no text"
 
     def __new__(cls, value: str, explanation: str) -> "Reason":

@@ -305,7 +305,7 @@ def _refused(refusal: Refusal) -> Response:
 
 def _always(response: Response) -> Handler:
     async def answer(request: Request) -> Response:
-        # A response is told more headers on its way out: each request gets its own.
+        # More headers are added to a response before it is sent: each request gets its own.
         return Response(response.body, response.status_code, dict(response.headers))
 
     return answer

@@ -4,7 +4,7 @@ In: a bundle's URI and a `ServeSpec`; later, by `user_config`, the URI of anothe
 HTTP. Not here: the answers (api.py), the model (scorer.py), a machine's own Ray (service.py).
 
 Ray replaces a replica whose `reconfigure` raises. A bundle that cannot be used must not cost the one that can: it is
-told in /info, and a replica that starts meanwhile serves the bundle that the application began with.
+reported in /info, and a replica that starts meanwhile serves the bundle that the application began with.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from textcls.serving.deployment import NAME, AppArgs, read_key
 from textcls.serving.scorer import Scorer
 from textcls.settings.recipe import ServeSpec
 
-# A batch takes less than a second; a model at work for so long will not come back.
+# A batch takes less than a second; a model that works for longer will not return.
 _STUCK_S = 60.0
 _SWITCH_S = 2e-4
 

@@ -116,7 +116,7 @@ class Batcher(Generic[Item, Outcome]):
 
     @property
     def wait_s(self) -> float:
-        """About how long what has been admitted will take, at the speed of late."""
+        """Estimated seconds until everything admitted is done, at recent throughput."""
         running = self._running[1] if self._running else 0
         return (self.waiting_cost + running) / self._cost_per_s if self._cost_per_s else 0.0
 
@@ -240,7 +240,7 @@ class Batcher(Generic[Item, Outcome]):
 
 
 def _one_each(outcomes: Sequence[Outcome], items: int) -> Sequence[Outcome]:
-    """The outcomes, if there is one for each item; else nobody knows which is whose."""
+    """The outcomes, if there is one for each item; otherwise they cannot be assigned to items."""
     if len(outcomes) != items or any(outcome is None for outcome in outcomes):
         raise RuntimeError(f"the worker made {len(outcomes)} outcomes of {items} items")
     return outcomes

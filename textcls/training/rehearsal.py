@@ -7,7 +7,7 @@ Not here: training on more than a few made-up rows, anything about the data.
 The model is built as for training, scored, trained on one made-up batch, exported, and loaded by the `Classifier` that
 evaluates, predicts and serves. Where two of them disagree, the difference would have shown only after training.
 
-It runs on a thread of the driver while Ray starts: a Ray task would wait for Ray first, and import torch once more.
+It runs on a thread of the driver while Ray starts: a Ray task would wait for Ray first, and import torch again.
 The driver writes the bundle at the end, so it has the memory and the disk that this takes.
 
 Shapes: N texts, L tokens of the longest, C labels.

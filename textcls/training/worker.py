@@ -28,7 +28,7 @@ from textcls.training.token_rows import TokenRows
 
 # Tokens of the made-up text that shows which weights take part.
 _SAMPLE_TOKENS = 8
-# Token tables come from other nodes, at most 128 MB each; if none arrives for so long, the rest is considered lost.
+# Token tables come from other nodes, at most 128 MB each; if none arrives for this long, the rest is considered lost.
 _BLOCKS_ARRIVE_S = 20.0
 
 

@@ -1,4 +1,4 @@
-"""The service on this machine, on a Ray of its own, until it is told to end.
+"""The service on this machine, on a local Ray, until SIGTERM or Ctrl-C.
 
 In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there, loads the bundle anew on SIGHUP, and
 is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
@@ -198,7 +198,7 @@ def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
     except (OSError, ValueError) as error:
         raise InputError(
             f"--tls-cert {tls.cert} with --tls-key {tls.key}: {error}",
-            expected="PEM files: the certificate and those that vouch for it; its key, without a password",
+            expected="PEM files: the certificate with its intermediates; its key, without a password",
         ) from None
 
 
