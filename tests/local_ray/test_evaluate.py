@@ -134,7 +134,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_line_and_no_row_that_can_be_scor
     short, said = write_labelled(tmp_path / "s.csv", [("a film", "good"), ("another", "bad")]), list[str]()
     monkeypatch.setattr("textcls.batch.evaluate.draw_report", lambda report: 1 / 0)
     evaluated(bundle, short, tmp_path / "out", said=said)
-    told = "  report.png failed, and the job goes on without it: ZeroDivisionError: division by zero"
+    told = "  report.png failed; the job continues without it: ZeroDivisionError: division by zero"
     assert told in said
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
         "rejects.parquet",

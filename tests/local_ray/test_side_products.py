@@ -87,7 +87,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
         "  TensorBoard misses events",
     ):
         assert sum(line.startswith(failed) for line in said) == 1, (failed, said)
-    assert "  writing the account again failed, and the job goes on without it: MemoryError" in said
+    assert "  writing the account again failed; the job continues without it: MemoryError" in said
 
 
 def test_ray_s_metrics_that_fail_are_reported_once_and_no_step_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
         lambda: Report.model_validate({"test": {"accuracy": 1}}), RunDir(str(tmp_path), resumed=False), said.append
     )
     assert found is None
-    assert [line.partition(":")[0] for line in said] == ["  the report failed, and the job goes on without it"]
+    assert [line.partition(":")[0] for line in said] == ["  the report failed; the job continues without it"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
-from textcls.data.remedies import Location, Sources, remedy
+from textcls.data.remedies import Location, CsvFiles, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec, TextSpec
@@ -29,9 +29,9 @@ from textcls.settings.recipe_file import parse_recipe
 Texts = list[tuple[str, str]]
 
 
-def sources_of(paths: Sequence[Path], data: DataSpec) -> Sources:
+def sources_of(paths: Sequence[Path], data: DataSpec) -> CsvFiles:
     files = expand([str(path) for path in paths])
-    return Sources(files, *plan_shards(files, data), data)
+    return CsvFiles(files, *plan_shards(files, data), data)
 
 
 def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None = None) -> Texts:

@@ -19,7 +19,7 @@ def test_a_failure_is_one_line_that_names_what_is_missing_and_why(error: Excepti
     said: list[str] = []
     with side_product("report.png", said.append):
         raise error
-    assert said == [f"  report.png failed, and the job goes on without it: {told}"]
+    assert said == [f"  report.png failed; the job continues without it: {told}"]
 
 
 def test_what_works_is_not_mentioned_and_an_interruption_is_not_a_failure() -> None:

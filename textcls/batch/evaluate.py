@@ -119,7 +119,7 @@ def _evaluated(
 
 
 @dataclass
-class _Found:
+class _BlockResult:
     """The result of one block of rows, or of several added up.
 
     Attributes:
@@ -136,7 +136,7 @@ class _Found:
     rejects: list["_Unscored"] = field(default_factory=list)
     fp32: bool = False
 
-    def add(self, other: "_Found") -> None:
+    def add(self, other: "_BlockResult") -> None:
         """Adds the result of a later block."""
         self.counts += other.counts
         self.summary.add(other.summary)
@@ -172,9 +172,9 @@ class _EvaluateBlock:
     task: Task
     labels: tuple[str, ...]
 
-    def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _Found]:
+    def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
         """Yields the number of rows scored, slice by slice; returns the result of the block."""
-        found = _Found(no_counts(self.task, self.labels))
+        found = _BlockResult(no_counts(self.task, self.labels))
         for rows, encoded in prefetched(self._encoded_slices(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
@@ -191,7 +191,7 @@ class _EvaluateBlock:
             )
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.threshold)
             in_fp32 = classifier.precision == "fp32"
-            found.add(_Found(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
+            found.add(_BlockResult(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
             yield len(rows)
         return found
 
@@ -206,7 +206,7 @@ def _shown_input(rows: pa.Table, i: int) -> str:
     return shown_cell(" ".join(found.segments))
 
 
-def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
+def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _BlockResult:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
     work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels), ProgressBoard()
     started, done = time.monotonic(), 0
@@ -218,27 +218,27 @@ def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _Found:
 
     with progress_display(board.take, say, verb="scoring"):
         by_block = dict(run_on_pool(work, read.blocks, size, bundle, on_rows=on_rows))
-    total = _Found(no_counts(bundle.task, bundle.manifest.labels))
+    total = _BlockResult(no_counts(bundle.task, bundle.manifest.labels))
     for index in range(len(read.blocks)):
         total.add(by_block[index])
     return total
 
 
-def _account(read: ReadRows, found: _Found | None) -> Account:
+def _account(read: ReadRows, found: _BlockResult | None) -> Account:
     """Where the rows went; without a result, no row is evaluated yet."""
     reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
     outcomes = {"evaluated": found.counts.rows if found else 0, "rejects": reasons.total()}
     return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons))
 
 
-def _tokens(bundle: Bundle, found: _Found) -> dict[str, Any]:
+def _tokens(bundle: Bundle, found: _BlockResult) -> dict[str, Any]:
     """As `RowSummary.token_lengths`, except that truncated rows are those that the classifier has cut."""
     tokens = found.summary.token_lengths(bundle.manifest.text.max_tokens)
     cut = {"truncated_rows": found.truncated, "truncated_fraction": found.truncated / max(found.summary.rows, 1)}
     return tokens | cut
 
 
-def _classifier_rejects(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
+def _classifier_rejects(read: ReadRows, found: _BlockResult) -> Iterator[pa.Table]:
     """The rows that the classifier rejected, as rejects.parquet has them."""
     if found.rejects:
         locations = [file_and_line(one.row_id) for one in found.rejects]
@@ -255,7 +255,7 @@ def _classifier_rejects(read: ReadRows, found: _Found) -> Iterator[pa.Table]:
         )
 
 
-def _example(read: ReadRows, found: _Found, reason: str) -> str:
+def _example(read: ReadRows, found: _BlockResult, reason: str) -> str:
     """The first row that was rejected for a reason, as `FILE:LINE: TEXT`."""
     one = next(one for one in found.rejects if one.reason == reason)
     return f"{read.location(one.row_id)}: {one.value or '(empty)'}"

@@ -34,7 +34,7 @@ from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import run_on_ray
-from textcls.data.remedies import Sources, remedy
+from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Encoded
@@ -113,7 +113,7 @@ def predict(
             raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
         target.finish(manifest)
     for reason, rows in manifest["errors"].items():
-        if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, Sources.whole(files, data))):
+        if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, CsvFiles.whole(files, data))):
             say(f"  warning: {rows:,} rows have the error {reason}; {found}")
     return manifest
 

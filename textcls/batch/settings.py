@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from textcls.bundle import Bundle
 from textcls.data.input_files import InputFile
-from textcls.data.remedies import Sources, remedy
+from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
 from textcls.settings.recipe import DataSpec, ScaleSpec
@@ -122,7 +122,7 @@ def nothing_scored(errors: Mapping[str, int], data: DataSpec, files: Sequence[In
         "text_too_long": "shorten the texts, or train with text.on_long=truncate or windows: this bundle refuses them",
         "empty_text": "the tokenizer finds no word in these texts: use a bundle of their language",
     }
-    if found := remedy(most, Sources.whole(files, data)):
+    if found := remedy(most, CsvFiles.whole(files, data)):
         todo[most] = found
     return DataError(
         f"none of the {rows:,} rows could be scored: {counted}",

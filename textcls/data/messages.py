@@ -21,10 +21,10 @@ def read_lines(read: ReadRows) -> Iterator[str]:
     filters = " or ".join(["outside data.where"] * bool(data.where) + ["in data.where_not"] * bool(data.where_not))
     yield (
         f"read {found.read:,} rows from {files:,} file{'s' if files != 1 else ''} "
-        f"(delimiter {read.sources.layouts[0].delimiter!r}) in {read.seconds:.1f} s"
+        f"(delimiter {read.csv_files.layouts[0].delimiter!r}) in {read.seconds:.1f} s"
         + (f"; {found.outside_where:,} others are {filters}" if found.outside_where else "")
     )
-    for note in layout_notes(read.sources.layouts):
+    for note in layout_notes(read.csv_files.layouts):
         yield f"  note: {note}"
     for reason, rows in found.reasons.most_common():
         yield f"  rejected {rows:,}: {reason}, like {_examples(read, reason)[0]}"
@@ -43,7 +43,7 @@ def refuse_unfit(read: ReadRows, *, listed: bool = True) -> None:
     found = read.summary
 
     def remedy_of(reason: str) -> str:
-        return remedy(reason, read.sources, [file_and_line(row["row_id"]) for row in found.examples[reason]])
+        return remedy(reason, read.csv_files, [file_and_line(row["row_id"]) for row in found.examples[reason]])
 
     checks.refuse_unfit(
         read.data,
@@ -64,6 +64,14 @@ def _examples(read: ReadRows, reason: str) -> list[str]:
         f"{read.location(row['row_id'])} {row['column'] or 'row'}: {row['value'] or '(empty)'}"
         for row in read.summary.examples[reason]
     ]
+
+
+def warnings(read: ReadRows, prepared: PreparedData, text: TextSpec) -> list[str]:
+    """What the user should know about rows that can be used; see `checks.warnings`."""
+    found = read.summary
+    return checks.warnings(
+        read.data, read.labels, found.labels, prepared.conflicts, prepared.tokens, found.spellings, text.on_long
+    )
 
 
 def token_line(prepared: PreparedData, text: TextSpec) -> str:

@@ -27,7 +27,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import InputFile
-from textcls.data.remedies import Sources
+from textcls.data.remedies import CsvFiles
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.labels import label_order
@@ -41,7 +41,7 @@ class ReadRows:
     """Rows that were read, before they are split.
 
     Attributes:
-        sources: the files, and how they were read.
+        csv_files: the files, and how they were read.
         task: what is predicted.
         labels: label names in id order: those of `data.labels`, or those found.
         summary: counts over all rows.
@@ -51,7 +51,7 @@ class ReadRows:
         seconds: how long reading took.
     """
 
-    sources: Sources
+    csv_files: CsvFiles
     task: Task
     labels: tuple[str, ...]
     summary: RowSummary
@@ -63,12 +63,12 @@ class ReadRows:
     @property
     def data(self) -> DataSpec:
         """The settings that the rows were read with."""
-        return self.sources.data
+        return self.csv_files.data
 
     @property
     def files(self) -> list[str]:
         """URI of each file, by index."""
-        return [file.uri for file in self.sources.files]
+        return [file.uri for file in self.csv_files.files]
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +133,7 @@ def read_rows(
         if summary.rejects:
             blocks_with_rejects.append(block)
     return ReadRows(
-        sources=Sources(files, layouts, shards, data),
+        csv_files=CsvFiles(files, layouts, shards, data),
         task=task,
         labels=data.labels or label_order(total.labels),
         summary=total,

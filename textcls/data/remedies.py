@@ -40,7 +40,7 @@ Location = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Sources:
+class CsvFiles:
     """The files of a run with the layouts and shards of `plan_shards`, and the settings."""
 
     files: Sequence[InputFile]
@@ -55,22 +55,22 @@ class Sources:
         return cls(files, [read_layout(file, data) for file in files], shards, data)
 
 
-def remedy(reason: str, sources: Sources, locations: Sequence[Location] = ()) -> str:
+def remedy(reason: str, csv_files: CsvFiles, locations: Sequence[Location] = ()) -> str:
     """The advice on the rejects of one reason; empty if there is none but to correct the rows.
 
     Args:
         reason: a `Reason`.
-        sources: the files of the rows.
+        csv_files: the files of the rows.
         locations: of a few rejects; without any, the files are sampled from their start.
     """
     try:
         match reason:
             case Reason.UNDECODABLE:
-                return _other_encoding(sources, locations)
+                return _other_encoding(csv_files, locations)
             case Reason.RAGGED_ROW | Reason.CELL_TOO_LONG:
-                return _other_dialect(sources, locations) or _corrected_rows(reason, sources, locations)
+                return _other_dialect(csv_files, locations) or _corrected_rows(reason, csv_files, locations)
             case Reason.MISSING_LABEL | Reason.MISSING_TEXT:
-                return _other_column(reason, sources, locations)
+                return _other_column(reason, csv_files, locations)
             case Reason.REPEATED_HEADER:
                 return "delete the lines that repeat the header"
             case Reason.TOTAL_LINE:
@@ -83,11 +83,11 @@ def remedy(reason: str, sources: Sources, locations: Sequence[Location] = ()) ->
 # --- encodings --------------------------------------------------------------------------------------------------------
 
 
-def _other_encoding(sources: Sources, locations: Sequence[Location]) -> str:
-    data = sources.data
+def _other_encoding(csv_files: CsvFiles, locations: Sequence[Location]) -> str:
+    data = csv_files.data
     if encodings.is_wide(data.encoding):
         return ""
-    shard, bad, good = _lines_beyond_ascii(sources, locations)
+    shard, bad, good = _lines_beyond_ascii(csv_files, locations)
     if not bad:
         return ""
     if len(good) > _MIXED * (len(bad) + len(good)):
@@ -98,7 +98,7 @@ def _other_encoding(sources: Sources, locations: Sequence[Location]) -> str:
     likely = encodings.likely_encodings(sample)
     if not likely:
         return "no usual encoding reads these lines: export the files again, as UTF-8"
-    if any(_is_read_rightly(file, data) for file in sources.files if file.uri != shard.uri):
+    if any(_is_read_rightly(file, data) for file in csv_files.files if file.uri != shard.uri):
         target, to = shlex.quote(f"{shard.uri}.utf8.csv"), encodings.iconv_name(data.encoding)
         printed = f"{'gzip -dc' if shard.uri.endswith('.gz') else 'cat'} {shlex.quote(shard.uri)}"
         commands = (f"{printed} | iconv -f {encodings.iconv_name(name)} -t {to} > {target}" for name in likely)
@@ -109,12 +109,12 @@ def _other_encoding(sources: Sources, locations: Sequence[Location]) -> str:
     return f"the bytes look like {' or '.join(likely)}: {encodings.setting(sample)}"
 
 
-def _lines_beyond_ascii(sources: Sources, locations: Sequence[Location]) -> tuple[Shard, list[bytes], list[bytes]]:
+def _lines_beyond_ascii(csv_files: CsvFiles, locations: Sequence[Location]) -> tuple[Shard, list[bytes], list[bytes]]:
     """(shard, lines that the encoding cannot read, lines that it can) of the first shard with unreadable lines."""
-    encoding, read = sources.data.encoding, 0
+    encoding, read = csv_files.data.encoding, 0
     bad: list[bytes] = []
     good: list[bytes] = []
-    shards = _shards_from(sources, locations)
+    shards = _shards_from(csv_files, locations)
     for shard in shards:
         good, sampled = [], 0
         with storage.explained(shard.uri), open_bytes(shard.uri) as file:
@@ -140,10 +140,10 @@ def _is_read_rightly(file: InputFile, data: DataSpec) -> bool:
 # --- dialects ---------------------------------------------------------------------------------------------------------
 
 
-def _other_dialect(sources: Sources, locations: Sequence[Location]) -> str:
+def _other_dialect(csv_files: CsvFiles, locations: Sequence[Location]) -> str:
     """The setting with which the records at a reject, and the first ones of the file, have the right number of
     fields."""
-    data = sources.data
+    data = csv_files.data
     trials: list[tuple[str, Any]] = []
     if data.escape == "none":
         trials.append(("escape", "\\"))
@@ -154,11 +154,11 @@ def _other_dialect(sources: Sources, locations: Sequence[Location]) -> str:
     if data.quoting == "none":
         trials.append(("quoting", "minimal"))
     trials += [("delimiter", delimiter) for delimiter in ",;\t|" if delimiter != data.delimiter]
-    now = _misshapen(sources, locations, data)
+    now = _misshapen(csv_files, locations, data)
     found = []
     for key, value in trials:
         try:
-            share = _misshapen(sources, locations, data.model_copy(update={key: value}))
+            share = _misshapen(csv_files, locations, data.model_copy(update={key: value}))
         except TextclsError:
             continue  # the header does not fit
         if share <= _FEW and share < now:
@@ -170,14 +170,14 @@ def _other_dialect(sources: Sources, locations: Sequence[Location]) -> str:
     return f"the rows fit with {set_option(f'data.{key}', str(text))}"
 
 
-def _misshapen(sources: Sources, locations: Sequence[Location], data: DataSpec) -> float:
+def _misshapen(csv_files: CsvFiles, locations: Sequence[Location], data: DataSpec) -> float:
     """Share of records with the wrong number of fields: the larger of the shares at the file's start and at a
     reject."""
     (index, line), *_ = [*locations, (0, 1)]
-    layout = read_layout(sources.files[index], data)
-    start = Shard(sources.files[index].uri, index)
+    layout = read_layout(csv_files.files[index], data)
+    start = Shard(csv_files.files[index].uri, index)
     shares = []
-    for shard, first in ((start, layout.header_line + 1), (_shard_of(sources, index, line), line)):
+    for shard, first in ((start, layout.header_line + 1), (_shard_of(csv_files, index, line), line)):
         records = [fields for _, fields in islice(_records_from(shard, first, layout, data), _SAMPLE_RECORDS)]
         wrong = sum(isinstance(fields, CellTooLong) or len(fields) != layout.width for fields in records)
         shares.append(wrong / max(1, len(records)))
@@ -192,16 +192,16 @@ def _records_from(shard: Shard, line: int, layout: Layout, data: DataSpec) -> It
         yield from parse_records(text, Shard(shard.uri, shard.file_index, 0, line), layout.dialect, data)
 
 
-def _corrected_rows(reason: str, sources: Sources, locations: Sequence[Location]) -> str:
+def _corrected_rows(reason: str, csv_files: CsvFiles, locations: Sequence[Location]) -> str:
     if not locations:
         return ""
     index, line = locations[0]
-    layout, uri = sources.layouts[index], sources.files[index].uri
+    layout, uri = csv_files.layouts[index], csv_files.files[index].uri
     if reason == Reason.CELL_TOO_LONG:
-        more = set_option("data.max_cell_chars", str(4 * sources.data.max_cell_chars))
+        more = set_option("data.max_cell_chars", str(4 * csv_files.data.max_cell_chars))
         return f"close the quote that {uri}:{line} opens; if cells may be this long: {more}"
-    _, fields = next(_records_from(_shard_of(sources, index, line), line, layout, sources.data), (line, []))
-    if layout.header and set(sources.data.columns) <= set(fields) and not is_compressed(uri):
+    _, fields = next(_records_from(_shard_of(csv_files, index, line), line, layout, csv_files.data), (line, []))
+    if layout.header and set(csv_files.data.columns) <= set(fields) and not is_compressed(uri):
         return f"{uri}:{line} is a header of other columns; {cut_in_two(uri, line)}"
     where = "first row" if not layout.header else "header"
     return (
@@ -213,12 +213,12 @@ def _corrected_rows(reason: str, sources: Sources, locations: Sequence[Location]
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _other_column(reason: str, sources: Sources, locations: Sequence[Location]) -> str:
+def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location]) -> str:
     """The setting with another column, if the requested one is empty in most rows and another has content."""
-    data = sources.data
+    data = csv_files.data
     (index, _), *_ = [*locations, (0, 1)]
-    layout = sources.layouts[index]
-    start = Shard(sources.files[index].uri, index)
+    layout = csv_files.layouts[index]
+    start = Shard(csv_files.files[index].uri, index)
     rows = [
         fields
         for _, fields in islice(_records_from(start, 1, layout, data), _SAMPLE_RECORDS)
@@ -250,15 +250,15 @@ def _other_column(reason: str, sources: Sources, locations: Sequence[Location]) 
 # --- locations --------------------------------------------------------------------------------------------------------
 
 
-def _shards_from(sources: Sources, locations: Sequence[Location]) -> Sequence[Shard]:
+def _shards_from(csv_files: CsvFiles, locations: Sequence[Location]) -> Sequence[Shard]:
     """The shards that may have rejects: those of known locations, else all."""
     if not locations:
-        return sources.shards
-    return list(dict.fromkeys(_shard_of(sources, index, line) for index, line in locations))
+        return csv_files.shards
+    return list(dict.fromkeys(_shard_of(csv_files, index, line) for index, line in locations))
 
 
-def _shard_of(sources: Sources, index: int, line: int) -> Shard:
+def _shard_of(csv_files: CsvFiles, index: int, line: int) -> Shard:
     """The shard in which the record at a line starts."""
     return next(
-        shard for shard in reversed(sources.shards) if shard.file_index == index and shard.first_line <= max(1, line)
+        shard for shard in reversed(csv_files.shards) if shard.file_index == index and shard.first_line <= max(1, line)
     )

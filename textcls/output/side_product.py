@@ -1,7 +1,7 @@
-"""What a job makes besides its result: it may fail, and the job goes on.
+"""Side products of a job: if one fails, the job continues.
 
-In: a block of code and what it makes. Out: one line for the user if the block fails. Not here: results, whose failure
-is the job's: a bundle, predictions, the report of an evaluation.
+In: a block of code, and the name of what it makes. Out: one line for the user if the block fails. Not here: results,
+such as a bundle, predictions or the report of an evaluation: if one of these fails, the job fails.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from textcls.errors import one_line
 
 @contextmanager
 def side_product(name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Runs a block whose failure is reported and not raised.
+    """Runs a block; reports its error in one line instead of raising it.
 
     Args:
         name: what the block makes or does, as the subject of a sentence.
-        say: takes one line for the user.
+        say: shows the user one line.
     """
     try:
         yield
-    except Exception as error:  # drawing, storage and trackers raise anything, and none of it is worth the result
-        say(f"  {name} failed, and the job goes on without it: {one_line(error)}")
+    except Exception as error:  # drawing, storage and trackers raise anything; no error of theirs may cost the result
+        say(f"  {name} failed; the job continues without it: {one_line(error)}")

@@ -125,15 +125,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     say(f"  {prepared.account}")
     checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
-    for warning in checks.warnings(
-        recipe.data,
-        rows.labels,
-        rows.summary.labels,
-        prepared.conflicts,
-        prepared.tokens,
-        rows.summary.spellings,
-        recipe.text.on_long,
-    ):
+    for warning in messages.warnings(rows, prepared, recipe.text):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)
