@@ -33,7 +33,7 @@ from textcls.modeling.precision import uses_bf16
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import TextEncoder, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
 from textcls.training import batch_plan
 from textcls.training.optimizer import build_optimizer
 from textcls.training.step import Stepper
@@ -103,7 +103,7 @@ def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
     rows = [row for row in outcomes if isinstance(row, CleanRow)]
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
-    ids, _ = TextEncoder(tokenizer)([row.input for row in rows])
+    ids, _ = InputTokenizer(tokenizer)([row.input for row in rows])
     labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
     return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
 

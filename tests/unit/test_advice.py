@@ -46,7 +46,7 @@ from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
 from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
 from textcls.settings.recipe_file import parse_recipe
-from textcls.text.tokenizer import TextEncoder, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
 from textcls.training import scaling as training_workers
 from textcls.training.checkpoint import MANIFEST as CHECKPOINT
 from textcls.training.run_dir import RunDir
@@ -361,7 +361,7 @@ def test_a_tokenizer_that_transformers_reads_otherwise_can_be_saved_anew(tiny_bu
 
     def attempt(directory: str, max_tokens: int) -> None:
         spec = Recipe().text.model_copy(update={"max_tokens": max_tokens})
-        _check_tokenizer("it", str(tiny_bundle), TextEncoder(prepare_tokenizer(directory, spec)))
+        _check_tokenizer("it", str(tiny_bundle), InputTokenizer(prepare_tokenizer(directory, spec)))
 
     assert "save the tokenizer anew" in todo_of(lambda: attempt(str(tiny_bundle), 8), ModelError)
     AutoTokenizer.from_pretrained(tiny_bundle).save_pretrained(tmp_path)

@@ -18,7 +18,7 @@ from textcls.text import normalizer as normalizer_module
 from textcls.text import tokenizer as tokenizer_module
 from textcls.text.normalizer import TextNormalizer, build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TextEncoder, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
 from textcls.training.baseline import train_baseline
 
 SPECS = [
@@ -106,7 +106,7 @@ def test_another_normalizer_changes_hashing_the_baseline_and_the_model_together(
     spec = TextSpec(max_tokens=16)
     assert _key("a great film", spec) == _key("A great  movie", spec) != _key("a great play", spec)
 
-    encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), spec))
+    encode = InputTokenizer(prepare_tokenizer(str(tiny_model_dir), spec))
     (film, movie, play), _ = encode([TextInput(text) for text in ("a great film", "A great movie", "a great play")])
     assert film == movie != play
 

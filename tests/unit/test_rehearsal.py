@@ -189,7 +189,7 @@ def trained(model: Path, target: Path, **text: Any) -> Path:
     built = build_model(str(model), LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=0).train()
     adapt_to_cpu(built, alone=True)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
-    ids = [rehearsal.TextEncoder(tokenizer).sample(length) for length in (5, 16)]
+    ids = [rehearsal.InputTokenizer(tokenizer).sample(length) for length in (5, 16)]
     ids_BL, mask_BL = rehearsal.padded(ids, tokenizer.pad_id)
     for _ in range(2):
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.text import tokenizer as text_module
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TextEncoder, TokenizerFiles, encoder_of, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer, tokenizer_of
 
 SPECS = [
     TextSpec(lowercase=lowercase, unicode_form=form, max_tokens=12)
@@ -81,7 +81,7 @@ def test_the_saved_files_give_the_same_ids_through_transformers(
     spec: TextSpec, directory: Path, tmp_path: Path
 ) -> None:
     files = prepare_tokenizer(str(directory), spec)
-    ours, theirs = TextEncoder(files), saved(files, directory, tmp_path / "saved")
+    ours, theirs = InputTokenizer(files), saved(files, directory, tmp_path / "saved")
 
     @settings(max_examples=60, deadline=None)
     @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
@@ -110,7 +110,7 @@ def test_padding_by_transformers_is_the_padding_id_on_the_right(tiny_model_dir: 
 def test_a_cased_tokenizer_becomes_lower_casing_and_only_if_asked(directory: Path) -> None:
     def ids(text: str, *, lowercase: bool) -> list[int]:
         files = prepare_tokenizer(str(directory), TextSpec(max_tokens=16, lowercase=lowercase))
-        return TextEncoder(files)([TextInput(text)])[0][0]
+        return InputTokenizer(files)([TextInput(text)])[0][0]
 
     small, large = "the film was great", "THE Film was GREAT"
     assert ids(large, lowercase=True) == ids(small, lowercase=True) == ids(small, lowercase=False)
@@ -123,7 +123,7 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 
     def same(one: str, other: str, form: str) -> bool:
         spec = TextSpec.model_validate({"max_tokens": 16, "unicode_form": form})
-        ids, _ = TextEncoder(prepare_tokenizer(str(cased), spec))([TextInput(one), TextInput(other)])
+        ids, _ = InputTokenizer(prepare_tokenizer(str(cased), spec))([TextInput(one), TextInput(other)])
         return bool(ids[0] == ids[1])
 
     # A Greek question mark is a semicolon; full-width letters are letters only by compatibility.
@@ -134,7 +134,7 @@ def test_the_unicode_form_is_the_tokenizer_s_own_and_only_if_asked(tiny_model_di
 
 @pytest.mark.parametrize("count", [10, 11, 12, 13, 23, 200])
 def test_the_count_is_of_the_whole_text_special_tokens_included(count: int, tiny_model_dir: Path) -> None:
-    encode = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))
+    encode = InputTokenizer(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))
     ids, counts = encode([TextInput(" ".join(["film"] * (count - 2)))])
     assert counts.tolist() == [count]
     assert counts.dtype == "int32"
@@ -144,7 +144,7 @@ def test_the_count_is_of_the_whole_text_special_tokens_included(count: int, tiny
 
 
 def test_no_text_is_no_row(tiny_model_dir: Path) -> None:
-    ids, counts = TextEncoder(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))([])
+    ids, counts = InputTokenizer(prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12)))([])
     assert (ids, counts.tolist()) == ([], [])
 
 
@@ -152,7 +152,7 @@ def test_tokenizer_files_travel_between_processes_and_are_parsed_once_in_each(ti
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=12))
     again = pickle.loads(pickle.dumps(files))  # as Ray carries it
     assert again == files
-    assert encoder_of(again) is encoder_of(files)
+    assert tokenizer_of(again) is tokenizer_of(files)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_a_directory_laid_out_like_bert_base_uncased_is_taken(
         (tmp_path / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
     spec, text = TextSpec(max_tokens=32), TextInput("The Film was GREAT, 10/10")
     old, new = (prepare_tokenizer(str(place), spec) for place in (tmp_path, tiny_model_dir))
-    assert TextEncoder(old)([text])[0] == TextEncoder(new)([text])[0]
+    assert InputTokenizer(old)([text])[0] == InputTokenizer(new)([text])[0]
     assert old.pad_id == new.pad_id
     assert json.loads(old.config_json) == json.loads(new.config_json)
 
@@ -255,15 +255,15 @@ def test_named_special_tokens_are_special_to_the_tokenizer_alone_as_to_transform
     files = prepare_tokenizer(str(directory), TextSpec(max_tokens=32))
     texts = ["the film [SEP] was [PAD] great [MASK] [NOWHERE]", "[CLS]"]
     inputs = [TextInput(text) for text in texts]
-    ours = TextEncoder(files)(inputs)[0]
+    ours = InputTokenizer(files)(inputs)[0]
     assert ours == saved(files, plain_specials, tmp_path / "saved")(texts)["input_ids"]
     usual = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=32))
-    assert ours == TextEncoder(usual)(inputs)[0]
+    assert ours == InputTokenizer(usual)(inputs)[0]
 
 
 def test_a_made_up_text_needs_no_word(plain_specials: Path) -> None:
     files = prepare_tokenizer(str(plain_specials), TextSpec(max_tokens=32))
-    encode = TextEncoder(files)
+    encode = InputTokenizer(files)
     first, last = encode([TextInput("")])[0][0]
     special = set(range(5))
     for length in range(3, 33):

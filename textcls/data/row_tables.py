@@ -27,7 +27,7 @@ from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles, encoder_of
+from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
 _TABLE_ROWS = 20_000
@@ -115,7 +115,7 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
     lengths = np.empty(0, np.int32)
     if table.num_rows:
         # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
-        ids, lengths = encoder_of(tokenizer)(inputs_of(table))
+        ids, lengths = tokenizer_of(tokenizer)(inputs_of(table))
     table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
     return table.append_column("tokens", pa.array(lengths, pa.int32()))
 

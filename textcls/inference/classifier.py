@@ -28,7 +28,7 @@ from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
 from textcls.tasks.task import Task, ranked
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TextEncoder, TokenizerFiles
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
@@ -138,7 +138,7 @@ class Classifier:
         self.threshold = manifest.calibration.threshold
         self._on_long = manifest.text.on_long
         overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
-        self._encoder, self._lock = TextEncoder(tokenizer, overlap=overlap), threading.Lock()
+        self._tokenizer, self._lock = InputTokenizer(tokenizer, overlap=overlap), threading.Lock()
         self._model = model
 
     @classmethod
@@ -200,13 +200,13 @@ class Classifier:
         outcomes: list[Encoded | None] = [_unusable(one) for one in read]
         usable = [i for i, outcome in enumerate(outcomes) if outcome is None]
         with self._lock:
-            windows, counts = self._encoder.windows([read[i] for i in usable])
+            windows, counts = self._tokenizer.windows([read[i] for i in usable])
         for i, parts, count in zip(usable, windows, counts.tolist(), strict=True):
             outcomes[i] = self._encoded(parts, count)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _encoded(self, parts: list[list[int]], count: int) -> Encoded:
-        if count <= self._encoder.special_tokens:
+        if count <= self._tokenizer.special_tokens:
             return _failed("empty_text", "the text has no character that the model knows; a word is needed")
         if count <= self.max_tokens:
             return Encoded(parts, count, False)
@@ -250,7 +250,7 @@ class Classifier:
         """
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
-            ids = self._encoder.sample(length)
+            ids = self._tokenizer.sample(length)
             alone = self._probabilities([ids])
             count = max(1, batch_tokens // length)
             together = self._probabilities([ids] * count)

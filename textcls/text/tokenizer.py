@@ -1,8 +1,8 @@
-"""Text -> token ids, defined once; training, batch jobs and HTTP all use this definition through the bundle.
+"""Inputs -> token ids: the one definition that training, batch jobs and HTTP use, through the files of a bundle.
 
-In: a pretrained tokenizer and a `TextSpec`. Out: tokenizer files that say everything themselves (normalizer in
-`tokenizer.json`, length limit in `tokenizer_config.json`), and token ids with the length before the cut.
-Not here: padding (training/token_rows.py) and reading CSV (data/rows.py).
+In: a pretrained tokenizer and a `TextSpec`; later, inputs. Out: tokenizer files that are complete by themselves (the
+normalizer in `tokenizer.json`, the length limit in `tokenizer_config.json`); token ids, and their number before
+truncation. Not here: the normalizer (normalizer.py), padding (modeling/batching.py), reading CSV (data/rows.py).
 """
 
 import functools
@@ -22,19 +22,19 @@ from textcls.text.normalizer import build_normalizer
 from textcls.text.text_input import TextInput
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
-# A prime, so that the ordinary tokens of a made-up text come from all over the vocabulary.
+# A prime number: samples take their ordinary tokens from all parts of the vocabulary.
 _STRIDE = 7919
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A tokenizer as the two files that a model directory keeps; small, picklable, complete.
+    """A tokenizer as the two files of a model directory: small, complete, and can be pickled.
 
     Attributes:
-        tokenizer_json: content of `tokenizer.json`; carries the normalizer of the `TextSpec`, no padding.
-        config_json: content of `tokenizer_config.json`; `model_max_length` is the `TextSpec`'s limit.
+        tokenizer_json: content of `tokenizer.json`, with the normalizer of the `TextSpec` and without padding.
+        config_json: content of `tokenizer_config.json`; `model_max_length` is the limit of the `TextSpec`.
         max_tokens: the limit, special tokens included.
-        pad_id: id that fills a batch's shorter rows.
+        pad_id: id of the padding token.
     """
 
     tokenizer_json: str
@@ -44,7 +44,7 @@ class TokenizerFiles:
 
     @classmethod
     def load(cls, directory: str) -> "TokenizerFiles":
-        """The tokenizer that `save` left in a model directory; the directory is a verified bundle's.
+        """Loads the tokenizer that `save` wrote into the directory of a verified bundle.
 
         Raises:
             ModelError: the vocabulary has no padding token.
@@ -67,14 +67,14 @@ class TokenizerFiles:
 
 
 def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
-    """The pretrained tokenizer with the text settings made its own.
+    """The pretrained tokenizer, with the text settings in its files.
 
     Args:
         directory: local model directory.
-        spec: text settings. Whether the model takes so many tokens is found by training/rehearsal.py.
+        spec: text settings. training/rehearsal.py checks that the model takes `max_tokens`.
 
     Raises:
-        ModelError: no tokenizer, or no padding token.
+        ModelError: the directory has no tokenizer, or its vocabulary no padding token.
     """
     from tokenizers import normalizers
 
@@ -89,14 +89,14 @@ def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
     backend.no_padding()
     backend.enable_truncation(spec.max_tokens)
 
-    # transformers would give a name that the vocabulary lacks an id beyond the model's embeddings.
+    # transformers would add a token that the vocabulary lacks, with an id beyond the embeddings of the model.
     special = {
         key: token
         for key, token in _special_tokens(directory, source).items()
         if backend.token_to_id(token) is not None
     }
     pad_id = _pad_id(backend, special, directory)
-    # transformers makes special tokens of the names in tokenizer_config.json; the tokenizer alone must do the same.
+    # transformers treats the names in tokenizer_config.json as special tokens: tokenizer.json alone must do the same.
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in known])
     config = {
@@ -114,7 +114,7 @@ def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
 
 
 def _pad_id(backend: Any, special: dict[str, str], directory: str) -> int:
-    """The padding token's id, whether or not it is among the added tokens."""
+    """The id of the padding token, which need not be an added token."""
     pad_id = backend.token_to_id(special.get("pad_token", ""))
     if pad_id is None:
         other = special.get("eos_token") or special.get("sep_token") or special.get("unk_token")
@@ -128,7 +128,7 @@ def _pad_id(backend: Any, special: dict[str, str], directory: str) -> int:
 
 
 def _backend(directory: str) -> Any:
-    """The Rust tokenizer of a model directory, without transformers if `tokenizer.json` is there (3 s sooner)."""
+    """The Rust tokenizer of a model directory; with a `tokenizer.json`, without importing transformers (3 s)."""
     path = os.path.join(directory, "tokenizer.json")
     if not os.path.isfile(path):
         backend = getattr(_through_transformers(directory), "backend_tokenizer", None)
@@ -144,15 +144,15 @@ def _backend(directory: str) -> Any:
 
 
 def _through_transformers(directory: str) -> Any:
-    """What transformers makes of a model directory's older files."""
+    """The tokenizer that transformers converts from older files of a model directory."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # conversion fails in as many ways as there are formats
+    except Exception as error:  # each file format fails in another way
         raise _unloadable(directory, error) from error
     if tokenizer.vocab_size <= len(tokenizer.all_special_tokens):
-        # Without a vocabulary transformers 5 makes a tokenizer of the special tokens alone.
+        # Without a vocabulary, transformers 5 creates a tokenizer that has special tokens alone.
         raise _unloadable(directory, "there is no vocabulary")
     return tokenizer
 
@@ -160,7 +160,7 @@ def _through_transformers(directory: str) -> Any:
 def _unloadable(directory: str, reason: object) -> ModelError:
     pieces = [name for name in sorted(os.listdir(directory)) if name.endswith(".model")]
     if pieces and find_spec("sentencepiece") is None:
-        # transformers tries other libraries next, and ends by asking for one of those.
+        # transformers tries other libraries next, and its error names one of those.
         reason, todo = f"{pieces[0]} needs the package sentencepiece to be converted", "pip install sentencepiece"
     else:
         todo = "choose a model.pretrained that has a tokenizer.json"
@@ -172,17 +172,17 @@ def _unloadable(directory: str, reason: object) -> ModelError:
 
 
 def _special_tokens(directory: str, config: dict[str, Any]) -> dict[str, str]:
-    """Names of the special tokens; older model directories keep them in a file of their own, some as objects."""
+    """The special tokens by name; older model directories have a file for them, and some store objects."""
     known = {**_read_json(os.path.join(directory, "special_tokens_map.json")), **config}
     if not known.get("pad_token"):
-        # bert-base-uncased names none of them: they are its class's defaults.
+        # The files of bert-base-uncased name none: they are defaults of its tokenizer class.
         known = {**known, **_through_transformers(directory).special_tokens_map}
     named = {key: known[key] for key in _SPECIAL if known.get(key)}
     return {key: value["content"] if isinstance(value, dict) else str(value) for key, value in named.items()}
 
 
 def read_tokenizer_config(directory: str) -> dict[str, Any]:
-    """The pretrained tokenizer's own settings, without ours; empty if it has none."""
+    """The content of `tokenizer_config.json` of a pretrained model; empty if there is none."""
     return _read_json(os.path.join(directory, "tokenizer_config.json"))
 
 
@@ -194,13 +194,13 @@ def _read_json(path: str) -> dict[str, Any]:
     return content
 
 
-class TextEncoder:
+class InputTokenizer:
     """Turns inputs into token ids.
 
-    One per thread: the Rust tokenizer refuses concurrent use.
+    Not thread-safe: the Rust tokenizer refuses concurrent calls.
 
     Args:
-        files: the tokenizer.
+        files: the tokenizer, from `prepare_tokenizer` or a bundle.
         overlap: tokens that neighbouring windows of a long text share.
     """
 
@@ -229,12 +229,12 @@ class TextEncoder:
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
 
     def sample(self, length: int) -> list[int]:
-        """Token ids of a made-up text of so many tokens: what frames every text, and ordinary tokens within.
+        """Token ids of an artificial input: the special tokens of every input, and ordinary tokens between them.
 
-        No word is looked up, for a tokenizer need not know any.
+        The tokens are taken by id, because no word is sure to be in the vocabulary.
 
         Args:
-            length: more than `special_tokens`.
+            length: the number of token ids, more than `special_tokens`.
         """
         frame = self._tokenizer.encode("").ids
         ordinary = self._ordinary_ids
@@ -243,13 +243,13 @@ class TextEncoder:
 
     @functools.cached_property
     def _ordinary_ids(self) -> list[int]:
-        """Ids of the vocabulary that are no special tokens, in ascending order."""
+        """Ids of all tokens that are not special, ascending."""
         known = set(self._tokenizer.get_vocab(with_added_tokens=True).values())
         return sorted(known - self._special_ids) or sorted(known)
 
     @property
     def highest_id(self) -> int:
-        """The highest id that a text can have."""
+        """The highest token id of the vocabulary."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encoded(self, inputs: Sequence[TextInput]) -> Sequence[Any]:
@@ -265,7 +265,7 @@ class TextEncoder:
 
 
 @functools.lru_cache(maxsize=2)
-def encoder_of(files: TokenizerFiles) -> TextEncoder:
-    """The encoder of these files, built once per process (a tokenizer takes 0.1 s to parse)."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # Ray runs one task per core already
-    return TextEncoder(files)
+def tokenizer_of(files: TokenizerFiles) -> InputTokenizer:
+    """The tokenizer of these files, built once per process (parsing takes 0.1 s)."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # Ray runs a task on each core
+    return InputTokenizer(files)

@@ -35,7 +35,7 @@ from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TextEncoder, TokenizerFiles, read_tokenizer_config
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, read_tokenizer_config
 from textcls.training.checkpoint import read_weights, write_weights
 from textcls.training.export import export_files
 from textcls.training.optimizer import row_losses
@@ -89,11 +89,11 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
         pad_id=tokenizer.pad_id,
         seed=recipe.train.seed,
     ).eval()
-    encoder = TextEncoder(tokenizer)
+    input_tokenizer = InputTokenizer(tokenizer)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile; threads that share a step wait for the slowest
     try:
-        _rehearse(recipe, tokenizer, task, model, encoder)
+        _rehearse(recipe, tokenizer, task, model, input_tokenizer)
     finally:
         torch.set_num_threads(threads)
     return _notes(recipe, directory)
@@ -104,20 +104,22 @@ def _labels(recipe: Recipe) -> tuple[str, ...]:
     return recipe.data.labels or ("a", "b", "c")
 
 
-def _rehearse(recipe: Recipe, tokenizer: TokenizerFiles, task: Task, model: Any, encoder: TextEncoder) -> None:
+def _rehearse(
+    recipe: Recipe, tokenizer: TokenizerFiles, task: Task, model: Any, input_tokenizer: InputTokenizer
+) -> None:
     """As `rehearse`, with the model in memory; gives up its memory before the bundle is loaded."""
     name = recipe.model.pretrained
     head = head_of(model, len(_labels(recipe))) if recipe.calibration.temperature else ""
-    _check_vocabulary(name, model, encoder)
-    longest = _check_limit(name, model, encoder)
-    samples = [encoder.sample(length) for length in _lengths(model, encoder)]
+    _check_vocabulary(name, model, input_tokenizer)
+    longest = _check_limit(name, model, input_tokenizer)
+    samples = [input_tokenizer.sample(length) for length in _lengths(model, input_tokenizer)]
     expected = _Expected.of(name, model, task, samples, longest, tokenizer.pad_id)
     _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as place:
         bundle = os.path.join(place, "bundle")
         _export(model, head, bundle, recipe, task, tokenizer)
         model.to("meta")
-        _check_tokenizer(name, bundle, encoder)
+        _check_tokenizer(name, bundle, input_tokenizer)
         _check_classifier(name, bundle, expected, temperature=_TEMPERATURE if head else 1.0)
 
 
@@ -135,51 +137,52 @@ def _weights(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _lengths(model: Any, encoder: TextEncoder) -> list[int]:
+def _lengths(model: Any, input_tokenizer: InputTokenizer) -> list[int]:
     """The lengths that are tried, ascending: all that a text can have if that is cheap, else those at which models
     and kernels change their ways."""
-    shortest, longest = encoder.special_tokens + 1, encoder.max_tokens
+    shortest, longest = input_tokenizer.special_tokens + 1, input_tokenizer.max_tokens
     if longest <= _EVERY and _weights(model) * longest <= _SMALL:
         return list(range(shortest, longest + 1))
     chosen = {shortest, shortest + 1, longest, *_LADDER}
     return sorted(length for length in chosen if shortest <= length <= longest)
 
 
-def _check_vocabulary(name: str, model: Any, encoder: TextEncoder) -> None:
+def _check_vocabulary(name: str, model: Any, input_tokenizer: InputTokenizer) -> None:
     try:
         rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     except NotImplementedError:  # a model that embeds characters by their hash
         rows = None
-    if rows is not None and encoder.highest_id >= rows:
+    if rows is not None and input_tokenizer.highest_id >= rows:
         raise ModelError(
-            f"{name}: the tokenizer has token ids up to {encoder.highest_id}, the model's embeddings end at {rows - 1}",
+            f"{name}: the tokenizer has token ids up to {input_tokenizer.highest_id}, "
+            f"the model's embeddings end at {rows - 1}",
             expected="a tokenizer that belongs to the model",
             todo="copy the model's own tokenizer files beside it, or enlarge its embeddings "
-            f"(model.resize_token_embeddings({encoder.highest_id + 1})) and save it again",
+            f"(model.resize_token_embeddings({input_tokenizer.highest_id + 1})) and save it again",
         )
 
 
-def _check_limit(name: str, model: Any, encoder: TextEncoder) -> torch.Tensor:
+def _check_limit(name: str, model: Any, input_tokenizer: InputTokenizer) -> torch.Tensor:
     """float32 [C], logits of the longest text. Refuses more tokens than the model takes, which it finds by trying.
 
     Its configuration does not tell: RoBERTa's positions begin after that of the padding, DeBERTa's have no end.
     """
     try:
-        return _alone(model, encoder.sample(encoder.max_tokens))
+        return _alone(model, input_tokenizer.sample(input_tokenizer.max_tokens))
     except _FAILURES as error:
         failure = error
-    works, fails = 0, encoder.max_tokens
+    works, fails = 0, input_tokenizer.max_tokens
     while fails - works > 1:
         length = (works + fails) // 2
         try:
-            _alone(model, encoder.sample(max(length, encoder.special_tokens + 1)))
+            _alone(model, input_tokenizer.sample(max(length, input_tokenizer.special_tokens + 1)))
             works = length
         except _FAILURES as error:
             fails, failure = length, error
-    if works <= max(8, encoder.special_tokens + 1):
+    if works <= max(8, input_tokenizer.special_tokens + 1):
         raise _unusable(name, "it cannot be run on token ids alone", failure) from failure
     raise ModelError(
-        f"{name}: text.max_tokens {encoder.max_tokens} is more than the model's positions for {works} tokens",
+        f"{name}: text.max_tokens {input_tokenizer.max_tokens} is more than the model's positions for {works} tokens",
         expected=f"at most {works}, special tokens included",
         todo=f"--set text.max_tokens={works}",
     ) from failure
@@ -321,7 +324,7 @@ def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, toke
     )
 
 
-def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
+def _check_tokenizer(name: str, bundle: str, input_tokenizer: InputTokenizer) -> None:
     """The bundle's tokenizer as `transformers.pipeline` loads it gives the token ids that training sees."""
     from transformers import AutoTokenizer
 
@@ -330,7 +333,7 @@ def _check_tokenizer(name: str, bundle: str, encoder: TextEncoder) -> None:
     except (*_FAILURES, OSError) as error:
         raise _unusable(name, "transformers cannot load the tokenizer of its bundle", error) from error
     texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
-    ours, _ = encoder(list(map(TextInput, texts)))
+    ours, _ = input_tokenizer(list(map(TextInput, texts)))
     for text, own, other in zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True):
         if own != other:
             raise ModelError(

@@ -20,7 +20,7 @@ from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.modeling.pretrained import Pretrained
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import TokenizerFiles, encoder_of
+from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.model_files import model_here
 from textcls.training.ray_context import RayContext
@@ -167,5 +167,5 @@ def _built(arguments: WorkerArguments, context: RayContext) -> tuple[Any, str]:
     if arguments.recipe.calibration.temperature:
         head = head_of(model, len(arguments.labels))
     if context.world_size > 1:
-        freeze_unused(model, encoder_of(arguments.tokenizer).sample(_SAMPLE_TOKENS))
+        freeze_unused(model, tokenizer_of(arguments.tokenizer).sample(_SAMPLE_TOKENS))
     return model, head
