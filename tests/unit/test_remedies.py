@@ -20,7 +20,7 @@ from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
-from textcls.data.remedies import Location, CsvFiles, remedy
+from textcls.data.remedies import CsvFiles, Location, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec, TextSpec
