@@ -17,6 +17,7 @@ from textcls.modeling import cpu_training
 from textcls.modeling.build import build_model, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training import rehearsal
 from textcls.training.checkpoint import write_weights
@@ -343,6 +344,7 @@ def test_a_fast_encoder_that_computes_something_else_is_refused(
 
 def test_it_runs_beside_and_tells_when_it_is_asked(tiny_model_dir: Path) -> None:
     recipe = recipe_of(tiny_model_dir, max_tokens=65)
-    begun = begin_rehearsal(recipe, prepare_tokenizer(str(tiny_model_dir), recipe.text), str(tiny_model_dir))
+    tokenizer = prepare_tokenizer(str(tiny_model_dir), recipe.text)
+    begun = begin_rehearsal(recipe, tokenizer, str(tiny_model_dir), SINGLE_LABEL)
     with pytest.raises(ModelError, match="positions for 64 tokens"):
         begun.result()
