@@ -1,6 +1,6 @@
-"""Raw row -> clean row, reject with a reason, or nothing because `where` leaves it out. Pure.
+"""A CSV record -> a clean row, a reject with a reason, or None if the row filters leave it out. Pure.
 
-In: the fields of one record and its line. Out: its `TextInput`, `CleanRow`, `Reject` or None. Not here: reading files
+In: the fields of a record and its line. Out: its `TextInput`, `CleanRow`, `Reject` or None. Not here: reading files
 (csv_shards.py), duplicates and splits (split.py), what a label cell means (tasks/).
 """
 
@@ -23,14 +23,14 @@ from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 
 _SHOWN_CHARS = 120
-# Different label cells whose reading a cleaner remembers.
+# Different label cells that a cleaner caches.
 _LABELS_KEPT = 4096
-# Blanks, quotes and a byte order mark around a name in a second copy of the header.
+# The number of blanks, quotes and byte order marks that a repeated header may have around a name.
 _NAME_PADDING = 8
 
 
 class Reason(StrEnum):
-    """Why a row is a reject; `explanation` says it in one line."""
+    """Why a row is a reject, with an `explanation` of one line."""
 
     explanation: str
 
@@ -54,13 +54,13 @@ _MAY_BE_TOTAL = frozenset((Reason.MISSING_TEXT, Reason.MISSING_LABEL, Reason.RAG
 
 
 class CleanRow(NamedTuple):
-    """A row to learn from.
+    """A row that can be trained on or evaluated.
 
     Attributes:
         line: 1-based number of the record's first physical line.
         input: what the model reads.
-        label: what the label cell says, after `label_map`, in the task's spelling: for one label a row its name.
-        key: 16-byte hash of the input; equal for rows that count as duplicates, whatever the seed.
+        label: content of the label cell after `label_map`, as the task spells it: for a single label, its name.
+        key: `TextInput.key`, 16 bytes, equal for duplicates; does not depend on the seed.
     """
 
     line: int
@@ -74,9 +74,9 @@ class Reject(NamedTuple):
 
     Attributes:
         line: 1-based number of the record's first physical line.
-        column: the column at fault; empty if it is the row as a whole.
+        column: the column at fault; empty if the whole row is.
         reason: a `Reason`.
-        value: what was found there, printable and at most 120 characters.
+        value: the content found there, printable, at most 120 characters.
     """
 
     line: int
@@ -86,11 +86,11 @@ class Reject(NamedTuple):
 
 
 class TextReader:
-    """Finds the input of a row, which is the same with or without a label, in training and in batch jobs.
+    """Reads the input of a row: alike for training, evaluation and prediction, with or without a label column.
 
     Args:
-        layout: where the columns are.
-        data: columns.
+        layout: positions of the columns.
+        data: names of the columns.
     """
 
     def __init__(self, layout: Layout, data: DataSpec) -> None:
@@ -99,16 +99,16 @@ class TextReader:
         self._texts = [(column, position[column]) for column in data.text_columns]
         self._only_text = self._texts[0][1] if len(self._texts) == 1 else None
         self._layout = layout
-        # A quick look at one cell keeps rows from being compared with the header.
+        # Only rows whose first used cell is a column name are compared with the header: this is faster.
         self._probe = layout.positions[0]
         self._names = frozenset(map(plain_name, layout.header))
         self._longest_name = max(map(len, self._names)) + _NAME_PADDING if layout.header else -1
 
     def no_row(self, line: int, fields: Fields) -> Reject | None:
-        """Why a record is no row with a field for each column, if so.
+        """The reject for a record that is not a row with a field for each column; None for a row.
 
         Raises:
-            DataError: it is a second header with the columns in another order.
+            DataError: the record is a second header with its columns in another order.
         """
         if isinstance(fields, CellTooLong):
             return Reject(line, "", Reason.CELL_TOO_LONG, fields.value)
@@ -123,11 +123,11 @@ class TextReader:
         return None
 
     def input(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
-        """The text columns joined by a space, otherwise as written.
+        """The text columns joined by a space, otherwise as written; a reject if there is no text.
 
         Args:
-            line: of the record.
-            fields: of a record for which `no_row` found nothing.
+            line: line of the record.
+            fields: of a record for which `no_row` returns None.
         """
         only = self._only_text
         text = fields[only] if only is not None else " ".join([fields[position] for _, position in self._texts])
@@ -144,14 +144,13 @@ class RowCleaner:
     """Callable: (line, fields) -> clean row, reject, or None if `where` or `where_not` leaves the row out.
 
     Args:
-        layout: where the columns are.
-        data: columns, `where`, `where_not`, labels.
-        text: what makes two texts equal.
+        layout: positions of the columns.
+        data: names of the columns, row filters, labels.
+        text: the normalizer, which decides about duplicates.
         task: reads the label cells.
 
     Attributes:
-        names_spellings: whether any setting names how a cell is spelled.
-        spellings: counts of the rows so far, of cells that such settings are about.
+        spellings: counts of the cells that settings list by value, over the rows so far.
     """
 
     def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task = SINGLE_LABEL) -> None:
@@ -171,10 +170,9 @@ class RowCleaner:
             self.spellings.where.setdefault(column, Counter()).update(dict.fromkeys(values, 0))
         self._read_label = lru_cache(maxsize=_LABELS_KEPT)(task.label_reader(data))
         self._names_labels = bool(data.label_map) or data.labels is not None
-        self.names_spellings = self._names_labels or bool(self._where)
 
     def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
-        """The outcome of one row."""
+        """The outcome of a record."""
         row = self._outcome(line, fields)
         if isinstance(row, Reject) and row.reason in _MAY_BE_TOTAL and is_total(fields):
             return Reject(line, "", Reason.TOTAL_LINE, shown(", ".join(fields)))
@@ -215,7 +213,7 @@ def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:
 
 
 def cut_in_two(uri: str, line: int) -> str:
-    """What to do about a file of which another one, with a header of its own, begins at a line."""
+    """The advice for a file that consists of two, the second of which begins with its header at a line."""
     quoted, first, second = (shlex.quote(name) for name in (uri, f"{uri}.1.csv", f"{uri}.2.csv"))
     return (
         f"cut the file there and name both parts: head -n {line - 1} {quoted} > {first}; "
@@ -224,7 +222,7 @@ def cut_in_two(uri: str, line: int) -> str:
 
 
 def _is_undecodable(cell: str) -> bool:
-    """Whether a cell holds lone surrogates, which stand for bytes that could not be decoded."""
+    """Whether a cell has lone surrogates, which stand for bytes that could not be decoded."""
     if cell.isascii():
         return False
     try:

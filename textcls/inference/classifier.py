@@ -1,6 +1,6 @@
-"""Texts -> scores. THE inference path: evaluation, batch jobs and HTTP all call it, and nothing else scores for users.
+"""Inputs -> scores. THE inference path: evaluation, batch jobs and HTTP all call it, and nothing else scores for users.
 
-In: a bundle, and texts. Out: `Scores`: for each text, in the order given, the probability of every label, the answer,
+In: a bundle, and inputs. Out: `Scores`: for each input, in the order given, the probability of every label, the answer,
 how many tokens the text has and whether it was cut; or why it cannot be scored. Not here: what logits mean and how an
 answer follows from them (the bundle's task, in tasks/), files (batch/evaluate.py, batch/predict.py), requests
 (serving/).
