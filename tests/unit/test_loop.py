@@ -1,5 +1,6 @@
 """The laws of the training loop (4 and 5) on one worker: no process, no Ray."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,6 +254,23 @@ def test_a_checkpoint_of_another_recipe_or_other_rows_is_refused(trains: Trains,
     trains(OneProcess(tmp_path))
     with pytest.raises(RunDirError, match="is a checkpoint of another run"):
         trains.loop(OneProcess(tmp_path), fingerprint="another")
+
+
+def test_the_format_of_a_checkpoint_is_the_one_that_interrupted_runs_have_on_disk(
+    trains: Trains, tmp_path: Path
+) -> None:
+    trains(OneProcess(tmp_path), "train.epochs=1")
+    (directory,) = tmp_path.iterdir()
+    content = json.loads((directory / "checkpoint.json").read_text())
+    assert set(content) == {"format", "run_id", "progress", "files"}
+    assert (content["format"], content["run_id"]) == (1, "run")
+    assert set(content["files"]) == {"config.json", "model.safetensors", "optimizer.safetensors"}
+    assert list(content["progress"]) == [
+        *("step", "epoch", "best_score", "best_step", "best_uri", "stale_epochs", "stopped_early", "curve", "history"),
+        *("open_loss", "open_rows", "padded_tokens", "real_tokens", "rows", "seconds"),
+    ]
+    moments = load_file(directory / "optimizer.safetensors")
+    assert {name.partition(".")[0] for name in moments} == {"exp_avg", "exp_avg_sq"}
 
 
 def test_checkpoints_are_saved_every_so_many_steps_and_after_each_epoch(trains: Trains, tmp_path: Path) -> None:

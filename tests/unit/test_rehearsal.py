@@ -220,7 +220,7 @@ def test_what_trains_serves_and_what_cannot_is_refused(
 ) -> None:
     model = directory(kind, layout)
     if kind in REFUSED:
-        with pytest.raises(ModelError, match="scores differently padded in company") as caught:
+        with pytest.raises(ModelError, match="scores differently padded in a batch") as caught:
             rehearsed(model)
         assert "model.pretrained" in caught.value.todo
         return

@@ -1,14 +1,14 @@
-"""Whether what is about to be trained can be used afterwards: a rehearsal with the untrained model.
+"""A rehearsal of training, export and scoring with the untrained model: does it all work, and give the same scores?
 
-In: a recipe, its pretrained model and prepared tokenizer. Out: nothing, or the reason why a bundle of this model would
-be refused, or would score a text differently in different company; found in seconds, before any row is read.
-Not here: training on more than a few made-up rows, anything about the data.
+In: a recipe, its pretrained model and prepared tokenizer. Out: notes for the user, or the reason why a bundle of this
+model could not be loaded or would score a text differently in different batches; found in seconds, before any row is
+read. Not here: training on more than a few artificial rows, anything about the data.
 
-The model is built as for training, scored, trained on one made-up batch, exported, and loaded by the `Classifier` that
-evaluates, predicts and serves. Where two of them disagree, the difference would have shown only after training.
+The model is built as for training, scored, trained on one artificial batch, exported, and loaded by the `Classifier`
+that evaluates, predicts and serves. If two of them disagree, a run would show it only after training.
 
 It runs on a thread of the driver while Ray starts: a Ray task would wait for Ray first, and import torch again.
-The driver writes the bundle at the end, so it has the memory and the disk that this takes.
+The driver writes the bundle at the end of a run, so it has the memory and the disk that a rehearsal takes.
 
 Shapes: N texts, L tokens of the longest, C labels.
 """
@@ -41,27 +41,27 @@ from textcls.training.export import export_files
 from textcls.training.optimizer import row_losses
 from textcls.training.token_rows import target_tensor
 
-# Law 8: how far the probabilities of a text may lie apart, alone and in company, in fp32.
+# Law 8: the largest difference between the probabilities of a text alone and in a batch, in fp32.
 _TOLERANCE = 1e-5
-# Folded into the head to see whether that divides the logits; a power of two, which rounds nothing.
+# Folded into the head to test that this divides the logits; a power of two, so that nothing is rounded.
 _TEMPERATURE = 0.5
-# A model is small if its weights times the tokens of a text are at most so many: 0.1 s on one core.
+# A model is small if weights x tokens of a text are at most this: 0.1 s on one core.
 _SMALL = 4e9
-# Up to this limit a small model is tried with every length, otherwise with those of `_LADDER`.
+# If text.max_tokens is at most this, a small model is tried with every length; otherwise with those of `_LADDER`.
 _EVERY = 64
-# Texts up to this length are tried together and with gradients; longer ones alone, once.
+# Texts up to this length are scored in batches too; longer ones once, alone.
 _LONG = 1024
 # Texts up to this length are trained on.
 _SHORT = 40
 _LADDER = (4, 8, 17, 32, 64, 256, 512, 1024)
-# What the two tokenizers, ours and that of transformers, must agree on: scripts, case, accents, white space.
+# Texts on which the tokenizers library and transformers must agree: scripts, case, accents, white space.
 _TEXTS = ("The film was GREAT, 10/10!", "café cafe\u0301 幸せ 🙂", "Фильм\tfilm\n\n  film", "x" * 50, "a b " * 400)
-# What a model raises that cannot take its input; transformers and torch use all of these.
+# The errors that transformers and torch raise for input that a model cannot take.
 _FAILURES = (IndexError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError)
 
 
 def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task) -> "Future[list[str]]":
-    """`rehearse` on a thread of its own; `result` waits for it and raises what it raises."""
+    """Runs `rehearse` on a thread of its own; `result` waits for it, and raises its error."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="rehearsal")
     future = pool.submit(rehearse, recipe, tokenizer, directory, task)
     pool.shutdown(wait=False)
@@ -69,7 +69,7 @@ def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, t
 
 
 def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task = SINGLE_LABEL) -> list[str]:
-    """Exports, loads and scores the untrained model; returns what the user should know, a line each.
+    """Exports, loads and scores the untrained model; returns notes for the user, one line each.
 
     Args:
         recipe: the resolved recipe.
@@ -78,7 +78,7 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
         task: what is predicted.
 
     Raises:
-        ModelError: what a run would train could not be used, or not within law 8; says what to change.
+        ModelError: the trained model could not be used, or not within law 8; the message says what to change.
         StorageError: there is no room for a copy of the model among the temporary files.
     """
     model = build_model(
@@ -91,7 +91,7 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
     ).eval()
     input_tokenizer = InputTokenizer(tokenizer)
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile; threads that share a step wait for the slowest
+    torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile, and all threads wait for the slowest
     try:
         _rehearse(recipe, tokenizer, task, model, input_tokenizer)
     finally:
@@ -100,7 +100,7 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
 
 
 def _labels(recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's, or as good as any: those of the data are not known yet."""
+    """The recipe's labels, or three others: those of the data are not known yet."""
     return recipe.data.labels or ("a", "b", "c")
 
 
@@ -115,8 +115,8 @@ def _rehearse(
     samples = [input_tokenizer.sample(length) for length in _lengths(model, input_tokenizer)]
     expected = _Expected.of(name, model, task, samples, longest, tokenizer.pad_id)
     _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
-    with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as place:
-        bundle = os.path.join(place, "bundle")
+    with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as directory:
+        bundle = os.path.join(directory, "bundle")
         _export(model, head, bundle, recipe, task, tokenizer)
         model.to("meta")
         _check_tokenizer(name, bundle, input_tokenizer)
@@ -124,7 +124,7 @@ def _rehearse(
 
 
 def _notes(recipe: Recipe, directory: str) -> list[str]:
-    """A smaller limit in the tokenizer's settings is not the model's, which has just taken more; but worth a word."""
+    """A note if the tokenizer's settings have a smaller limit than the recipe; the model itself accepts more."""
     named = read_tokenizer_config(directory).get("model_max_length")
     if not isinstance(named, int) or recipe.text.max_tokens <= named:
         return []
@@ -139,7 +139,7 @@ def _weights(model: Any) -> int:
 
 def _lengths(model: Any, input_tokenizer: InputTokenizer) -> list[int]:
     """The lengths that are tried, ascending: all that a text can have if that is cheap, else those at which models
-    and kernels change their ways."""
+    and kernels switch algorithms."""
     shortest, longest = input_tokenizer.special_tokens + 1, input_tokenizer.max_tokens
     if longest <= _EVERY and _weights(model) * longest <= _SMALL:
         return list(range(shortest, longest + 1))
@@ -165,7 +165,7 @@ def _check_vocabulary(name: str, model: Any, input_tokenizer: InputTokenizer) ->
 def _check_limit(name: str, model: Any, input_tokenizer: InputTokenizer) -> torch.Tensor:
     """float32 [C], logits of the longest text. Refuses more tokens than the model takes, which it finds by trying.
 
-    Its configuration does not tell: RoBERTa's positions begin after that of the padding, DeBERTa's have no end.
+    Its configuration does not give the limit: RoBERTa's positions start after the padding's, DeBERTa has none.
     """
     try:
         return _alone(model, input_tokenizer.sample(input_tokenizer.max_tokens))
@@ -206,7 +206,7 @@ def _alone(model: Any, ids: Sequence[int]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the model in memory says of made-up texts, each alone.
+    """The logits of the model in memory for artificial texts, each scored alone.
 
     Attributes:
         task: what is predicted.
@@ -222,9 +222,9 @@ class _Expected:
     def of(
         cls, name: str, model: Any, task: Task, samples: Sequence[Sequence[int]], longest_C: torch.Tensor, pad_id: int
     ) -> "_Expected":
-        """Scores each text alone, and compares with scores in company.
+        """Scores each text alone, and compares with its scores in a batch.
 
-        The longest has been scored before any other: some models change their ways with the first text that they see.
+        The longest has been scored before any other: some models adapt to the first text that they see.
         """
         logits = []
         for ids in samples[:-1]:
@@ -235,38 +235,38 @@ class _Expected:
         expected = cls(task, samples, torch.stack([*logits, longest_C]))
         if not expected.logits_NC.isfinite().all():
             raise _unusable(name, "it gives no finite scores", ValueError("nan or inf"))
-        for places in expected.companies():
-            ids_BL, mask_BL = padded([samples[place] for place in places], pad_id)
+        for positions in expected.batches():
+            ids_BL, mask_BL = padded([samples[position] for position in positions], pad_id)
             with torch.inference_mode():
                 logits_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
-            expected.compare_logits(name, logits_BC, places, "padded in company")
+            expected.compare_logits(name, logits_BC, positions, "padded in a batch")
         return expected
 
     @property
     def usable(self) -> list[int]:
-        """Places of the texts that are not too long to be scored more than once."""
-        return [place for place, ids in enumerate(self.samples) if len(ids) <= _LONG]
+        """Positions of the texts that are short enough to be scored more than once."""
+        return [position for position, ids in enumerate(self.samples) if len(ids) <= _LONG]
 
-    def companies(self) -> list[list[int]]:
-        """Places of texts that run together: each with the longest if there are many, which then are short."""
+    def batches(self) -> list[list[int]]:
+        """Positions of texts that share a batch: each with the longest if there are many, which are short then."""
         *others, longest = self.usable
         together = others if len(others) > len(_LADDER) + 2 else others[:1]
-        return [*([place, longest] for place in together), others[-2:]]
+        return [*([position, longest] for position in together), others[-2:]]
 
-    def compare_logits(self, name: str, logits_BC: torch.Tensor, places: Sequence[int], how: str) -> None:
+    def compare_logits(self, name: str, logits_BC: torch.Tensor, positions: Sequence[int], how: str) -> None:
         """As `compare`, with logits."""
-        self.compare(name, self.task.probabilities(logits_BC.numpy()), places, how)
+        self.compare(name, self.task.probabilities(logits_BC.numpy()), positions, how)
 
-    def compare(self, name: str, probabilities_BC: np.ndarray, places: Sequence[int], how: str) -> None:
-        """Refuses probabilities of the texts at these places that are not those of the texts alone."""
-        alone_BC = self.task.probabilities(self.logits_NC[list(places)].numpy())
+    def compare(self, name: str, probabilities_BC: np.ndarray, positions: Sequence[int], how: str) -> None:
+        """Refuses probabilities of the texts at these positions that differ from those of each text alone."""
+        alone_BC = self.task.probabilities(self.logits_NC[list(positions)].numpy())
         apart_B = np.nan_to_num(np.abs(probabilities_BC - alone_BC).max(axis=1), nan=1.0)
-        apart, worst = max(zip(apart_B.tolist(), places, strict=True))
+        apart, worst = max(zip(apart_B.tolist(), positions, strict=True))
         if apart > _TOLERANCE:
             raise ModelError(
                 f"{name}: a text of {len(self.samples[worst])} tokens scores differently {how}: its "
-                f"probabilities lie {apart:.2g} from those that it has alone",
-                expected=f"the same score alone and in company, within {_TOLERANCE:g}",
+                f"probabilities differ by {apart:.2g} from those of the text alone",
+                expected=f"the same score alone and in a batch, within {_TOLERANCE:g}",
                 todo="choose another model.pretrained: the scores of this one would depend on the other texts of a "
                 "batch; BERT, RoBERTa, ELECTRA, DistilBERT, MPNet, DeBERTa and their kin work",
             )
@@ -275,40 +275,41 @@ class _Expected:
 def _check_training(name: str, model: Any, labels: Sequence[str], expected: _Expected, pad_id: int) -> None:
     """One forward and backward pass as the training loop runs it on CPUs, and the scores of that model.
 
-    What `adapt_to_cpu` replaces must not change what the model computes, with or without gradients.
+    The replacements of `adapt_to_cpu` must not change the logits, with or without gradients.
     """
     adapt_to_cpu(model, alone=True)
-    short = [place for place, ids in enumerate(expected.samples) if len(ids) <= _SHORT] or [0]
-    places = [short[0], short[-1]]
-    ids_BL, mask_BL = padded([expected.samples[place] for place in places], pad_id)
+    short = [position for position, ids in enumerate(expected.samples) if len(ids) <= _SHORT] or [0]
+    positions = [short[0], short[-1]]
+    ids_BL, mask_BL = padded([expected.samples[position] for position in positions], pad_id)
     try:
         with torch.inference_mode():
             scored_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
         learning_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
-        alone_BC = logits_of(model, torch.tensor([expected.samples[places[-1]]]), None, bf16=False)
-        targets_B = target_tensor(expected.task.encode([labels[0]] * len(places), labels))
+        alone_BC = logits_of(model, torch.tensor([expected.samples[positions[-1]]]), None, bf16=False)
+        targets_B = target_tensor(expected.task.encode([labels[0]] * len(positions), labels))
         losses_B = row_losses(expected.task.problem_type, learning_BC, targets_B, None, 0.0)
         losses_B.sum().backward()  # type: ignore[no-untyped-call]
     except _FAILURES as error:
         raise _unusable(name, "it cannot be trained", error) from error
-    expected.compare_logits(name, scored_BC, places, "while it is validated")
-    expected.compare_logits(name, learning_BC.detach(), places, "while it is trained")
-    expected.compare_logits(name, alone_BC.detach(), places[-1:], "while it is trained without padding")
+    expected.compare_logits(name, scored_BC, positions, "while it is validated")
+    expected.compare_logits(name, learning_BC.detach(), positions, "while it is trained")
+    expected.compare_logits(name, alone_BC.detach(), positions[-1:], "while it is trained without padding")
     model.zero_grad(set_to_none=True)
 
 
 def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, tokenizer: TokenizerFiles) -> None:
-    """A bundle of the model, by way of a checkpoint as training does it."""
-    temperature, place = _TEMPERATURE if head else 1.0, os.path.dirname(bundle)
+    """Exports the model as a bundle, through a checkpoint as in training."""
+    temperature, directory = _TEMPERATURE if head else 1.0, os.path.dirname(bundle)
     os.mkdir(bundle)
     try:
-        with tempfile.TemporaryDirectory(dir=place) as checkpoint, storage.explained(place):
+        with tempfile.TemporaryDirectory(dir=directory) as checkpoint, storage.explained(directory):
             write_weights(checkpoint, model)
             read_weights(checkpoint, model)
             export_files(checkpoint, bundle, tokenizer=tokenizer, head=head, temperature=temperature)
     except SafetensorError as error:
         raise StorageError(
-            f"{place}: {error}", todo="free some space, or let TMPDIR name a directory with room for the model twice"
+            f"{directory}: {error}",
+            todo="free some space, or let TMPDIR name a directory with room for the model twice",
         ) from error
     except _FAILURES as error:
         raise _unusable(recipe.model.pretrained, "it cannot be saved and read again", error) from error
@@ -345,25 +346,25 @@ def _check_tokenizer(name: str, bundle: str, input_tokenizer: InputTokenizer) ->
 
 
 def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperature: float) -> None:
-    """The bundle, loaded as for evaluation, prediction and service, scores as the model in memory does."""
+    """Refuses a bundle whose scores, as evaluated, predicted and served, differ from those of the model in memory."""
     calibrated = _Expected(expected.task, expected.samples, expected.logits_NC / temperature)
     usable = expected.usable
     each = usable if len(usable) > len(_LADDER) + 3 else [usable[0], usable[-1]]
 
-    def scored(places: Sequence[int]) -> np.ndarray:
-        samples = [expected.samples[place] for place in places]
+    def scored(positions: Sequence[int]) -> np.ndarray:
+        samples = [expected.samples[position] for position in positions]
         return classifier.score_encoded([Encoded([ids], len(ids), False) for ids in samples]).probabilities
 
     try:
         classifier = Classifier.load(bundle, device="cpu", precision="fp32")
         together_NC = scored(usable)
-        alone_NC = np.concatenate([scored([place]) for place in each])
+        alone_NC = np.concatenate([scored([position]) for position in each])
         if len(usable) == len(expected.samples):
             classifier.warm_up(batch_tokens=1)
     except _FAILURES as error:
         raise _unusable(name, "its bundle cannot be used", error) from error
-    for probabilities_NC, places, how in (
+    for probabilities_NC, positions, how in (
         (alone_NC, each, "from its bundle"),
-        (together_NC, usable, "from its bundle, in company"),
+        (together_NC, usable, "from its bundle, in a batch"),
     ):
-        calibrated.compare(name, probabilities_NC, places, how)
+        calibrated.compare(name, probabilities_NC, positions, how)
