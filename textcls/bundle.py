@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from textcls import storage
+from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.tasks.registry import known_names, task_named
@@ -133,7 +134,7 @@ def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
         StorageError: no space, no permission, the network fails; nothing that loads is left behind.
     """
     manifest = seal_bundle(model_dir, **contents)
-    storage.put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
+    put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
     return manifest
 
 
@@ -191,7 +192,7 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
 
     Args:
         uri: local directory, `s3://`, `gs://` or `package://NAME/path`.
-        cache: local directory for copies of remote bundles. Left out: see `storage.cache_directory`.
+        cache: local directory for copies of remote bundles. Left out: see `cache_directory`.
 
     Raises:
         BundleError: no manifest, another format version, a task that this process does not know, a file that is
@@ -208,7 +209,7 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
         )
     if not storage.is_remote(uri):
         return _verified(uri, uri)
-    copy = storage.download_directory(uri, cache or storage.cache_directory("bundles"))
+    copy = download_directory(uri, cache or cache_directory("bundles"))
     try:
         return _verified(uri, copy)
     except BundleError:

@@ -136,14 +136,14 @@ FOLLOWED = {
     * 2,
     "storage.absolute": [f"{ADVICE}test_a_password_in_a_uri_can_be_taken_out"],
     "storage._inside_package": [f"{ADVICE}test_a_package_that_is_missing_can_be_installed"],
-    "storage.cache_directory": [
+    "directories.cache_directory": [
         "unit/test_storage.py::test_without_a_home_directory_copies_lie_among_the_temporary_files"
     ],
     "serving.scorer._check_labels": [
         "http/test_api.py::test_a_bundle_with_other_labels_is_refused_unless_the_service_was_started_to_take_them"
     ],
-    "storage.download_directory": ["unit/test_storage.py::test_an_empty_remote_directory_cannot_be_downloaded"],
-    "storage._taken": [f"{ADVICE}test_a_place_that_is_taken_can_be_cleared_or_avoided"],
+    "directories.download_directory": ["unit/test_storage.py::test_an_empty_remote_directory_cannot_be_downloaded"],
+    "directories._taken": [f"{ADVICE}test_a_place_that_is_taken_can_be_cleared_or_avoided"],
     "storage.explained": [
         f"{ADVICE}test_a_missing_file_comes_with_the_one_that_is_there",
         "story/test_faults.py::test_run_goes_on_when_read_only_storage_can_be_written_again",

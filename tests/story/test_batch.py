@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from textcls import storage
+from textcls.directories import put_directory
 from textcls.inference.classifier import Classifier
 
 from .conftest import CHECKOUT, Cluster, Command, Ended, Running, as_csv, reviews, wait_until
@@ -186,7 +187,7 @@ def _all_of(shown: int) -> Iterator[bytes]:
 def test_bundle_rows_and_predictions_live_in_a_bucket(
     s3: str, analyst: Analyst, tmp_path: Path, without_ray: Command
 ) -> None:
-    storage.put_directory(str(analyst.home / "bundle"), f"{s3}/bundle", last="bundle.json")
+    put_directory(str(analyst.home / "bundle"), f"{s3}/bundle", last="bundle.json")
     storage.write_bytes(f"{s3}/inbox/a.csv", (analyst.home / "inbox.csv").read_bytes())
     cloud = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     shell = {name: value for name, value in analyst.shell.items() if name != "RAY_ADDRESS"}

@@ -235,7 +235,7 @@ def test_storage_that_fails_for_a_while_costs_time_and_nothing_else(first_run: F
         try:
             for sign in ("run.json", "step-"):
                 running.until(lambda sign=sign: moody.has(sign))
-                moody.fails_for(10)  # pyarrow itself asks again for 6
+                moody.fails_for(10)  # Ray's own uploads are retried for 6
             running.ended().calmly(0)
         finally:
             running.kill()

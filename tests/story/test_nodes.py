@@ -14,6 +14,7 @@ import yaml
 
 from tests.story.conftest import CHECKOUT, Ended, Nodes, as_csv, reviews, wait_until
 from textcls import storage
+from textcls.directories import put_directory
 from textcls.inference.classifier import Classifier
 
 ROWS = 400
@@ -85,7 +86,7 @@ def operator(nodes: Nodes, tiny_model_dir: Path) -> Operator:
     rows = reviews(ROWS)
     for part in range(2):
         storage.write_bytes(f"s3://{nodes.bucket}/reviews/{part}.csv", as_csv(rows[part::2]).encode())
-    storage.put_directory(str(tiny_model_dir), f"s3://{nodes.bucket}/models/tiny", last="config.json")
+    put_directory(str(tiny_model_dir), f"s3://{nodes.bucket}/models/tiny", last="config.json")
     # Nodes of the image have the packages; here it is the tests' environment that has them.
     runtime_env = nodes.checkout / "cluster" / "runtime_env.yaml"
     content = yaml.safe_load(runtime_env.read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from textcls import storage
 from textcls.bundle import load_bundle
+from textcls.directories import put_directory
 
 TRAIN = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
 ROWS = ["text,label", *(f'"{word} film,\nnumber {i}",{word}' for i in range(80) for word in ("good", "bad"))]
@@ -23,7 +24,7 @@ def test_csv_model_and_run_live_in_a_bucket(s3, tiny_model_dir, tmp_path, monkey
     for i in range(2):
         part = [ROWS[0], *ROWS[1 + i :: 2]]
         storage.write_bytes(f"{s3}/data/part {i}.csv", "\r\n".join(part).encode())
-    storage.put_directory(str(tiny_model_dir), f"{s3}/models/tiny", last="config.json")
+    put_directory(str(tiny_model_dir), f"{s3}/models/tiny", last="config.json")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"data: {{csv: '{s3}/data/*.csv', shard_bytes: 1000}}\n"

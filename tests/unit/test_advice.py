@@ -32,6 +32,7 @@ from textcls.data.csv_head import read_layout
 from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
 from textcls.data.split import cut_points
+from textcls.directories import put_directory
 from textcls.errors import (
     BundleError,
     DataError,
@@ -283,11 +284,11 @@ def test_a_place_that_is_taken_can_be_cleared_or_avoided(here: Path) -> None:
     for folder in (source, target):
         folder.mkdir()
         (folder / "a").write_text("content")
-    todo = todo_of(lambda: storage.put_directory(str(source), str(target), last="a"), RunDirError)
+    todo = todo_of(lambda: put_directory(str(source), str(target), last="a"), RunDirError)
     assert todo == "move it away or write elsewhere"
-    storage.put_directory(str(source), str(here / "elsewhere"), last="a")
+    put_directory(str(source), str(here / "elsewhere"), last="a")
     target.rename(here / "away")
-    storage.put_directory(str(source), str(target), last="a")
+    put_directory(str(source), str(target), last="a")
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from textcls import storage
+from textcls.directories import cache_directory
 from textcls.errors import InputError, ModelError
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.settings.recipe import ModelSpec
@@ -85,7 +86,7 @@ def test_a_hub_s_revision_is_resolved_to_a_commit_once(model_dir: Path, monkeypa
     assert caches == [None] * 3
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/dev/null/hub")
     find_model(spec("org/name"))
-    assert caches[-1] == storage.cache_directory("hub")
+    assert caches[-1] == cache_directory("hub")
 
 
 def test_a_package_s_model_is_used_where_it_lies(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,6 @@ def test_a_package_s_model_is_used_where_it_lies(model_dir: Path, monkeypatch: p
 def test_a_remote_model_is_copied_whole_and_once(
     model_dir: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from textcls import storage
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for path in model_dir.iterdir():

@@ -4,12 +4,12 @@ import errno
 import hashlib
 import itertools
 import os
-import re
 import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import fs
+from werkzeug.serving import make_server
 
 from textcls import storage
+from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import DataError, InputError, RunDirError, StorageError, TextclsError
 
 
@@ -179,7 +181,7 @@ def test_an_unreachable_store_is_told_by_place_with_what_to_check(
 ) -> None:
     for act in (
         lambda: storage.write_bytes("s3://no-such-bucket/x", b"1"),
-        lambda: storage.put_directory(str(tmp_path), "s3://no-such-bucket/dir", last="x"),
+        lambda: put_directory(str(tmp_path), "s3://no-such-bucket/dir", last="x"),
     ):
         (tmp_path / "x").write_bytes(b"1")
         with pytest.raises(StorageError, match=r"s3://no-such-bucket/.*NO_SUCH_BUCKET") as caught:
@@ -187,74 +189,85 @@ def test_an_unreachable_store_is_told_by_place_with_what_to_check(
         assert "credentials" in caught.value.todo
 
 
-@pytest.mark.parametrize(
-    "said",
-    ["AWS Error UNKNOWN (HTTP status 503) during PutObject", "AWS Error SLOW_DOWN", "AWS Error NETWORK_CONNECTION"],
-)
-def test_trouble_that_passes_is_waited_out(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(storage.time, "sleep", pauses.append)
-    failures = [OSError(said)] * 3
+class ShakyS3:
+    """The S3 server of the `s3` fixture, of whose requests `is_spoiled` says which get `answer` instead."""
 
-    def operation() -> str:
-        if failures:
-            raise failures.pop()
-        return "done"
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
 
-    assert storage.patiently(operation) == "done"
-    assert pauses == sorted(pauses)
-    assert len(pauses) == 3
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self.is_spoiled: Callable[[str], bool] = lambda method: False
+        self.answer: Callable[[], str] = lambda: "503 Slow Down"
+        self.spoiled = 0
 
-
-@pytest.mark.parametrize("error", [OSError("AWS Error ACCESS_DENIED (HTTP status 403)"), FileNotFoundError(2, "gone")])
-def test_an_error_that_stays_is_told_at_once(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda _: pytest.fail("waited"))
-
-    def operation() -> None:
-        raise error
-
-    with pytest.raises(OSError, match=re.escape(str(error))):
-        storage.patiently(operation)
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not self.is_spoiled(environ["REQUEST_METHOD"]):
+            return self._app(environ, start_response)
+        self.spoiled += 1
+        if not (status := self.answer()):
+            content = b"".join(self._app(environ, start_response))  # with the Content-Length of the whole
+            return [content[: len(content) // 2]]
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Length", "0")])
+        return [b""]
 
 
-def test_trouble_that_stays_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(storage.time, "sleep", pauses.append)
-
-    def operation() -> None:
-        raise OSError("AWS Error SLOW_DOWN")
-
-    with pytest.raises(OSError, match="SLOW_DOWN"):
-        storage.patiently(operation)
-    assert sum(pauses) < 60
+def every_other() -> Callable[[str], bool]:
+    requests = itertools.count()
+    return lambda method: next(requests) % 2 == 0
 
 
-def test_a_read_that_broke_off_goes_on_where_it_was(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+@pytest.fixture
+def shaky(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShakyS3]:
+    app = ShakyS3()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    yield app
+    server.shutdown()
+    thread.join()
+
+
+def test_requests_that_fail_for_a_transient_reason_are_repeated(s3: str, shaky: ShakyS3) -> None:
+    answers = itertools.cycle(["503 Slow Down", "500 Internal Server Error", "429 Too Many Requests"])
+    shaky.is_spoiled, shaky.answer = every_other(), lambda: next(answers)
+    storage.write_bytes(f"{s3}/x", b"content")
+    assert storage.names_in(s3) == ["x"]
+    assert shaky.spoiled >= 3
+
+
+def test_a_read_that_breaks_off_is_repeated(s3: str, shaky: ShakyS3) -> None:
     content = bytes(range(256)) * 40_000  # more than one buffer
     storage.write_bytes(f"{s3}/x", content)
-    readinto, reads = storage._PatientReader.readinto, itertools.count()
-
-    class Shaky:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def read_at(self, size: int, at: int) -> bytes:
-            if next(reads) % 2 == 0:
-                raise OSError("AWS Error NETWORK_CONNECTION")
-            return bytes(self.file.read_at(size, at))
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-    def shaken(self: Any, buffer: Any) -> int:
-        if not isinstance(self._file, Shaky):
-            self._file = Shaky(self._file)
-        return readinto(self, buffer)
-
-    monkeypatch.setattr(storage._PatientReader, "readinto", shaken)
+    breaks = every_other()
+    shaky.is_spoiled, shaky.answer = lambda method: method == "GET" and breaks(method), lambda: ""
     assert storage.read_bytes(f"{s3}/x") == content
-    assert next(reads) > 4
+    assert shaky.spoiled > 0
+
+
+def test_an_error_that_stays_is_reported_at_once(s3: str, shaky: ShakyS3) -> None:
+    shaky.is_spoiled, shaky.answer = lambda method: True, lambda: "403 Forbidden"
+    with pytest.raises(StorageError, match="ACCESS_DENIED") as refused:
+        storage.write_bytes(f"{s3}/x", b"content")
+    assert shaky.spoiled == 1
+    assert "credentials" in refused.value.todo
+
+
+def test_an_outage_that_lasts_is_reported_in_the_end(s3: str, shaky: ShakyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_S3_ATTEMPTS", 3)
+    shaky.is_spoiled = lambda method: True
+    with pytest.raises(StorageError, match="HTTP status 503"):
+        storage.write_bytes(f"{s3}/x", b"content")
+    assert shaky.spoiled == 3
+
+
+def test_google_s_storage_is_retried_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    real = fs.GcsFileSystem
+    monkeypatch.setattr(fs, "GcsFileSystem", lambda **options: asked.append(options) or real(anonymous=True))
+    storage.filesystem("gs://bucket/x")
+    assert asked == [{"retry_time_limit": timedelta(minutes=1)}]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +308,7 @@ def test_no_permission_is_told_by_place(tmp_path: Path, source: Path, monkeypatc
     monkeypatch.setattr(os, "makedirs", refuse)
     for act in (
         lambda: storage.write_bytes(str(tmp_path / "out" / "x"), b"1"),
-        lambda: storage.put_directory(str(source), str(tmp_path / "out" / "x"), last="z.json"),
+        lambda: put_directory(str(source), str(tmp_path / "out" / "x"), last="z.json"),
     ):
         with pytest.raises(StorageError, match=r"out/x: permission denied") as caught:
             act()
@@ -307,7 +320,7 @@ def test_no_permission_is_told_by_place(tmp_path: Path, source: Path, monkeypatc
 
 
 def test_a_directory_arrives_whole_and_comes_back_whole(place: str, source: Path, tmp_path: Path) -> None:
-    storage.put_directory(str(source), place, last="z.json")
+    put_directory(str(source), place, last="z.json")
     assert storage.names_in(place) == ["a", "b", "z.json"]
     assert {name: storage.read_bytes(storage.join(place, name)) for name in storage.names_in(place)} == {
         path.name: path.read_bytes() for path in source.iterdir()
@@ -318,7 +331,7 @@ def test_a_directory_arrives_whole_and_comes_back_whole(place: str, source: Path
 def test_a_taken_place_is_left_as_it_is(place: str, source: Path) -> None:
     storage.write_bytes(storage.join(place, "other"), b"1")
     with pytest.raises(RunDirError, match="already holds something"):
-        storage.put_directory(str(source), place, last="z.json")
+        put_directory(str(source), place, last="z.json")
     assert storage.names_in(place) == ["other"]
 
 
@@ -331,17 +344,17 @@ def test_the_last_file_is_uploaded_last(s3: str, source: Path, monkeypatch: pyte
         seen.append(storage.names_in(f"{s3}/x"))
 
     monkeypatch.setattr(fs, "copy_files", copy_files)
-    storage.put_directory(str(source), f"{s3}/x", last="a")
+    put_directory(str(source), f"{s3}/x", last="a")
     assert seen == [["b"], ["b", "z.json"]]
     assert storage.names_in(f"{s3}/x") == ["a", "b", "z.json"]
 
 
 def test_a_changed_remote_directory_is_downloaded_anew(s3: str, source: Path, tmp_path: Path) -> None:
-    storage.put_directory(str(source), f"{s3}/x", last="z.json")
-    first = storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
-    assert storage.download_directory(f"{s3}/x", str(tmp_path / "cache")) == first
+    put_directory(str(source), f"{s3}/x", last="z.json")
+    first = download_directory(f"{s3}/x", str(tmp_path / "cache"))
+    assert download_directory(f"{s3}/x", str(tmp_path / "cache")) == first
     storage.write_bytes(f"{s3}/x/a", b"changed")
-    second = storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
+    second = download_directory(f"{s3}/x", str(tmp_path / "cache"))
     assert Path(second, "a").read_bytes() == b"changed"
     assert Path(first, "a").read_bytes() == b"1"
 
@@ -350,20 +363,20 @@ def test_a_remote_file_rewritten_with_the_same_size_is_downloaded_anew(s3: str, 
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.s3.models import s3_backends
 
-    storage.put_directory(str(source), f"{s3}/x", last="z.json")
-    first = storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
+    put_directory(str(source), f"{s3}/x", last="z.json")
+    first = download_directory(f"{s3}/x", str(tmp_path / "cache"))
     storage.write_bytes(f"{s3}/x/a", b"2")
     # S3 keeps whole seconds: the rewriting is dated a minute later, rather than waited for.
     bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[s3.removeprefix("s3://")]
     bucket.keys["x/a"].last_modified += timedelta(minutes=1)
-    second = storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
+    second = download_directory(f"{s3}/x", str(tmp_path / "cache"))
     assert (Path(first, "a").read_bytes(), Path(second, "a").read_bytes()) == (b"1", b"2")
 
 
 def test_another_process_that_was_faster_is_believed(
     s3: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage.put_directory(str(source), f"{s3}/x", last="z.json")
+    put_directory(str(source), f"{s3}/x", last="z.json")
     real = os.replace
 
     def replace(beside: str, copy: str) -> None:
@@ -371,7 +384,7 @@ def test_another_process_that_was_faster_is_believed(
         real(beside, copy)
 
     monkeypatch.setattr(os, "replace", replace)
-    copy = storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
+    copy = download_directory(f"{s3}/x", str(tmp_path / "cache"))
     assert os.listdir(tmp_path / "cache") == [os.path.basename(copy)]
     assert sorted(os.listdir(copy)) == ["a", "b", "z.json"]
 
@@ -379,17 +392,17 @@ def test_another_process_that_was_faster_is_believed(
 def test_a_key_that_climbs_out_is_not_followed(s3: str, source: Path, tmp_path: Path) -> None:
     import boto3
 
-    storage.put_directory(str(source), f"{s3}/x", last="z.json")
+    put_directory(str(source), f"{s3}/x", last="z.json")
     for key in ("x/../../escaped", "x/..", "x/../escaped", "x/sub/../../../escaped"):
         boto3.client("s3").put_object(Bucket=s3.removeprefix("s3://"), Key=key, Body=b"1")
-    copy = storage.download_directory(f"{s3}/x", str(tmp_path / "cache" / "deep"))
+    copy = download_directory(f"{s3}/x", str(tmp_path / "cache" / "deep"))
     assert sorted(os.listdir(copy)) == ["a", "b", "z.json"]
     assert not list(tmp_path.rglob("escaped"))
 
 
 def test_an_empty_remote_directory_cannot_be_downloaded(s3: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no files there"):
-        storage.download_directory(f"{s3}/x", str(tmp_path / "cache"))
+        download_directory(f"{s3}/x", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -460,20 +473,20 @@ def test_without_a_home_directory_copies_lie_among_the_temporary_files(
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     else:
         monkeypatch.setenv("HOME", home)
-    place = Path(storage.cache_directory("models"))
+    place = Path(cache_directory("models"))
     assert place == tmp_path / f"textcls-cache-{os.getuid()}" / "models"
     assert place.is_dir()
     assert place.parent.stat().st_mode & 0o777 == 0o700
-    assert storage.cache_directory("models") == str(place)
+    assert cache_directory("models") == str(place)
     place.parent.chmod(0o777)
     with pytest.raises(StorageError, match="may be written by others") as refused:
-        storage.cache_directory("models")
+        cache_directory("models")
     assert "XDG_CACHE_HOME" in refused.value.todo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
-    assert storage.cache_directory("models") == str(tmp_path / "own" / "textcls" / "models")
+    assert cache_directory("models") == str(tmp_path / "own" / "textcls" / "models")
 
 
 def test_with_a_home_directory_copies_lie_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert storage.cache_directory("bundles") == str(tmp_path / ".cache" / "textcls" / "bundles")
+    assert cache_directory("bundles") == str(tmp_path / ".cache" / "textcls" / "bundles")

@@ -65,7 +65,7 @@ def _remote_matches(uri: str) -> list[InputFile]:
     store, path = storage.filesystem(uri)
     prefix = uri.removesuffix(path)
     with storage.explained(uri):
-        infos = [storage.patiently(lambda: store.get_file_info(path))]
+        infos = [store.get_file_info(path)]
         if infos[0].type == fs.FileType.Directory:
             raise _not_a_file(uri)
         if infos[0].type == fs.FileType.NotFound and _WILDCARDS & set(path):
@@ -73,7 +73,7 @@ def _remote_matches(uri: str) -> list[InputFile]:
             depth = next(i for i, part in enumerate(pattern) if _WILDCARDS & set(part))
             recursive = depth < len(pattern) - 1 or "**" in pattern
             below = fs.FileSelector("/".join(pattern[:depth]), recursive=recursive, allow_not_found=True)
-            infos = storage.patiently(lambda: store.get_file_info(below))
+            infos = store.get_file_info(below)
             infos = [info for info in infos if _matches(info.path.split("/"), pattern)]
     return sorted(
         (InputFile(prefix + info.path, info.size) for info in infos if info.type == fs.FileType.File),

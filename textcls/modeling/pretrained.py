@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from textcls import storage
+from textcls.directories import cache_directory, download_directory
 from textcls.errors import ModelError
 from textcls.settings.recipe import ModelSpec
 from textcls.settings.yaml_text import set_option
@@ -125,7 +126,7 @@ def hashes(directory: str) -> dict[str, str]:
 def _find(spec: ModelSpec, revision: str) -> str:
     name = spec.pretrained
     if storage.is_remote(name):
-        return storage.download_directory(storage.absolute(name), cache_root())
+        return download_directory(storage.absolute(name), cache_root())
     if "://" in name or os.path.isdir(os.path.expanduser(name)):
         directory = storage.absolute(name)
         if not os.path.isdir(directory):
@@ -136,7 +137,7 @@ def _find(spec: ModelSpec, revision: str) -> str:
     from huggingface_hub import constants, snapshot_download
 
     # The hub client's own cache, shared with other programs, if this user can have one.
-    own = None if _is_or_can_be_made(constants.HF_HUB_CACHE) else storage.cache_directory("hub")
+    own = None if _is_or_can_be_made(constants.HF_HUB_CACHE) else cache_directory("hub")
     try:
         return str(snapshot_download(name, revision=revision, allow_patterns=list(_FILES), cache_dir=own))
     except Exception as error:  # the hub client raises a dozen unrelated classes for "not found" and "no network"
@@ -157,7 +158,7 @@ def _is_or_can_be_made(directory: str) -> bool:
 
 def cache_root() -> str:
     """The directory of this machine's copies of models."""
-    return storage.cache_directory("models")
+    return cache_directory("models")
 
 
 def read_config(directory: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from textcls import storage
+from textcls.directories import download_directory
 from textcls.errors import RunDirError
 from textcls.plain_text import json_text
 
@@ -163,7 +164,7 @@ def local_copy(uri: str) -> Iterator[str]:
         yield uri
         return
     with tempfile.TemporaryDirectory(prefix="textcls-checkpoint-") as cache:
-        yield storage.download_directory(uri, cache)
+        yield download_directory(uri, cache)
 
 
 def _go_back(uri: str) -> str:

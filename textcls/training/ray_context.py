@@ -21,6 +21,7 @@ import torch
 import torch.distributed
 
 from textcls import storage
+from textcls.directories import put_directory
 from textcls.errors import TrainingError
 from textcls.on_ray import internals
 from textcls.progress import POLL_S, StepProgress
@@ -135,7 +136,7 @@ class RayContext:
         # A restarted worker repeats steps, with the same result.
         if not storage.exists(storage.join(target, checkpoint.MANIFEST)):
             started = time.perf_counter()
-            storage.put_directory(staged.path, target, last=checkpoint.MANIFEST)
+            put_directory(staged.path, target, last=checkpoint.MANIFEST)
             seconds = round(time.perf_counter() - started, 3)
             self.report_event("checkpoint_saved", step=int(name.rpartition("-")[2]), seconds=seconds)
         return internals.reported_checkpoint(name)
