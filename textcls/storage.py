@@ -11,6 +11,7 @@ be interrupted: Ctrl-C during an outage takes effect when the request gives up.
 """
 
 import errno
+import hashlib
 import importlib.util
 import io
 import os

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from textcls.serving.schema import needs_key
+from textcls.serving.routes import ROUTES
 from textcls.settings.recipe_file import parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -437,7 +437,7 @@ def test_prometheus_finds_what_the_nodes_export() -> None:
     }
     assert kept == {"kuberay": {"metrics"}, "kuberay-textcls": {"replica-0", "replica-1"}}
 
-    assert needs_key("/metrics")
+    assert {route.path: route.needs_key for route in ROUTES}["/metrics"]
     assert {name for name, job in jobs.items() if "authorization" in job} == {
         name for name in jobs if "textcls" in name
     }

@@ -47,7 +47,7 @@ def test_threads_that_run_the_model_give_way_to_the_event_loop(tiny_bundle: Path
     async def story() -> dict[str, int]:
         scorer = Scorer(ServeSpec(), threads=2)
         await scorer.load(str(tiny_bundle))
-        await scorer.scoring([TextInput(text) for text in TEXTS] * 50)  # enough for a thread to have texts of its own
+        await scorer.score([TextInput(text) for text in TEXTS] * 50)  # enough for a thread to have texts of its own
         new = [thread for thread in threading.enumerate() if thread not in before]
         found = {thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in new}
         await scorer.close()
@@ -503,4 +503,4 @@ def test_the_first_bundle_must_load(tmp_path: Path) -> None:
 
 def test_the_batcher_s_refusal_is_what_the_scorer_raises(service: Service) -> None:
     with pytest.raises(QueueFull):
-        service.run(service.scorer.scoring([TextInput("a")] * 65))
+        service.run(service.scorer.score([TextInput("a")] * 65))

@@ -264,7 +264,7 @@ class ErrorResponse(_Model):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRequest:
     """A checked request.
 
     Attributes:
@@ -282,17 +282,17 @@ class Asked:
     function_to_apply: str | None = None
 
 
-def read_predict(body: bytes, limits: ServeSpec) -> Asked:
+def read_predict(body: bytes, limits: ServeSpec) -> ScoringRequest:
     """The request in a body of POST /predict.
 
     Raises:
         Refusal: it is malformed or above a limit.
     """
     request = _parsed(PredictRequest, body)
-    return _within(limits, Asked(request.inputs, request.top_k))
+    return _within(limits, ScoringRequest(request.inputs, request.top_k))
 
 
-def read_task(body: bytes, limits: ServeSpec) -> Asked:
+def read_task(body: bytes, limits: ServeSpec) -> ScoringRequest:
     """The request in a body of POST /.
 
     Raises:
@@ -302,7 +302,7 @@ def read_task(body: bytes, limits: ServeSpec) -> Asked:
     parameters = request.parameters or TaskParameters()
     top_k = 1 if parameters.top_k is None and parameters.return_all_scores is False else parameters.top_k
     inputs, listed = request.inputs
-    return _within(limits, Asked(inputs, top_k, listed, parameters.max_length, parameters.function_to_apply))
+    return _within(limits, ScoringRequest(inputs, top_k, listed, parameters.max_length, parameters.function_to_apply))
 
 
 def _parsed(kind: type[_Request], body: bytes) -> _Request:
@@ -331,7 +331,7 @@ def _shown(text: str) -> str:
     return text[:500].encode("utf-8", "backslashreplace").decode()
 
 
-def _within(limits: ServeSpec, asked: Asked) -> Asked:
+def _within(limits: ServeSpec, asked: ScoringRequest) -> ScoringRequest:
     if (count := len(asked.inputs)) > limits.max_texts_per_request:
         raise Refusal("too_many_texts", f"{count} texts; at most {limits.max_texts_per_request} are taken")
     for place, one in enumerate(asked.inputs):
@@ -344,11 +344,3 @@ def _within(limits: ServeSpec, asked: Asked) -> Asked:
 def to_json(content: object) -> bytes:
     """JSON in UTF-8, for content without half surrogates."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-_OPEN = ("/health", "/ready", "/docs", "/try", "/openapi.json")
-
-
-def needs_key(path: str) -> bool:
-    """Whether a request to this path must show the key, if the service has one."""
-    return path not in _OPEN

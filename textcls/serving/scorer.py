@@ -1,6 +1,6 @@
 """A classifier behind a batcher, which another bundle can replace while it serves.
 
-In: inputs, from coroutines; a bundle's URI. Out: for each input a `Scored` or an error, and which classifier it was.
+In: inputs, from coroutines; a bundle's URI. Out: for each input a `TextScores` or an error, and which classifier it was.
 Not here: HTTP (api.py), Ray (app.py), the model (inference/classifier.py).
 
 A request stays with the classifier that it began with: its tokens are of no use to another. So a new bundle is loaded,
@@ -26,7 +26,7 @@ from textcls.text.text_input import TextInput
 _SMALL_CHARS = 4000
 
 
-class Scored(NamedTuple):
+class TextScores(NamedTuple):
     """One text's row of a batch's scores."""
 
     scores: Scores
@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScoredRequest:
     """What became of a request's texts.
 
     Attributes:
@@ -45,7 +45,7 @@ class Scoring:
         model_s: from the model's first batch with one of them to the end of its last.
     """
 
-    outcomes: list[Scored | ItemError]
+    outcomes: list[TextScores | ItemError]
     classifier: Classifier
     encode_s: float
     queue_s: float
@@ -68,7 +68,7 @@ class Scorer:
         self.spec, self._threads = spec, threads
         self.classifier: Classifier | None = None
         self.problem = ""
-        self.batcher: Batcher[Encoded, Scored] = Batcher(
+        self.batcher: Batcher[Encoded, TextScores] = Batcher(
             _score,
             max_cost=spec.max_batch_tokens,
             max_items=spec.max_queued_texts,
@@ -122,7 +122,7 @@ class Scorer:
         new.warm_up(batch_tokens=self.spec.max_batch_tokens)
         return new
 
-    async def scoring(self, inputs: Sequence[TextInput]) -> Scoring:
+    async def score(self, inputs: Sequence[TextInput]) -> ScoredRequest:
         """The scores of inputs, in order.
 
         Raises:
@@ -144,7 +144,7 @@ class Scorer:
         for place, outcome in zip(places, answer.outcomes, strict=True):
             failed = isinstance(outcome, Exception)
             outcomes[place] = ItemError("scoring_failed", "the model failed on this text") if failed else outcome
-        return Scoring(outcomes, classifier, encode_s, answer.queue_s, answer.work_s)
+        return ScoredRequest(outcomes, classifier, encode_s, answer.queue_s, answer.work_s)
 
     async def _encoded(self, classifier: Classifier, inputs: Sequence[TextInput]) -> list[Encoded]:
         # The tokenizer takes one caller at a time: while a long one has it, the event loop must not ask for it.
@@ -199,6 +199,6 @@ def _let_requests_go_first() -> None:
     os.nice(19)
 
 
-def _score(classifier: Any, items: list[Encoded]) -> list[Scored]:
+def _score(classifier: Any, items: list[Encoded]) -> list[TextScores]:
     scores = classifier.score_encoded(items)
-    return [Scored(scores, row) for row in range(len(items))]
+    return [TextScores(scores, row) for row in range(len(items))]
