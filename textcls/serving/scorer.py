@@ -1,10 +1,10 @@
-"""A classifier behind a batcher, which another bundle can replace while it serves.
+"""A classifier behind a batcher; another bundle can replace it while it serves (hot reload).
 
-In: inputs, from coroutines; a bundle's URI. Out: for each input a `TextScores` or an error, and which classifier it was.
-Not here: HTTP (api.py), Ray (app.py), the model (inference/classifier.py).
+In: inputs, from coroutines; a bundle's URI. Out: the outcome of each input, a `TextScores` or an error, and the
+classifier that it comes from. Not here: HTTP (api.py), Ray (app.py), the model (inference/classifier.py).
 
-A request stays with the classifier that it began with: its tokens are of no use to another. So a new bundle is loaded,
-tested and warmed up beside the old one, and takes over by one assignment, between two batches.
+A request stays with the classifier that tokenized it, since another one may have another tokenizer. So a new bundle is
+loaded, tested and warmed up beside the old one, and takes over by one assignment, between two batches.
 """
 
 import asyncio
