@@ -12,8 +12,8 @@ REFUSED = "/new: model.safetensors is damaged\n  to do:    copy it again"
     [
         ([None, None], "now serving /new"),
         ([REFUSED], "refused: /new: model.safetensors is damaged to do: copy it again; still serving /old"),
-        ([None, REFUSED], "1 of 2 replicas took it, the others are still serving /old"),
-        ([], "no replica has told"),
+        ([None, REFUSED], "1 of 2 replicas loaded it, the others are still serving /old"),
+        ([], "no replica has reported"),
     ],
     ids=["loaded", "refused", "in part", "silent"],
 )

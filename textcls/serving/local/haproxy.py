@@ -1,8 +1,8 @@
-"""HAProxy before the replicas of one machine: what Ray has to find to start it as this service wants it.
+"""Configures HAProxy, which Ray Serve starts in front of the replicas of one machine.
 
-In: a `ServeSpec`, where to listen, a certificate, a folder. Out: environment variables by which Ray Serve starts it
-so. Not here: when it starts (service.py); what is corrected in Ray's settings (haproxy_settings.py), which Ray
-runs as if it were HAProxy; HAProxy on a cluster, which has Ray's settings alone.
+In: a `ServeSpec`, an address, a certificate, a folder. Out: environment variables with which Ray Serve starts HAProxy
+as this service needs it. Not here: the start (service.py); the overrides on Ray's template (haproxy_settings.py, which
+Ray runs in place of HAProxy); HAProxy on a cluster, which uses Ray's template alone.
 """
 
 import http.client
@@ -22,32 +22,33 @@ from textcls.serving.local import haproxy_settings
 from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
 from textcls.settings.recipe import ServeSpec
 
-# Stands in for `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray watches.
+# Runs in place of `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray monitors.
 _SCRIPT = """#!/bin/sh
 exec {python} -I -S {corrects} {wanted} "$@"
 """
-# Its settings of HAProxy are the ones that are corrected.
+# The overrides are made for the HAProxy template of this version of Ray.
 _RAY = "2.60.0"
-# Files of the folder: once a replica has answered; why HAProxy was not started.
+# Files in the folder: exists once a replica has answered; the reason why HAProxy was not started.
 SERVED, FAILED = "served", "failed.json"
 
 
 class Tls(NamedTuple):
-    """What a server shows its clients: paths of PEM files."""
+    """Paths of a certificate and its key, as PEM files."""
 
     cert: str
     key: str
 
 
 def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | None) -> dict[str, str]:
-    """What Ray Serve, which reads it when it is imported, has to find to use HAProxy.
+    """Environment variables with which Ray Serve uses HAProxy; Ray Serve reads them when it is imported.
 
     Args:
-        folder: for its files, with a path of at most 40 characters: those of its sockets have 57 more, and may have 97.
+        folder: folder for its files, with a path of at most 40 characters: socket paths have up to 57 more, and at most
+            97.
         spec: settings.
         host: address to listen on.
         port: port to listen on.
-        tls: answer HTTPS, and nothing else; None for HTTP.
+        tls: certificate and key, to serve HTTPS only; None for HTTP.
     """
     wanted = folder / "wanted.json"
     wanted.write_text(json.dumps(_wanted(folder, spec, host=host, port=port, tls=tls)._asdict()))
@@ -64,24 +65,24 @@ def environment(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls
 
 
 def answers(folder: Path, path: str) -> bool:
-    """Whether a request for a path, by the private way to HAProxy, is answered with 200."""
+    """Whether HAProxy answers a request for a path, on its private socket, with 200."""
     return _answer(folder / "front.sock", path, {})[0] == 200
 
 
 def ask_replicas(folder: Path, path: str, key: str | None) -> list[Any]:
-    """What every replica answers to GET, as JSON; those that are dead do not."""
+    """The responses of all live replicas to a GET, decoded from JSON."""
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     found = [_answer(name, path, headers) for name in sorted(folder.glob("3*.sock"))]
     return [json.loads(body) for status, body in found if status == 200]
 
 
-def _answer(place: Path, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """(status, body) of what listens at a socket; status 0 if nothing answers."""
+def _answer(socket_path: Path, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """(status, body) of a GET on a Unix socket; status 0 if nothing answers."""
     connection = http.client.HTTPConnection("private", timeout=5)
     with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(5)
-        connection.sock.connect(str(place))
+        connection.sock.connect(str(socket_path))
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
@@ -89,7 +90,7 @@ def _answer(place: Path, path: str, headers: dict[str, str]) -> tuple[int, bytes
 
 
 def failure(why: dict[str, str]) -> TextclsError:
-    """The error for what haproxy_settings.py left in the file `FAILED`."""
+    """The error for the reason that haproxy_settings.py wrote to the file `FAILED`."""
     if why["kind"] == "address":
         return InputError(f"cannot listen at --host and --port: {why['found']}", todo="another --port")
     return ServeError(
@@ -103,7 +104,7 @@ def _wanted(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | N
 
     https = ""
     if tls is not None:
-        # HAProxy finds the key beside the certificate, by this name.
+        # HAProxy reads the key from the file with this name beside the certificate.
         shown = folder / "service.pem"
         shown.symlink_to(os.path.abspath(tls.cert))
         shown.with_name("service.pem.key").symlink_to(os.path.abspath(tls.key))
@@ -130,19 +131,19 @@ def _wanted(folder: Path, spec: ServeSpec, *, host: str, port: int, tls: Tls | N
 
 
 def _returns(refusal: Refusal, body: Path) -> str:
-    """What `http-request return` takes to answer with a refusal, whose body is in a file."""
+    """Arguments of `http-request return` for a refusal whose body is in a file."""
     headers = " ".join(f"hdr {name} {value}" for name, value in (refusal.headers | SAFE_HEADERS).items())
     return f"status {refusal.status} content-type application/json file {body} {headers}"
 
 
 def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
-    """Rules of a backend by which HAProxy itself rejects texts, before they cost a replica anything.
+    """Rules of a backend with which HAProxy itself rejects requests, at no cost for the replicas.
 
-    A rejection takes a replica 0.4 ms of the CPUs that its model needs. A request holds at least one text: when more
-    requests are in flight than the replicas' queues hold texts, HAProxy rejects.
+    A rejection costs a replica 0.4 ms of the CPUs that its model needs. A request has at least one text, so HAProxy
+    rejects when more requests are in flight than the replicas' queues hold texts.
 
     Args:
-        folder: for the body of the rejection.
+        folder: folder for the body of the rejection.
         spec: settings.
     """
     refusal = Refusal("overloaded", "more is waiting than can be answered soon; come back later", retry_after_s=1)
@@ -153,7 +154,7 @@ def refusal_rules(folder: Path, spec: ServeSpec) -> list[str]:
 
 
 def _cors_rules(origins: Sequence[str]) -> list[str]:
-    """Rules by which HAProxy's own answers, too, can be read by pages of these origins."""
+    """Rules that add CORS headers for these origins to HAProxy's own responses as well."""
     if not origins:
         return []
     allowed = f"{{ req.hdr(origin) -m str {' '.join(origins)} }}"

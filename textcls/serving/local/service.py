@@ -1,11 +1,11 @@
 """The service on this machine, on a local Ray, until SIGTERM or Ctrl-C.
 
-In: a bundle's URI, a `ServeSpec`, an address. Out: a service that listens there, loads the bundle anew on SIGHUP, and
-is gone when this returns. Not here: a service on a cluster (cluster/serve.yaml), what replicas do (app.py).
+In: a bundle's URI, a `ServeSpec`, an address. Out: a service at that address with hot reload on SIGHUP; it has ended
+when `run_service` returns. Not here: a service on a cluster (cluster/serve.yaml), the replicas (app.py).
 
-Ray's fast path is switched on before Ray starts: HAProxy (haproxy.py) leads a connection straight to a replica, and a
-replica answers on its main event loop, which the batcher keeps free. Only the public address is a port; everything
-behind it is a Unix socket in a folder of this start, so that several services run side by side.
+Ray's fast path is enabled before Ray starts: HAProxy (haproxy.py) forwards a connection directly to a replica, and a
+replica answers on its main event loop, which the batcher keeps free. Only the public address is a TCP port; everything
+behind it is a Unix socket in a folder of this start, so that several services can run on one machine.
 """
 
 import json
@@ -35,9 +35,9 @@ from textcls.settings.recipe import ServeSpec
 
 _APP = "textcls"
 _START_S = 300.0
-# Requests in flight have so long. Ray ends a replica after 20 s by force.
+# Time limit of in-flight requests during shutdown. Ray kills a replica after 20 s.
 _DRAIN_S = 60.0
-# HAProxy passes on what replicas have answered last.
+# HAProxy forwards the last responses in this time.
 _FLUSH_S = 0.1
 _END_S = 15.0
 
@@ -52,7 +52,7 @@ def run_service(
     tls: haproxy.Tls | None = None,
     verbose: bool = False,
 ) -> None:
-    """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads what `bundle` leads to by then.
+    """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads the bundle that `bundle` names then.
 
     Args:
         bundle: a URI; a local one may be a symbolic link.
@@ -60,13 +60,14 @@ def run_service(
         host: address to listen on.
         port: port to listen on.
         say: takes lines for people.
-        tls: answer HTTPS, and nothing else; None for HTTP.
+        tls: certificate and key, to serve HTTPS only; None for HTTP.
         verbose: show Ray's own log lines.
 
     Raises:
-        InputError: no such bundle, no key, no such certificate, a port that is taken, RAY_ADDRESS is set, or no Linux.
+        InputError: the bundle, the key or the certificate does not exist, the port is in use, RAY_ADDRESS is set, or
+            the system is not Linux.
         ServeError: the service did not start.
-        KeyboardInterrupt: told to end before it served.
+        KeyboardInterrupt: interrupted before it was ready.
     """
     if sys.platform != "linux":
         raise InputError(
@@ -75,17 +76,17 @@ def run_service(
         )
     if attached():
         todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
-        raise InputError("RAY_ADDRESS names a cluster, and this job starts a Ray of its own", todo=todo)
-    first = _place_of(bundle)
+        raise InputError("RAY_ADDRESS names a cluster, and this job starts a local Ray", todo=todo)
+    first = _resolved(bundle)
     loaded = load_bundle(first)  # a bad bundle is refused before Ray starts
     _refuse_a_taken_port(host, port)
     if tls is not None:
         _refuse_a_bad_certificate(tls)
-    # Not in TMPDIR, whose path may be too long.
+    # Not in TMPDIR, whose path may be too long for a socket.
     with tempfile.TemporaryDirectory(prefix="textcls-", dir="/tmp") as folder:
         internals.set_serve_environment(haproxy.environment(Path(folder), spec, host=host, port=port, tls=tls))
         if not spec.gpu_share and precision_asked(loaded, spec.precision) == "bf16":
-            # Takes seconds to import, and is needed by replicas alone otherwise.
+            # Imported here because it takes seconds, and otherwise only replicas need it.
             from textcls.inference.classifier import precision_note
 
             if note := precision_note(loaded, spec.precision, "cpu"):
@@ -112,35 +113,35 @@ def _follow(
     key: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Loads the bundle anew for each SIGHUP, for ever, and tells how that ended."""
+    """Loads the bundle again on each SIGHUP and prints the result; never returns."""
     loads, serving, labels = 0, first.uri, list(first.manifest.labels)
     while True:
         hangups.get()
         loads += 1
-        place = _place_of(bundle)
-        _deploy(place, first.uri, spec, loads, serving=serving, labels=labels)
+        uri = _resolved(bundle)
+        _deploy(uri, first.uri, spec, loads, serving=serving, labels=labels)
         _wait_until_loaded()
         infos = haproxy.ask_replicas(folder, "/info", key)
-        say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], place, serving)}")
+        say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], uri, serving)}")
         if infos and not any(info["last_load_failed"] for info in infos):
-            serving, labels = place, infos[0]["labels"]
+            serving, labels = uri, infos[0]["labels"]
 
 
-def outcome_of(problems: Sequence[str | None], place: str, serving: str) -> str:
-    """How a load ended, in a line.
+def outcome_of(problems: Sequence[str | None], uri: str, serving: str) -> str:
+    """The result of a hot reload, in one line.
 
     Args:
-        problems: why each replica refused the bundle; None for one that took it.
-        place: of the bundle to load.
-        serving: of the one before.
+        problems: why each replica refused the bundle; None for a replica that loaded it.
+        uri: the bundle to load.
+        serving: the bundle before.
     """
     refused = [one for one in problems if one]
     if not problems:
-        return f"no replica has told how it ended for {place}; see GET /info"
+        return f"no replica has reported the result for {uri}; see GET /info"
     if not refused:
-        return f"now serving {place}"
+        return f"now serving {uri}"
     took = len(problems) - len(refused)
-    who = f" {took} of {len(problems)} replicas took it, the others are" if took else ""
+    who = f" {took} of {len(problems)} replicas loaded it, the others are" if took else ""
     return f"refused: {' '.join(refused[0].split())};{who} still serving {serving}"
 
 
@@ -153,24 +154,24 @@ def _wait_until_loaded() -> None:
         state = serve.status().applications.get(_APP)
         if state is not None and state.status == "RUNNING":
             return
-        time.sleep(0.05)  # Ray tells nobody when it is
+        time.sleep(0.05)  # Ray has no notification for this
 
 
-def _place_of(bundle: str) -> str:
-    """Where a bundle lies, symbolic links followed: replicas that start later must find the same one."""
-    place = storage.absolute(bundle)
-    return place if storage.is_remote(place) else os.path.realpath(place)
+def _resolved(bundle: str) -> str:
+    """The URI of a bundle with symbolic links resolved, so that replicas that start later load the same one."""
+    uri = storage.absolute(bundle)
+    return uri if storage.is_remote(uri) else os.path.realpath(uri)
 
 
 @contextmanager
 def _hangups() -> Iterator["queue.SimpleQueue[None]"]:
-    """A queue that is given an item for each SIGHUP."""
+    """A queue that receives one item per SIGHUP."""
     arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         arrived.put(None)
 
-    before = signal.signal(signal.SIGHUP, told)
+    before = signal.signal(signal.SIGHUP, handler)
     try:
         yield arrived
     finally:
@@ -193,7 +194,7 @@ def _refuse_a_taken_port(host: str, port: int) -> None:
 
 def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
     try:
-        # A key with a password is refused, rather than asked for at the terminal.
+        # `password=bytes` refuses a key with a password; without it, OpenSSL would prompt for one.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=bytes)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -204,7 +205,7 @@ def _refuse_a_bad_certificate(tls: haproxy.Tls) -> None:
 
 @contextmanager
 def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
-    """Ray Serve, without an application."""
+    """Starts Ray Serve without an application; ends it on exit."""
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.ERROR)
@@ -213,11 +214,11 @@ def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": host, "port": port},
-                # The service writes a line of its own for each request.
+                # The service logs each request itself.
                 logging_config={"encoding": "JSON", "enable_access_log": False},
             )
         except Exception:
-            _tell_why_haproxy_failed(folder)
+            _raise_haproxy_failure(folder)
             raise
         yield
     finally:
@@ -225,7 +226,7 @@ def _serve(folder: Path, host: str, port: int, verbose: bool) -> Iterator[None]:
 
 
 def _drain() -> None:
-    """Takes the application away: HAProxy rejects new requests, and replicas end when they have answered theirs."""
+    """Removes the application: HAProxy rejects new requests, and replicas end after their in-flight requests."""
     from ray import serve
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
@@ -238,11 +239,11 @@ def _drain() -> None:
 
 
 def _end() -> None:
-    """Ends Ray Serve; not by `serve.shutdown`, which lets Ray tell of a failed task each time."""
+    """Ends Ray Serve; not with `serve.shutdown`, after which Ray logs a failed task each time."""
     import ray
     from ray.serve.context import _get_global_client
 
-    with suppress(Exception):  # it did not start, or has ended
+    with suppress(Exception):  # Serve did not start, or has already ended
         ray.get(_get_global_client()._controller.graceful_shutdown.remote(wait=False))
         given_up = time.monotonic() + _END_S
         while time.monotonic() < given_up and ray.util.list_named_actors(all_namespaces=True):
@@ -250,17 +251,17 @@ def _end() -> None:
 
 
 def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, labels: list[str] | None) -> None:
-    """Gives Ray Serve the application, as `serve deploy` does.
+    """Deploys the application, as `serve deploy` does.
 
     Args:
-        bundle: to load.
-        first: that the application began with.
+        bundle: the bundle to load.
+        first: the bundle with which the application was started.
         spec: settings.
         loads: number of this load.
-        serving: for a replica that starts meanwhile and cannot use `bundle`.
-        labels: that `bundle` has to have; None for any.
+        serving: fallback of a replica that starts meanwhile and cannot use `bundle`.
+        labels: labels that `bundle` must have; None for any.
     """
-    # Where only user_config is new, replicas go on running; serve.run would replace them each time.
+    # If only user_config changes, replicas keep running; serve.run would replace them each time.
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
@@ -277,7 +278,7 @@ def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: st
 
 
 def _wait_until_ready(folder: Path) -> None:
-    """Waits until a replica of this service answers through HAProxy, which then listens at the public address, too."""
+    """Waits until a replica of this service answers through HAProxy, which then also listens at the public address."""
     from ray import serve
 
     given_up = time.monotonic() + _START_S
@@ -285,15 +286,15 @@ def _wait_until_ready(folder: Path) -> None:
         if haproxy.answers(folder, "/ready"):
             (folder / haproxy.SERVED).touch()
             return
-        _tell_why_haproxy_failed(folder)
+        _raise_haproxy_failure(folder)
         state = serve.status().applications.get(_APP)
         if state is not None and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise ServeError(f"the service did not start: {state.message.strip()}", todo="--verbose shows Ray's log")
-        time.sleep(0.1)  # a server of another process: there is nothing to wait on but its answer
+        time.sleep(0.1)  # the server is another process, which can only be polled
     raise ServeError(f"the service did not start within {_START_S:g} s", todo="--verbose shows Ray's log")
 
 
-def _tell_why_haproxy_failed(folder: Path) -> None:
+def _raise_haproxy_failure(folder: Path) -> None:
     failed = folder / haproxy.FAILED
     if failed.exists():
         raise haproxy.failure(json.loads(failed.read_text()))
