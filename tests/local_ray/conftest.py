@@ -90,7 +90,8 @@ class _WarmActors:
         if found:
             self._idle.remove(found)
         else:
-            found = options, ray.remote(Reused).options(**options).remote()
+            # An idle one holds no CPU: a training run takes all there are.
+            found = options, ray.remote(Reused).options(**options | {"num_cpus": 0}).remote()
         self._used.append(found)
         found[1].begin.remote(actor_class, *arguments)
         return found[1]
