@@ -55,16 +55,16 @@ def app(args: AppArgs) -> Application:
 
 
 class Replica:
-    """One copy of the model.
+    """A replica: one copy of the model behind the HTTP API.
 
     Args:
-        bundle: the URI that the application began with.
+        bundle: the URI that the application was deployed with.
         spec: settings.
     """
 
     def __init__(self, bundle: str, spec: ServeSpec) -> None:
-        # The model's thread asks for Python's lock at each of some hundred steps, and by default is made to wait 5 ms
-        # for it whenever requests keep the event loop busy.
+        # The model's thread needs Python's lock at each of some hundred steps. By default it waits up to 5 ms each time
+        # while requests keep the event loop busy.
         sys.setswitchinterval(_SWITCH_S)
         self._first = bundle
         self._scorer = Scorer(spec, threads=_threads(spec))
@@ -84,8 +84,8 @@ class Replica:
     async def reconfigure(self, config: Any) -> None:
         """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails.
 
-        `jobs/serve.py` also names the bundle that serves so far (`serving`), for a replica that starts meanwhile and
-        cannot use the new one; and the labels to keep (`labels`).
+        `jobs/serve.py` also names the bundle in use (`serving`), for a replica that starts meanwhile and cannot use the
+        new one, and the labels to keep (`labels`).
         """
         async with self._one_at_a_time:
             settings = config if isinstance(config, dict) else {}
@@ -113,7 +113,7 @@ class Replica:
             self._scorer.problem = problem
 
     def check_health(self) -> None:
-        """Raises if the model hangs: Ray replaces the replica then."""
+        """Raises if the model hangs, so that Ray replaces the replica."""
         if self._scorer.batcher.busy_s > _STUCK_S:
             raise RuntimeError(f"the model has been busy with one batch for {self._scorer.batcher.busy_s:.0f} s")
 
@@ -122,7 +122,7 @@ def _threads(spec: ServeSpec) -> int:
     """Threads of a replica's matrix products."""
     if isinstance(spec.threads, int):
         return spec.threads
-    # Only Linux tells which cores a process may use.
+    # Only Linux knows which cores a process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // spec.max_replicas)
 

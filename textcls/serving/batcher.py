@@ -1,14 +1,15 @@
 """Items of many callers -> batches of one worker, and each caller's own outcomes back.
 
-In: lists of items with their costs, from coroutines of one event loop. Out: for each item, in the caller's order, what
-the worker made of it. Not here: what an item is; HTTP, Ray and models are unknown to it.
+In: lists of items with their costs, from coroutines of one event loop. Out: the outcome of each item, in the caller's
+order. Not here: what an item is; the batcher knows nothing of HTTP, Ray and models.
 
-It never waits for company. While the worker is busy, items gather; when it is free, it is given the first ones, in the
-order they came, up to a budget of cost. A caller that is cancelled takes its waiting items along. When a batch fails,
-its items are tried one by one, so that only the culprit's caller gets its error.
+The batcher never delays an item to fill a batch (continuous batching). While the worker is busy, items are queued; when
+it is free, it takes the first ones in order of arrival, up to a budget of cost. When a caller is cancelled, its queued
+items are dropped. When a batch fails, its items are retried one by one, so that only the caller of the bad item gets
+the error.
 
-The queue is bounded in items and, beyond half of those, in time at the worker's recent speed. Half of the items are
-admitted on any machine, however slow: so many callers are ordinary load, and an estimate that is wrong refuses none.
+The queue is bounded in items and, beyond half of that bound, in waiting time, estimated at recent throughput. The first
+half is admitted on any machine, however slow: it is ordinary load, and a wrong estimate must not reject it.
 """
 
 import asyncio
@@ -24,16 +25,17 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-# The newest batch's share in the estimate of the worker's speed. Under a sudden load the speed halves within seconds;
-# an estimate that lags behind admits requests that wait twice as long.
+# Weight of the newest batch in the estimate of throughput. Under a sudden load throughput halves within seconds; an
+# estimate that lags behind admits requests that wait twice as long.
 _NEWEST = 0.5
 
 
 class QueueFull(Exception):
-    """A caller must come back later.
+    """The queue is full; the caller may retry later.
 
     Attributes:
-        wait_s: about how long what is waiting now will take.
+        waiting: items that are queued or being processed.
+        wait_s: estimated seconds until these are done.
     """
 
     def __init__(self, waiting: int, wait_s: float) -> None:
@@ -43,7 +45,7 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class _Call(Generic[Outcome]):
-    """One caller, and what it still waits for."""
+    """One caller and the outcomes that it still waits for."""
 
     group: Hashable
     outcomes: list[Outcome | Exception | None]
@@ -53,7 +55,7 @@ class _Call(Generic[Outcome]):
     began: float | None = None
 
     def settle(self, place: int, outcome: Outcome | Exception) -> None:
-        """Takes the outcome of the item at this place, once."""
+        """Sets the outcome of the item at this index; only the first one counts."""
         if self.outcomes[place] is not None:
             return
         self.outcomes[place] = outcome
@@ -67,9 +69,9 @@ class Answer(Generic[Outcome]):
     """A caller's outcomes.
 
     Attributes:
-        outcomes: for each item what the worker made of it, or what it raised for this item alone.
-        queue_s: from the call until the worker began with its first item.
-        work_s: from there until its last item was done.
+        outcomes: of each item, or the exception that the worker raised for this item alone.
+        queue_s: seconds from the call until the worker started its first item.
+        work_s: seconds from then until its last item was done.
     """
 
     outcomes: list[Outcome | Exception]
@@ -81,15 +83,15 @@ _Entry = tuple[_Call[Outcome], int, Item, int]  # (caller, place among the calle
 
 
 class Batcher(Generic[Item, Outcome]):
-    """Runs the items of all callers in batches, on one thread of its own. For one event loop.
+    """Runs the items of all callers in batches, on a single thread. For one event loop.
 
     Args:
         work: makes one outcome of each item of a batch; all items of a batch have the same group.
         max_cost: summed cost of a batch; an item above it runs alone.
-        max_items: items admitted and not answered.
-        max_wait_s: how long the admitted items may take before callers beyond half of `max_items` are refused.
+        max_items: most items in flight: queued or being processed.
+        max_wait_s: estimated waiting time above which callers beyond half of `max_items` are rejected.
         prepare: called on the worker's thread before anything else.
-        clock: seconds, always rising.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -109,8 +111,8 @@ class Batcher(Generic[Item, Outcome]):
         self._wake = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._cost_per_s = 0.0
-        self._free_since = 0.0  # since when the worker could have been at work on what waits
-        self._running: tuple[float, int] | None = None  # (since when, cost) of the batch at work
+        self._free_since = 0.0  # since when the worker has been free to start the queued items
+        self._running: tuple[float, int] | None = None  # (start time, cost) of the batch in progress
         self.admitted, self.waiting_cost = 0, 0
         self.on_batch: Callable[[int, int, float], None] = lambda items, cost, seconds: None
 
@@ -122,15 +124,15 @@ class Batcher(Generic[Item, Outcome]):
 
     @property
     def busy_s(self) -> float:
-        """How long the batch at work has been running; 0 if there is none."""
+        """Seconds since the batch in progress was started; 0 if there is none."""
         return self._clock() - self._running[0] if self._running else 0.0
 
     @contextmanager
     def room(self, items: int) -> Iterator[None]:
-        """Admits a caller with so many items until the end of the block; the first always, up to `max_items`.
+        """Admits a caller with this number of items for the block; the first always, up to `max_items`.
 
         Raises:
-            QueueFull: there is no room for them, or they would wait too long.
+            QueueFull: too many items are in flight, or these would wait too long.
         """
         wait_s, together = self.wait_s, self.admitted + items
         ordinary = not self.admitted or together <= self.max_items // 2
@@ -143,9 +145,9 @@ class Batcher(Generic[Item, Outcome]):
             self.admitted -= items
 
     async def outcomes(self, items: Sequence[tuple[Item, int]], group: Hashable = None) -> Answer[Outcome]:
-        """What the worker makes of items, given with their costs; they may run in several batches.
+        """The outcomes of items, which are given with their costs and may run in several batches.
 
-        Cancelled, it takes back those that are still waiting.
+        On cancellation the items that are still queued are dropped.
         """
         loop = asyncio.get_running_loop()
         call: _Call[Outcome] = _Call(group, [None] * len(items), len(items), loop.create_future(), self._clock())
@@ -162,7 +164,7 @@ class Batcher(Generic[Item, Outcome]):
         return Answer(found, began - call.came, self._clock() - began)
 
     async def close(self) -> None:
-        """Ends the worker; what is waiting is cancelled."""
+        """Stops the worker and cancels the queued items."""
         if self._loop_task is not None:
             self._loop_task.cancel()
         for call, *_ in self._queue:
@@ -177,13 +179,13 @@ class Batcher(Generic[Item, Outcome]):
                 self._wake.clear()
                 await self._wake.wait()
                 self._free_since = self._clock()
-            # One round of the loop: requests that have arrived by now are read before the batch is cut.
+            # One iteration of the event loop: requests that have already arrived get into this batch.
             await asyncio.sleep(0)
             batch = self._take()
             try:
                 if batch:
                     await self._run(batch)
-            except Exception as error:  # a bug, or a hook that failed: the callers must not wait for ever
+            except Exception as error:  # a bug, or a failing hook: the callers must not wait forever
                 for call, place, _, _ in batch:
                     call.settle(place, error)
             except asyncio.CancelledError:
@@ -192,7 +194,7 @@ class Batcher(Generic[Item, Outcome]):
                 raise
 
     def _take(self) -> list[_Entry[Outcome, Item]]:
-        """The first waiting items of one group, up to the budget; those whose caller has gone are dropped."""
+        """The first queued items of one group, up to the budget; items of cancelled callers are dropped."""
         batch: list[_Entry[Outcome, Item]] = []
         spent = 0
         while self._queue:
@@ -218,9 +220,9 @@ class Batcher(Generic[Item, Outcome]):
         ended = self._clock()
         for (call, place, _, _), outcome in zip(batch, outcomes, strict=True):
             call.settle(place, outcome)
-        # A small batch tells how long it takes to begin, not how fast the worker is.
+        # Only from large batches: the time of a small one is mostly overhead.
         if 2 * cost >= self.max_cost and ended > self._free_since:
-            # With the time that the event loop, busy with others, took to begin: what waits waits for that, too.
+            # Includes the time until the busy event loop started the batch: queued items wait for that, too.
             cost_per_s = cost / (ended - self._free_since)
             self._cost_per_s += (cost_per_s - self._cost_per_s) * (_NEWEST if self._cost_per_s else 1.0)
         self._free_since = ended

@@ -1,9 +1,9 @@
-"""A request's body, read only as far as it is allowed to be long.
+"""Reading the body of a request, up to a limit.
 
 In: a request and limits. Out: the bytes of its body, decompressed. Not here: what they mean (schema.py).
 
 The limit holds for the bytes as sent and as decompressed. A compressed body is decompressed piece by piece as it
-arrives, and no further than the limit, so that a few bytes never become much memory.
+arrives, and only up to the limit, so that a small body never takes much memory (a decompression bomb).
 """
 
 import asyncio
@@ -20,8 +20,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
     """The body, decompressed if its Content-Encoding says gzip.
 
     Raises:
-        Refusal: it is too long or too slow, encoded in another way, or no gzip.
-        ClientDisconnect: the client left.
+        Refusal: it is too long or too slow, has another encoding, or is not gzip.
+        ClientDisconnect: the client closed the connection.
     """
     encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
     if encoding not in ("", "identity", *_GZIP):
@@ -54,7 +54,7 @@ class _Inflater:
     """Decompresses one gzip member.
 
     Args:
-        max_bytes: that may come out of it.
+        max_bytes: most decompressed bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -62,10 +62,10 @@ class _Inflater:
         self._max_bytes, self._size = max_bytes, 0
 
     def inflated(self, part: bytes) -> bytes:
-        """What the next compressed bytes hold.
+        """The decompressed content of the next bytes.
 
         Raises:
-            Refusal: more than `max_bytes` have come out, or it is no gzip.
+            Refusal: it is more than `max_bytes` in all, or not gzip.
         """
         try:
             found = self._zlib.decompress(part, self._max_bytes - self._size + 1)
@@ -79,10 +79,10 @@ class _Inflater:
         return found
 
     def end(self) -> None:
-        """Checks that nothing is missing.
+        """Checks that the member is complete.
 
         Raises:
-            Refusal: the member is cut off.
+            Refusal: it is cut off.
         """
         if not self._zlib.eof:
             raise Refusal("not_gzip", "the compressed body is cut off")
@@ -93,6 +93,6 @@ def _too_large(found: str, most: int) -> Refusal:
 
 
 def _closing(refusal: Refusal) -> Refusal:
-    """A refusal after which the connection ends: what is still to come is not read."""
+    """The same refusal, which also closes the connection: the rest of the body is not read."""
     refusal.headers["connection"] = "close"
     return refusal

@@ -1,9 +1,9 @@
 """Cross-origin requests: which pages of other origins may use the service (Fetch standard, "CORS protocol").
 
-In: the allowed origins, and a request. Out: the headers of its answer, or the answer to a preflight. Not here: the key,
-which such a page sends like any client.
+In: the allowed origins and a request. Out: the headers of its response, or the response to a preflight. Not here: the
+key, which such a page sends like any client.
 
-A browser asks before it sends JSON or a key to another origin, without either: a preflight needs no key.
+Before a browser sends JSON or a key to another origin, it sends a preflight, which has no key and needs none.
 """
 
 from collections.abc import Collection
@@ -12,21 +12,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _ANSWER_HEADERS = "x-request-id, server-timing, retry-after, x-queue-ms"
-_MAX_AGE_S = 600  # for which a browser need not ask again
+_MAX_AGE_S = 600  # for which a browser may cache the response to a preflight
 
 
 class Cors:
     """The rules for pages of other origins.
 
     Args:
-        origins: that are allowed, as browsers spell them; none: no answer has a header of CORS.
+        origins: that are allowed, as browsers spell them. Without any, no response has a CORS header.
     """
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origins)
 
     def headers(self, request: Request) -> dict[str, str]:
-        """Headers of an answer to this request, whatever its status."""
+        """CORS headers of the response to this request, whatever its status."""
         if not self._origins:
             return {}
         headers = {"vary": "origin"}
@@ -36,13 +36,13 @@ class Cors:
         return headers
 
     def preflight(self, request: Request, method: str) -> Response | None:
-        """The answer to a preflight for a path that takes this method; None if the request is none, or not allowed."""
+        """The response to a preflight for a path with this method; None if it is no preflight or is not allowed."""
         asks = request.method == "OPTIONS" and "access-control-request-method" in request.headers
         if not asks or not self._allows(request):
             return None
         headers = {
             "access-control-allow-methods": method,
-            # Whatever the page's library sends: what the service does not know, it ignores.
+            # All that the page asks for: the service ignores headers that it does not know.
             "access-control-allow-headers": request.headers.get("access-control-request-headers", ""),
             "access-control-max-age": str(_MAX_AGE_S),
         }

@@ -1,9 +1,9 @@
-"""What a replica counts, for Prometheus.
+"""Prometheus metrics of one replica.
 
-In: what happens to requests, texts and batches. Out: the text that GET /metrics answers with. Not here: Ray's own
-metrics of replicas and proxies, which Ray exports itself.
+In: events of requests, texts and batches. Out: the text of GET /metrics. Not here: Ray's metrics of replicas and
+proxies, which Ray exports itself.
 
-A registry of one replica's own: behind a proxy each scrape meets one replica, and `textcls_replica_info` names it.
+Each replica has a registry: behind a proxy a scrape reaches one replica, and `textcls_replica_info` names it.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,11 +44,11 @@ class Counters:
         self.batch_tokens = histogram("batch_tokens", "Tokens of a batch.", tuple(32 * 2**n for n in range(12)))
 
     def batch(self, texts: int, tokens: int, seconds: float) -> None:
-        """Counts a batch that the model has run."""
+        """Counts a batch that the model has scored."""
         self.batch_texts.observe(texts)
         self.batch_tokens.observe(tokens)
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

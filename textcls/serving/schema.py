@@ -1,10 +1,10 @@
-"""What is said over HTTP: requests, answers, errors and their statuses.
+"""The HTTP interface: requests, responses, errors and their statuses.
 
-In: the bytes of a request's body, and limits. Out: a checked request, or a `Refusal` that knows its status; answers as
-JSON. Not here: connections (body.py), queues, the model; the OpenAPI document (openapi.py).
+In: the bytes of a request's body, and limits. Out: a checked request, or a `Refusal` with its status; responses as
+JSON. Not here: reading bodies (body.py), the paths (routes.py), the OpenAPI document (openapi.py), the model.
 
-`REFUSALS` is the one table of errors: what the service answers, what /docs says and what the tests expect come from it.
-A text that cannot be scored is no refusal: its place in the answer holds an error, and its neighbours have scores.
+`REFUSALS` is the only table of errors: the service, /docs and the tests read it. A text that cannot be scored is not
+refused: its outcome in the response is an error, and the other texts have scores.
 
 `POST /predict` refuses keys that it does not know. `POST /` is Hugging Face's text-classification task, whose clients
 send more than a service needs: there, unknown keys are ignored. Both refuse what asks for other scores.
@@ -45,10 +45,10 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
 }
 
 
-# Of every answer: a browser must not take it for another kind of content than it says.
+# On every response: a browser must not guess another content type than the stated one.
 SAFE_HEADERS = {"x-content-type-options": "nosniff"}
 QUEUE_MS = "x-queue-ms"
-"""Header of a refusal: about how many milliseconds what is waiting will take."""
+"""Header of a 429: estimated milliseconds until the queued texts are scored."""
 
 
 class Refusal(Exception):

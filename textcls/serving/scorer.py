@@ -22,7 +22,7 @@ from textcls.serving.batcher import Batcher
 from textcls.settings.recipe import ServeSpec
 from textcls.text.text_input import TextInput
 
-# Below so many characters a request is tokenized at once, in about 1 ms; above it, on a thread beside the event loop.
+# A request of at most this many characters is tokenized on the event loop, in about 1 ms; a longer one on a thread.
 _SMALL_CHARS = 4000
 
 
@@ -35,14 +35,14 @@ class TextScores(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredRequest:
-    """What became of a request's texts.
+    """The outcomes of a request's texts.
 
     Attributes:
-        outcomes: for each text its scores or why there are none, in order.
-        classifier: that made them.
-        encode_s: time to tokenize them.
-        queue_s: wait for the model.
-        model_s: from the model's first batch with one of them to the end of its last.
+        outcomes: for each text, in order, its scores or its error.
+        classifier: that scored them.
+        encode_s: seconds to tokenize them.
+        queue_s: seconds in the queue.
+        model_s: seconds from the start of the first batch with one of them to the end of the last.
     """
 
     outcomes: list[TextScores | ItemError]
@@ -61,7 +61,7 @@ class Scorer:
 
     Attributes:
         classifier: the one in use, None before the first `load`.
-        problem: why the last bundle could not be loaded; empty if it could.
+        problem: why the last bundle could not be loaded; empty if it was loaded.
     """
 
     def __init__(self, spec: ServeSpec, *, threads: int | None = None) -> None:
@@ -79,27 +79,27 @@ class Scorer:
         self._long_ones = 0
 
     async def load(self, uri: str, labels: Collection[str] | None = None) -> None:
-        """Puts a bundle to use, once it has been verified, tested and warmed up.
+        """Switches to a bundle after it has been verified, tested and warmed up.
 
-        If it cannot be used, the one before it goes on, and `problem` says why.
+        If the bundle cannot be used, the previous one keeps serving, and `problem` says why.
 
         Args:
             uri: of the bundle.
-            labels: that it has to have, unless `serve.allow_new_labels`; None for those of the one in use, if any.
+            labels: that it must have, unless `serve.allow_new_labels`; None for those of the bundle in use, if any.
 
         Raises:
             TextclsError: the first bundle cannot be used.
         """
         try:
-            # On a thread that ends: a second thread that has run torch keeps a pool of its own, and while there are
-            # more pools than cores, OpenMP's threads sleep at every step, which doubles the time of one short text.
+            # On a thread that ends: every thread that has run torch keeps an OpenMP pool, and with more pool threads
+            # than cores they sleep at every step, which doubles the time of one short text.
             with ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=_let_requests_go_first) as own:
                 new = await asyncio.get_running_loop().run_in_executor(own, self._loaded, uri)
             if labels is None and self.classifier is not None:
                 labels = self.classifier.labels
             if labels is not None and not self.spec.allow_new_labels:
                 _check_labels(uri, new.labels, labels)
-            # Through the queue like any text: the thread that runs the model has its own share of warming up.
+            # Through the queue like any text, since the thread that runs the model must be warmed up as well.
             encoded = new.encode(["the " * 8])
             outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]
             if isinstance(outcome, Exception):
@@ -111,7 +111,7 @@ class Scorer:
                 raise
             return
         self.classifier, self.problem = new, ""
-        # What lives now lives long: the collector need not look at it again, which takes 50 ms each time.
+        # Objects that exist now are long-lived: without freezing, each full garbage collection takes 50 ms.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
@@ -147,27 +147,27 @@ class Scorer:
         return ScoredRequest(outcomes, classifier, encode_s, answer.queue_s, answer.work_s)
 
     async def _encoded(self, classifier: Classifier, inputs: Sequence[TextInput]) -> list[Encoded]:
-        # The tokenizer takes one caller at a time: while a long one has it, the event loop must not ask for it.
+        # The tokenizer serves one caller at a time: the event loop must not wait for a long text to be tokenized.
         if not self._long_ones and sum(one.chars for one in inputs) <= _SMALL_CHARS:
             return classifier.encode(inputs)
         run = asyncio.get_running_loop().run_in_executor
         self._long_ones += 1
         try:
             encoded: list[Encoded] = []
-            for part in _parts(inputs):  # so that short requests get their turn between
+            for part in _parts(inputs):  # so that short requests are tokenized in between
                 encoded += await run(self._tokenizing, classifier.encode, part)
             return encoded
         finally:
             self._long_ones -= 1
 
     async def close(self) -> None:
-        """Ends the threads; what is waiting is cancelled."""
+        """Stops the threads and cancels the queued texts."""
         await self.batcher.close()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
 
 def _check_labels(uri: str, found: Collection[str], expected: Collection[str]) -> None:
-    """Clients of one bundle may not know the labels of another."""
+    """Refuses other labels, which clients may not know."""
     if set(found) == set(expected):
         return
     new, gone = (sorted(set(one) - set(other))[:5] for one, other in ((found, expected), (expected, found)))
@@ -190,11 +190,11 @@ def _parts(inputs: Sequence[TextInput]) -> list[Sequence[TextInput]]:
 
 
 def _let_requests_go_first() -> None:
-    """Lowers the priority of this thread, and of those that it starts: on Linux it is a thread's own.
+    """Lowers the priority of this thread and of those that it starts; on Linux each thread has its own.
 
-    The event loop has to come to the CPU to refuse what is too much. As one of five threads that want two cores it
-    comes too late above three times the load that it can serve, and what it has not refused piles up before it. Ray
-    starts its processes at 15; beside one of those, a thread of the lowest priority gets 0.4 of the time.
+    The event loop needs CPU time to reject requests under overload. As one of five threads on two cores it gets too
+    little above three times the sustainable load, and requests pile up before they can be rejected. Ray starts its
+    processes at nice 15; beside one of those, a thread of the lowest priority gets 0.4 of the CPU time.
     """
     os.nice(19)
 
