@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+# What the split depends on; about 36 bytes a row.
+_KEYS = ["row_id", "key_hi", "key_lo", "label"]
 _NO_INPUT = (None,) * len(TextInput._fields)
 
 
@@ -70,8 +72,14 @@ def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, ta
     """Tables of `SCHEMA` with all rows of a shard, in order. The last row of the last one holds the shard's counts."""
     cleaner = RowCleaner(layout, data, text, task)
     base = row_id(shard.file_index, 0)
-    rows: list[tuple[Any, ...]] = []
+    # Lists of columns, not of rows: 20,000 live tuples would make the garbage collector a tenth of the work.
+    columns: list[list[Any]] = [[] for _ in SCHEMA.names]
     chars = outside_where = 0
+
+    def add(*row: Any) -> None:
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+
     for line, fields in read_shard(shard, layout, data):
         row = cleaner(line, fields)
         if row is None:
@@ -79,20 +87,19 @@ def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, ta
             continue
         if isinstance(row, CleanRow):
             high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
-            rows.append((base | row.line, *row.input, row.label, high, low, None, None, None, None))
+            add(base | row.line, *row.input, row.label, high, low, None, None, None, None)
             chars += row.input.chars
         else:
-            rows.append((base | row.line, *_NO_INPUT, None, 0, 0, row.column, str(row.reason), row.value, None))
-        if chars >= _TABLE_CHARS or len(rows) >= _TABLE_ROWS:
-            yield _table(rows)
-            rows, chars = [], 0
+            add(base | row.line, *_NO_INPUT, None, 0, 0, row.column, str(row.reason), row.value, None)
+        if chars >= _TABLE_CHARS or len(columns[0]) >= _TABLE_ROWS:
+            yield _table(columns)
+            columns, chars = [[] for _ in columns], 0
     # Every shard has this row: Ray Data drops the columns of a table without rows.
-    rows.append((base, *_NO_INPUT, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings)))
-    yield _table(rows)
+    add(base, *_NO_INPUT, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings))
+    yield _table(columns)
 
 
-def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
-    columns = zip(*rows, strict=True)
+def _table(columns: list[list[Any]]) -> pa.Table:
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
 
@@ -152,12 +159,18 @@ def rejects(table: pa.Table, files: list[str]) -> pa.Table:
 
 
 def _rejected(table: pa.Table) -> pa.Table:
-    return table.filter(pc.is_valid(table["reason"])).select(["row_id", "column", "reason", "value"])
+    return table.select(["row_id", "column", "reason", "value"]).filter(pc.is_valid(table["reason"]))
 
 
 def keys(table: pa.Table) -> pa.Table:
-    """What the split depends on, row by clean row: `row_id`, `key_hi`, `key_lo` and `label`; about 36 bytes a row."""
-    return clean_rows(table).select(["row_id", "key_hi", "key_lo", "label"]).combine_chunks()
+    """What the split depends on, row by clean row: `row_id`, `key_hi`, `key_lo` and `label`."""
+    return _clean_without_texts(table).select(_KEYS).combine_chunks()
+
+
+def _clean_without_texts(table: pa.Table) -> pa.Table:
+    """The clean rows of a table, with the columns that are small: a filter copies what it keeps."""
+    small = [name for name in (*_KEYS, "tokens") if name in table.column_names]
+    return table.select(small).filter(pc.is_valid(table["text"]))
 
 
 def targets_of(labels: pa.ChunkedArray, task: Task, names: Sequence[str]) -> np.ndarray:
@@ -182,11 +195,11 @@ def target_column(targets: np.ndarray) -> pa.Array:
 
 def summarize(table: pa.Table, task: Task) -> RowSummary:
     """The counts of a table, a few examples of its rejects and the hash of its clean rows."""
-    clean, rejected = clean_rows(table), _rejected(table)
+    clean, rejected = _clean_without_texts(table), _rejected(table)
     found = RowSummary(rows=clean.num_rows, reasons=_counted(rejected["reason"]))
     for label, rows in _counted(clean["label"]).items():
         found.labels.update(dict.fromkeys(task.names_in(label), rows))
-    for counts in table.filter(pc.is_valid(table["counts"]))["counts"].to_pylist():
+    for counts in table["counts"].drop_null().to_pylist():
         _add_counts(found, counts)
     if "tokens" in clean.column_names:
         found.token_histogram = np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64)
