@@ -103,13 +103,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process for one file; else one for each core, and with stories one more, because they wait a lot."""
+    """One process for one file; else one for each core: a story's Ray alone has a dozen processes."""
     named = [Path(arg.partition("::")[0]) for arg in config.args]
     if len(named) == 1 and named[0].suffix == ".py":
         return 0
-    cores = min(len(os.sched_getaffinity(0)), 4)
-    quick = {"unit", "house", "http"}
-    return cores if all(quick & set(path.parts) for path in named) else cores + 1
+    return min(len(os.sched_getaffinity(0)), 4)
 
 
 @pytest.fixture(scope="session")
