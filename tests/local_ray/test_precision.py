@@ -13,7 +13,7 @@ from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import small_recipe, write_reviews
 from textcls.batch import evaluate, predict
 from textcls.batch.settings import evaluate_settings, predict_settings
-from textcls.bundle import load_bundle
+from textcls.bundle import Bundle, load_bundle
 from textcls.errors import RecipeError
 from textcls.inference.classifier import Classifier
 from textcls.modeling import precision
@@ -52,10 +52,10 @@ def test_a_node_tells_of_its_own_processor() -> None:
 def test_that_a_bundle_is_scored_in_fp32_instead_of_bf16_is_told_once(
     asked: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_here(work: Any, items: Any, workers: Any, uri: str, *, on_rows: Any) -> Iterator[tuple[int, Any]]:
+    def run_here(work: Any, items: Any, size: Any, bundle: Bundle, *, on_rows: Any) -> Iterator[tuple[int, Any]]:
         """Scoring without processes of its own, which would ask the real processor."""
         for place, item in enumerate(items):
-            steps = work(Classifier.load(uri), ray.get(item) if isinstance(item, ray.ObjectRef) else item)
+            steps = work(Classifier.load(bundle.uri), ray.get(item) if isinstance(item, ray.ObjectRef) else item)
             while True:
                 try:
                     on_rows(next(steps))
@@ -64,7 +64,7 @@ def test_that_a_bundle_is_scored_in_fp32_instead_of_bf16_is_told_once(
                     break
 
     for job in (predict, evaluate):
-        monkeypatch.setattr(job, "run_on_workers", run_here)
+        monkeypatch.setattr(job, "run_on_pool", run_here)
     monkeypatch.setattr(precision, "bf16_support", lambda device: "none")
     bundle = load_bundle(str(save_tiny_bundle(tiny_model_dir, tmp_path / "bundle", precision=asked)))
     csv = tmp_path / "rows.csv"
