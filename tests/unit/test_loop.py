@@ -331,3 +331,24 @@ def test_ranks_do_not_talk_at_every_step(trains: Trains, tmp_path: Path) -> None
         loop._step(batch)
         loop._should_stop()
     assert context.sums == 1
+
+
+def gradients(trains: Trains, folder: Path, rank: int, world_size: int, batch: np.ndarray) -> dict[str, torch.Tensor]:
+    """Of one rank's share of a step, before ranks average them."""
+    context = OneProcess(folder / f"{rank} of {world_size}")
+    context.rank, context.world_size = rank, world_size
+    settings = ("model.dropout=0", "train.max_grad_norm=1e9", "train.class_weights=balanced")
+    loop = trains.loop(context, *settings)
+    loop._take_step(0, batch)
+    return {name: p.grad for name, p in loop.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("rows", [8, 7, 1], ids=["a full batch", "an odd one", "a rank without a row"])
+def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(trains: Trains, tmp_path: Path, rows: int) -> None:
+    batch = np.arange(rows)
+    alone = gradients(trains, tmp_path, 0, 1, batch)
+    of_ranks = [gradients(trains, tmp_path, rank, 2, batch) for rank in (0, 1)]
+    assert alone
+    for name, expected in alone.items():
+        mean = (of_ranks[0][name] + of_ranks[1][name]) / 2
+        torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-6)

@@ -44,6 +44,12 @@ def test_an_answer_is_the_most_probable_label_or_to_abstain(rows: list[list[floa
     assert SINGLE_LABEL.answer_rows(decisions, NAMES) == {word: list(words).count(word) for word in set(words)}
 
 
+def test_a_confidence_equal_to_the_threshold_is_answered() -> None:
+    p = np.array([[0.0, 0.25, 0.75]])
+    assert SINGLE_LABEL.words(SINGLE_LABEL.decide(p, 0.75)[0], NAMES) == "so so"
+    assert SINGLE_LABEL.counts(p, np.array([2]), 0.75).answered == 1
+
+
 def test_a_row_without_scores_is_never_answered() -> None:
     nothing = np.full((1, 3), np.nan, np.float32)
     assert SINGLE_LABEL.abstained(SINGLE_LABEL.decide(nothing, 0.0)).all()
