@@ -1,4 +1,4 @@
-"""The law of textcls/inference/cpu_scoring.py: logits are those of the model that transformers loads."""
+"""The law of textcls/modeling/cpu_scoring.py: logits are those of the model that transformers loads."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
