@@ -107,7 +107,7 @@ def test_killed_job_goes_on_and_ends_as_if_nothing_had_happened(analyst: Analyst
     assert 6 <= len(done) < len(list((analyst.home / "whole" / "parts").iterdir()))
     times = {path: path.stat().st_mtime_ns for path in done}
     refused = on_cluster("predict", analyst.home, *INBOX, "--out", "out", *PARTS, "--all-scores").calmly(2)
-    assert "begun otherwise: all_scores was false, now true" in refused.err
+    assert "holds predictions of another job: all_scores was false, now true" in refused.err
     ended = on_cluster("predict", analyst.home, *INBOX, "--out", "out", *PARTS).calmly(0)
     assert f"continuing: {len(done)} of " in ended.out
     assert {path: path.stat().st_mtime_ns for path in done} == times
