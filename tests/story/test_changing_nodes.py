@@ -111,7 +111,7 @@ def test_nodes_that_die_while_reading_and_tokenizing_and_while_training_take_no_
 
 # Long enough for a node to leave meanwhile. Without dropout any number of workers learns the same.
 LONG = {
-    "train.epochs": 30,
+    "train.epochs": 60,
     "train.rows_per_step": 2,
     "train.checkpoint_every_steps": 500,
     "model.dropout": 0,
