@@ -100,4 +100,4 @@ def test_a_task_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_task_travels_to_other_processes() -> None:
-    assert pickle.loads(pickle.dumps(SINGLE_LABEL)) == SINGLE_LABEL
+    assert pickle.loads(pickle.dumps(SINGLE_LABEL)) == SINGLE_LABEL  # as Ray carries it

@@ -45,8 +45,9 @@ def test_inputs_are_columns_of_a_table_and_back(texts: list[str | None]) -> None
 
 def test_an_input_travels_between_processes() -> None:
     one = TextInput("a text")
-    assert pickle.loads(pickle.dumps(one)) == one
-    assert type(pickle.loads(pickle.dumps(one))) is TextInput
+    carried = pickle.loads(pickle.dumps(one))  # as Ray carries it
+    assert carried == one
+    assert type(carried) is TextInput
 
 
 def test_every_spelling_of_a_request_becomes_the_same_inputs() -> None:
