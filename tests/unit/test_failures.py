@@ -1,6 +1,7 @@
 """Workers are started again after what may be the machine's, and after nothing else."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from pyarrow import ArrowInvalid
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
 
 from textcls.errors import ModelError, StorageError, TextclsError, TrainingError
+from textcls.tracking.events import Event
 from textcls.training.failures import final_error, would_recur
 
 
@@ -103,3 +105,32 @@ def test_ray_train_s_controller_learns_that_the_run_ends() -> None:
     # A board that must not be told: the run does not go on.
     with pytest.raises(TrainingError, match="rank 1 failed: IndexError: x"):
         _FailureReporter(None, 3).after_exception(None, {1: IndexError("x")})
+
+
+class _Posts:
+    """A coordinator's handle that keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.events: list[Event] = []
+        self.post_progress = SimpleNamespace(remote=lambda _, line: self.lines.append(line))
+        self.post_event = SimpleNamespace(remote=self.events.append)
+
+
+def test_failures_before_a_preemption_count_after_it() -> None:
+    from textcls.training.attempts import _Attempts, _FailureReporter
+
+    posts, died = _Posts(), {0: RuntimeError("the worker died")}
+    attempts = _Attempts.__new__(_Attempts)
+    attempts._elastic, attempts._failures_left = False, 2
+    for _ in range(2):  # an attempt each, which ends by preemption
+        reporter = _FailureReporter(posts, attempts._failures_left)
+        reporter.after_exception(None, died)
+        attempts._count_failures(posts.events[-1:])
+    assert attempts._failures_left == 0
+    _FailureReporter(posts, attempts._failures_left).after_exception(None, died)
+    assert [line.rpartition("; ")[2] for line in posts.lines] == [
+        "resuming from the last checkpoint, 1 more may fail",
+        "resuming from the last checkpoint, 0 more may fail",
+        "giving up",
+    ]

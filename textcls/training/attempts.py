@@ -7,7 +7,7 @@ Not here: how many workers (scaling.py), what they do (worker.py), which failure
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -121,10 +121,19 @@ class _Attempts:
             [coordinator.take_progress.remote(), coordinator.take_events.remote(), coordinator.node_ids.remote()]
         )
         self._journal.write(events)
+        self._count_failures(events)
         if nodes and (reason := policy.stop_reason(nodes)):
             self._stop_reason = reason
             coordinator.request_stop.remote()
         return progress  # type: ignore[no-any-return]
+
+    def _count_failures(self, events: Sequence[Event]) -> None:
+        """Takes failures that Ray Train restarted workers after off those that later attempts may have."""
+        if self._elastic:
+            return  # each ends its attempt, and is counted there
+        for event in events:
+            if event.name == "worker_failed":
+                self._failures_left = event.values["failures_left"]
 
     def _recompute_blocks(self) -> None:
         """Has Ray recompute token tables that died with a node, while no worker holds the CPUs."""
@@ -232,12 +241,13 @@ class _FailureReporter(ray.train.UserCallback):  # type: ignore[misc]
         if final := final_error(worker_exceptions):
             raise final
         failed = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in sorted(worker_exceptions.items()))
-        next_ = f"resuming from the last checkpoint, {self._left} more may fail" if self._left else "giving up"
+        left = max(0, self._left - 1)
+        next_ = f"resuming from the last checkpoint, {left} more may fail" if self._left else "giving up"
         self._coordinator.post_progress.remote(None, f"a worker failed ({failed}); {next_}")
         errors = sorted({type(error).__name__ for error in worker_exceptions.values()})
-        values = {"ranks": sorted(worker_exceptions), "errors": errors, "failures_left": self._left}
+        values = {"ranks": sorted(worker_exceptions), "errors": errors, "failures_left": left}
         self._coordinator.post_event.remote(Event("worker_failed", values))
-        self._left -= 1
+        self._left = left
 
 
 def _no_room(workers: TrainingWorkers, waited_s: float) -> TrainingError:
