@@ -7,8 +7,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
+from textcls.bundle import version_of
 from textcls.command_line import escape_unencodable
 
 COMMANDS = {
@@ -35,18 +35,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tunes BERT-family text classifiers from a labelled CSV on Ray, and serves them.",
         epilog="`textcls COMMAND --help` lists a command's arguments.",
     )
-    parser.add_argument("--version", action="version", version=f"textcls {_version()}")
+    parser.add_argument("--version", action="version", version=f"textcls {version_of('textcls')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary)
     return parser
-
-
-def _version() -> str:
-    try:
-        return metadata.version("textcls")
-    except metadata.PackageNotFoundError:
-        return "(a checkout that is not installed)"
 
 
 if __name__ == "__main__":

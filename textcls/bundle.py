@@ -180,7 +180,7 @@ def seal_bundle(
         recipe=recipe.model_dump(mode="json"),
         recipe_fingerprint=recipe.fingerprint,
         data_fingerprint=data_fingerprint,
-        versions={"python": platform.python_version()} | {name: _version(name) for name in ("textcls", *_LIBRARIES)},
+        versions={"python": platform.python_version()} | {name: version_of(name) for name in ("textcls", *_LIBRARIES)},
         files={name: _record(model_dir, name) for name in names},
     )
     storage.write_bytes(os.path.join(os.path.abspath(model_dir), MANIFEST), _seal(manifest.model_dump(mode="json")))
@@ -299,7 +299,8 @@ def _check_config(path: str, labels: Sequence[str], task: Task) -> None:
         raise BundleError(f"{path}: problem_type is {kind!r}", expected=f"{task.problem_type!r}")
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The installed version of a distribution, or `not installed`."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:  # textcls as a runtime_env's working_dir

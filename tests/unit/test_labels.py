@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.tasks.labels import label_order, lookalikes
+from textcls.tasks.labels import label_order
 
 NAMES = st.lists(st.text(max_size=8), max_size=12)
 
@@ -32,22 +32,3 @@ def test_other_names_stand_in_the_order_of_their_code_points() -> None:
 
 def test_numbers_of_equal_value_stay_two_labels_in_one_order() -> None:
     assert label_order(["1", "01", "2"]) == label_order(["2", "01", "1"]) == ("01", "1", "2")
-
-
-def test_names_that_differ_by_case_or_spaces_alone_are_a_group() -> None:
-    assert lookalikes(["Pos", "neg", "pos", " pos", "NE G", "other"]) == [[" pos", "Pos", "pos"], ["NE G", "neg"]]
-    assert lookalikes(["Straße", "STRASSE"]) == [["STRASSE", "Straße"]]
-
-
-@given(names=NAMES)
-def test_a_group_holds_several_names_and_no_name_stands_in_two(names: list[str]) -> None:
-    groups = lookalikes(names)
-    flat = [name for group in groups for name in group]
-    assert all(len(group) > 1 for group in groups)
-    assert len(flat) == len(set(flat))
-    assert set(flat) <= set(names)
-
-
-@given(names=st.lists(st.text("abc", min_size=1), unique=True))
-def test_names_that_differ_by_letters_are_no_group(names: list[str]) -> None:
-    assert lookalikes(names) == []

@@ -2,17 +2,15 @@
 
 import copy
 import io
-import json
 import re
 
 import numpy as np
 import pytest
 
 from textcls.bundle import Calibration
-from textcls.errors import InputError
 from textcls.reporting import picture
 from textcls.reporting.picture import PNG_SIZE
-from textcls.reporting.report import Baseline, Confusion, NoBaseline, Report, parse_report
+from textcls.reporting.report import Baseline, Confusion, NoBaseline, Report
 from textcls.reporting.terminal import PLAIN_WIDTH, print_report
 from textcls.tasks.metrics import Counts, summarise
 
@@ -81,29 +79,6 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
-
-
-def test_a_report_of_an_older_version_is_read_and_written_again_as_it_is():
-    old = report_of(FIVE) | {"calibration": Calibration().model_dump(), "rows": {"read": 600, "reject_reasons": {}}}
-    before = json.loads(json.dumps(old))
-    assert "format_version" not in before
-
-    report = parse_report(json.dumps(before).encode(), source="x")
-    assert report.content() == {"format_version": 1} | before
-    assert parse_report(json.dumps(report.content()).encode(), source="x") == report
-
-
-def test_a_report_of_a_later_version_or_none_at_all_is_refused_by_name():
-    for content, found in [
-        ({"format_version": 2, "test": {"rows": 3}}, "format_version"),
-        ({"test": {"accuracy": 1}}, "test.rows"),
-        ([], "the file"),
-    ]:
-        with pytest.raises(InputError, match=rf"OUT/report\.json: {found}: ") as refused:
-            parse_report(json.dumps(content).encode(), source="OUT/report.json")
-        assert refused.value.expected == "a report.json of format version 1"
-    with pytest.raises(InputError, match="Invalid JSON"):
-        parse_report(b"{", source="x")
 
 
 def test_a_baseline_is_scores_or_a_reason():
@@ -196,15 +171,6 @@ def test_confused_pairs_come_by_rows_and_never_from_the_diagonal():
     found = Confusion.model_validate(confusion)
     assert found.most_confused(2) == [("b", "a", 9, 9 / 40), ("a", "b", 3, 3 / 53)]
     assert found.most_confused(9)[2:] == [("c", "b", 3, 1.0)]
-
-
-def test_a_report_with_a_full_matrix_is_shown_as_one_with_pairs():
-    report = report_of(FIVE)
-    matrix, _ = Confusion.model_validate(report["test"]["confusion"]).matrix(5)
-    before = {**report, "test": report["test"] | {"confusion": {"labels": FIVE, "matrix": matrix.tolist()}}}
-
-    assert printed(before) == printed(report)
-    assert draw_report(before) == draw_report(report)
 
 
 def test_a_log_is_plain_text_of_bounded_width(report, monkeypatch):

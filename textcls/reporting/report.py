@@ -8,13 +8,10 @@ Everything else is the same for every task. JSON holds the fields that were set 
 and writing it again changes nothing. A field that is None in a report was not measured.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-
-from textcls.errors import InputError
+from pydantic import BaseModel, ConfigDict
 
 FORMAT_VERSION: Literal[1] = 1
 """Of report.json. Reports that do not state a version have this one."""
@@ -55,17 +52,6 @@ class Confusion(_Part):
     """(true label id, predicted label id, rows), by falling rows."""
     other_rows: int = 0
     """Rows of pairs that are not listed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_matrix(cls, value: Any) -> Any:
-        """Reads the full matrix that the first reports held as pairs."""
-        if not isinstance(value, Mapping) or "matrix" not in value:
-            return value
-        matrix = np.array(value["matrix"], np.int64)
-        true, predicted = matrix.nonzero()
-        pairs = np.stack([true, predicted, matrix[true, predicted]], axis=1)
-        return {"labels": value["labels"], "support": matrix.sum(axis=1).tolist(), "pairs": pairs.tolist()}
 
     def most_confused(self, most: int) -> list[tuple[str, str, int, float]]:
         """(true label, predicted label, rows, share of the true label's rows) of the pairs with most rows, in order."""
@@ -250,23 +236,3 @@ class Report(_Part):
     def content(self) -> dict[str, Any]:
         """The content of report.json: the fields that were set."""
         return {"format_version": self.format_version} | self.model_dump(mode="json", exclude_unset=True)
-
-
-def parse_report(content: bytes, *, source: str) -> Report:
-    """The report in the bytes of a report.json, of this version of textcls or an older one.
-
-    Args:
-        content: the file.
-        source: its URI, for the message.
-
-    Raises:
-        InputError: it is not a report, or of a version that is not known.
-    """
-    try:
-        return Report.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(
-            f"{source}: {place}: {first['msg']}", expected=f"a report.json of format version {FORMAT_VERSION}"
-        ) from None

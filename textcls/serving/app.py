@@ -11,13 +11,13 @@ import asyncio
 import logging
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
+from textcls.bundle import version_of
 from textcls.serving.api import Api
 from textcls.serving.deployment import NAME, AppArgs, read_key
 from textcls.serving.scorer import Scorer
@@ -71,7 +71,7 @@ class Replica:
         self._api = Api(
             self._scorer,
             spec,
-            version=_version(),
+            version=version_of("textcls"),
             key=read_key(spec.api_key_from),
             replica=serve.get_replica_context().replica_id.unique_id,
             log=logging.getLogger("ray.serve"),
@@ -125,10 +125,3 @@ def _threads(spec: ServeSpec) -> int:
     # Only Linux knows which cores a process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // spec.max_replicas)
-
-
-def _version() -> str:
-    try:
-        return version("textcls")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

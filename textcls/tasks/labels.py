@@ -72,14 +72,6 @@ def folded(name: str) -> str:
     return name
 
 
-def lookalikes(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only in their spelling, and are most often one label."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(set(names)):
-        groups.setdefault(folded(name), []).append(name)
-    return [group for key, group in groups.items() if key and len(group) > 1]
-
-
 def differences(group: Iterable[str]) -> str:
     """How the names of a group differ, such as `case and blanks`."""
     names = list(group)
