@@ -19,7 +19,7 @@ FILES = [
 # A phrase -> the words for it. Processes are not persons, and no sentence begins with a fused relative.
 INSTEAD = {
     r"(?:is|are|was|were|be|been|being) told": "is reported, is configured, receives",
-    r"mak(?:e|es|ing) way|made[ _]way|make_way": "preemption, rescale, stops at a checkpoint",
+    r"mak(?:e|es|ing) way|made.way|make_way": "preemption, rescale, stops at a checkpoint",
     r"vouch\w*": "signs, verifies",
     r"hired|hires": "starts actors",
     r"lets? in to": "grants access to",
