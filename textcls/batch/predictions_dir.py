@@ -24,14 +24,14 @@ from textcls.output.lock import NOTE as LOCK_NOTE
 
 MANIFEST = "predictions.json"
 FORMAT_VERSION = 1
-_IDENTITY = "progress/job.json"
+IDENTITY = "progress/job.json"
 _REFUSED = "refused.json"
 _FOLDERS = ("parts", "progress")
 _PREDICTIONS = OutKind(
     name="predictions",
     finished_name="finished predictions",
     last_file=MANIFEST,
-    first_file=_IDENTITY,
+    first_file=IDENTITY,
     replaceable=frozenset({"progress"}),
 )
 _RECORD = re.compile(r"part-(\d{5,})\.json")
@@ -68,9 +68,9 @@ class PredictionsDir:
         claimed = claim(out, _PREDICTIONS)
         wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
         if not claimed.is_begun:
-            write_json(claimed.uri, _IDENTITY, wanted)
+            write_json(claimed.uri, IDENTITY, wanted)
             return cls(claimed.uri, suffix)
-        begun = read_json(claimed.uri, _IDENTITY)
+        begun = read_json(claimed.uri, IDENTITY)
         if begun != wanted:
             raise RunDirError(
                 f"{claimed.uri} holds predictions of another job: {difference(begun, wanted)}",

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _how_to_continue(arguments: argparse.Namespace) -> str:
-    if not storage.exists(storage.join(storage.absolute(arguments.out), "progress", "job.json")):
+    from textcls.batch.predictions_dir import IDENTITY
+
+    if not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):
         return ""
     return f"; the same command continues {arguments.out}"
 

@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _how_to_continue(arguments: argparse.Namespace) -> str:
-    if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), "run.json")):
+    from textcls.training.run_dir import IDENTITY
+
+    if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):
         return ""
     return f"; the same command with --resume continues {arguments.out}"
 

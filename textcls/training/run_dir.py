@@ -36,16 +36,16 @@ from textcls.settings.yaml_text import set_option
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
 
 _FORMAT = 1
-_IDENTITY = "run.json"
+IDENTITY = "run.json"
 _RUN = OutKind(
     name="run",
     finished_name="a finished run",
     last_file=f"bundle/{BUNDLE_MANIFEST}",
-    first_file=_IDENTITY,
+    first_file=IDENTITY,
     replaceable=ACCOUNT_FILES | {"events.jsonl"},
 )
 # What else a run has written before its first checkpoint.
-_BEFORE_FIRST_CHECKPOINT = _RUN.replaceable | {_IDENTITY, "training", "tensorboard"}
+_BEFORE_FIRST_CHECKPOINT = _RUN.replaceable | {IDENTITY, "training", "tensorboard"}
 _ATTEMPT = re.compile(r"attempt-(\d+)")
 
 
@@ -109,12 +109,12 @@ class RunDir:
     def _begin(cls, uri: str, recipe: Recipe) -> "RunDir":
         run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
         identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
-        write_json(uri, _IDENTITY, identity)
+        write_json(uri, IDENTITY, identity)
         return run
 
     def _identity(self) -> dict[str, Any]:
         """The content of run.json, checked."""
-        content, path = read_json(self.uri, _IDENTITY), storage.join(self.uri, _IDENTITY)
+        content, path = read_json(self.uri, IDENTITY), storage.join(self.uri, IDENTITY)
         try:
             if content["format"] != _FORMAT:
                 raise RunDirError(f"{path} has format {content['format']}", expected=f"format {_FORMAT}")
@@ -139,7 +139,7 @@ class RunDir:
         begun = identity.get("model")
         if begun is None:
             model_identity = {"commit": model.commit, "digest": model.digest}
-            write_json(self.uri, _IDENTITY, identity | {"model": model_identity})
+            write_json(self.uri, IDENTITY, identity | {"model": model_identity})
         elif begun["digest"] != model.digest:
             raise RunDirError(
                 f"{model.directory} is not the model this run began with (sha256 of its files {model.digest[:12]}, "
@@ -158,7 +158,7 @@ class RunDir:
         """
         identity = self._identity()
         if identity["data"] is None:
-            write_json(self.uri, _IDENTITY, identity | {"data": fingerprint})
+            write_json(self.uri, IDENTITY, identity | {"data": fingerprint})
         elif identity["data"] != fingerprint:
             raise RunDirError(
                 f"the CSV files are not those this run began with (fingerprint {fingerprint[:12]}, "
@@ -170,7 +170,7 @@ class RunDir:
         """Deletes a new run that has no checkpoint yet, except the account of its rows."""
         if not self.resumed and not self._checkpoints():
             self._delete_unfinished()
-            storage.delete_file(storage.join(self.uri, _IDENTITY))
+            storage.delete_file(storage.join(self.uri, IDENTITY))
 
     def _delete_unfinished(self) -> None:
         for name in ("training", "tensorboard"):
