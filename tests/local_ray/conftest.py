@@ -21,7 +21,10 @@ from textcls.text.tokenizer import prepare_tokenizer
 
 @pytest.fixture(scope="package", autouse=True)
 def local_ray() -> Iterator[None]:
-    """Ray with 4 logical CPUs whatever the machine has, so that data and two workers fit side by side."""
+    """Ray with 4 logical CPUs whatever the machine has, so that data and two workers fit side by side.
+
+    It ends with this folder, as long as the folder has an `__init__.py`: pytest's packages are Python's.
+    """
     ray.init(
         address="local",
         num_cpus=4,

@@ -332,6 +332,9 @@ def without_ray(here: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
 @pytest.fixture(scope="module")
 def driver(cluster: Cluster) -> Iterator[None]:
     """This process is a driver of the cluster."""
+    import ray
+
+    assert not ray.is_initialized(), "another Ray of this process would be used in place of the cluster"
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", cluster.address)
