@@ -154,10 +154,11 @@ def save_tiny_bundle(
     from textcls.bundle import write_bundle
     from textcls.modeling.build import build_model
     from textcls.settings.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
+    from textcls.tasks.single_label import SINGLE_LABEL
     from textcls.text.tokenizer import prepare_tokenizer
 
     spec = TextSpec(**({"max_tokens": 32} | text))
-    built = build_model(str(model), labels, ModelSpec(), pad_id=0, seed=seed)
+    built = build_model(str(model), labels, ModelSpec(), problem_type=SINGLE_LABEL.problem_type, pad_id=0, seed=seed)
     with torch.no_grad():
         built.classifier.weight *= 20  # a fresh head would give every text about the same scores
     source = target.parent / f"{target.name}-files"
@@ -168,6 +169,7 @@ def save_tiny_bundle(
     write_bundle(
         str(source),
         str(target),
+        task=SINGLE_LABEL,
         labels=labels,
         text=spec,
         metrics={},

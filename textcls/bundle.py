@@ -141,7 +141,7 @@ def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
 def seal_bundle(
     model_dir: str,
     *,
-    task: Task = SINGLE_LABEL,
+    task: Task,
     labels: Sequence[str],
     text: TextSpec,
     metrics: Mapping[str, JsonValue],

@@ -30,6 +30,7 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import normalizer_of
 
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)
@@ -101,7 +102,7 @@ def write_csv(path: str, size_bytes: int) -> None:
 
 def read_and_clean(shards: Sequence[Shard], layout: Layout) -> Digest:
     """The digest of some shards."""
-    cleaner = RowCleaner(layout, _DATA, _TEXT)
+    cleaner = RowCleaner(layout, _DATA, _TEXT, SINGLE_LABEL)
     rows = rejects = checksum = 0
     for shard in shards:
         for line, fields in read_shard(shard, layout, _DATA):

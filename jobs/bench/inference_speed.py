@@ -36,6 +36,7 @@ from textcls.inference.classifier import Classifier
 from textcls.modeling.batching import micro_batches, padded
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.calibration import softmax
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import TokenizerFiles
 
 # Batches of ONNX Runtime: padded tokens, and padding tokens above which another batch costs less.
@@ -96,7 +97,7 @@ def sample_texts(source: str, most: int) -> list[str]:
     """Texts of the demo data, in random order."""
     recipe = parse_recipe(_RECIPE.read_text(), [f"data.where.source={source}"])
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    clean = RowCleaner(layouts[0], recipe.data, recipe.text)
+    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
     rows = [row.input.text for row in outcomes if isinstance(row, CleanRow)]
     return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:most]]

@@ -25,6 +25,7 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 
 _JOBS = Path(__file__).resolve().parent.parent
 # As in predict.py: rows that are sorted by length together.
@@ -64,7 +65,7 @@ def _write_rows(path: Path, source: str, rows: int) -> Path:
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
     texts = []
     for shard in shards:
-        cleaner = RowCleaner(layouts[shard.file_index], recipe.data, recipe.text)
+        cleaner = RowCleaner(layouts[shard.file_index], recipe.data, recipe.text, SINGLE_LABEL)
         for line, fields in read_shard(shard, layouts[shard.file_index], recipe.data):
             if isinstance(row := cleaner(line, fields), CleanRow):
                 texts.append(row.input.text)

@@ -99,7 +99,7 @@ def main() -> None:
 def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
     """The rows of the source as in training, read in this process."""
     layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    clean = RowCleaner(layouts[0], recipe.data, recipe.text)
+    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
     outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
     rows = [row for row in outcomes if isinstance(row, CleanRow)]
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
@@ -135,7 +135,14 @@ def _usual_loop(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> I
 def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
     """Runs one step of textcls at a time."""
     cpu = torch.device("cpu")
-    model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
+    model = build_model(
+        directory,
+        _LABELS,
+        recipe.model,
+        problem_type=SINGLE_LABEL.problem_type,
+        pad_id=tokenizer.pad_id,
+        seed=42,
+    )
     adapt_to_cpu(model, alone=True)
     stepper = Stepper(
         model=model,
@@ -168,7 +175,14 @@ def _rows_per_s(steps: Iterator[None], number: int) -> float:
 
 def _encoder_weights(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> int:
     """Number of weights that every token is multiplied by: all except the embeddings."""
-    model = build_model(directory, _LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=42)
+    model = build_model(
+        directory,
+        _LABELS,
+        recipe.model,
+        problem_type=SINGLE_LABEL.problem_type,
+        pad_id=tokenizer.pad_id,
+        seed=42,
+    )
     return sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
 
 

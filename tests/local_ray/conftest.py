@@ -16,6 +16,7 @@ from textcls.data.read import ReadRows, read_rows
 from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import prepare_tokenizer
 
 
@@ -139,7 +140,7 @@ def small_recipe(model: Path, csv: Path, *overrides: str) -> Recipe:
 def read(recipe: Recipe) -> ReadRows:
     """The rows of a recipe, read and tokenized."""
     tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    return read_rows(expand(recipe.data.csv), recipe.data, recipe.text, tokenizer)
+    return read_rows(expand(recipe.data.csv), recipe.data, recipe.text, tokenizer, task=SINGLE_LABEL)
 
 
 def prepared_data(recipe: Recipe) -> PreparedData:

@@ -15,6 +15,7 @@ from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_as(spec: DataSpec, csv: Sequence[Path | str]) -> Read:
     found = RowSummary()
     for shard in shards:
         layout = layouts[shard.file_index]
-        cleaner = RowCleaner(layout, data, TextSpec())
+        cleaner = RowCleaner(layout, data, TextSpec(), SINGLE_LABEL)
         rows = [cleaner(line, fields) for line, fields in read_shard(shard, layout, data)]
         clean = [row for row in rows if isinstance(row, CleanRow)]
         found.add(

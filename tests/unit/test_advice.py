@@ -47,6 +47,7 @@ from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
 from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
 from textcls.training import scaling as training_workers
 from textcls.training.checkpoint import MANIFEST as CHECKPOINT
@@ -110,6 +111,7 @@ def test_a_file_that_must_not_be_in_a_bundle_can_be_moved_away(tiny_bundle: Path
         write_bundle(
             str(source),
             str(tmp_path / "bundle"),
+            task=SINGLE_LABEL,
             labels=manifest.labels,
             text=manifest.text,
             metrics={},
@@ -376,7 +378,7 @@ def test_a_rehearsal_without_room_goes_on_when_there_is_some(model: Path, monkey
 
     def attempt() -> list[str]:
         recipe = parse_recipe("", [f"model.pretrained={model}", "text.max_tokens=16", "train.precision=fp32"])
-        return rehearsal.rehearse(recipe, prepare_tokenizer(str(model), recipe.text), str(model))
+        return rehearsal.rehearse(recipe, prepare_tokenizer(str(model), recipe.text), str(model), SINGLE_LABEL)
 
     def full(*_: object) -> None:
         raise SafetensorError("No space left on device")

@@ -16,6 +16,7 @@ from textcls.errors import ModelError
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.build import build_model, fold_temperature, freeze_unused, head_of, logits_of
 from textcls.settings.recipe import ModelSpec, TrainSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.training.optimizer import (
     build_optimizer,
     class_weights,
@@ -31,7 +32,9 @@ CPU = torch.device("cpu")
 
 
 def build(directory: Path, *, seed: int = 0, labels: tuple[str, ...] = LABELS, **spec: Any) -> Any:
-    return build_model(str(directory), labels, ModelSpec(**spec), pad_id=0, seed=seed)
+    return build_model(
+        str(directory), labels, ModelSpec(**spec), problem_type=SINGLE_LABEL.problem_type, pad_id=0, seed=seed
+    )
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def model_dir(saved_model: Path, tmp_path: Path) -> Path:
 
 def write(model_dir: Path, uri: object, **changes: Any) -> bundle_module.Manifest:
     arguments: dict[str, Any] = {
+        "task": SINGLE_LABEL,
         "labels": LABELS,
         "text": TextSpec(max_tokens=64),
         "metrics": {"accuracy": 1 / 3, "confusion": [[1, 2], [3, 4]], "skipped": None},

@@ -14,6 +14,7 @@ from tests.unit.bert_family import LIKE_BERT, NOT_LIKE_BERT, tiny_classifier
 from textcls.modeling.build import build_model
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import ModelSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 PAD = 0
@@ -23,7 +24,9 @@ SECOND = [[2, 20, 12, 3], [2, 21, 10, PAD]]
 
 
 def build(directory: Path, dropout: float = 0.0) -> Any:
-    return build_model(str(directory), ("a", "b", "c"), ModelSpec(dropout=dropout), pad_id=PAD, seed=3).train()
+    labels, spec = ("a", "b", "c"), ModelSpec(dropout=dropout)
+    problem_type = SINGLE_LABEL.problem_type
+    return build_model(str(directory), labels, spec, problem_type=problem_type, pad_id=PAD, seed=3).train()
 
 
 def pair(directory: Path, *, alone: bool = True) -> tuple[Any, Any]:

@@ -108,7 +108,8 @@ class Trains:
     def loop(self, context: OneProcess, *settings: str, fingerprint: str = "run") -> TrainingLoop:
         fixed = ["train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2"]
         recipe = parse_recipe("{}", [*fixed, *settings])
-        model = build_model(str(self._model), LABELS, recipe.model, pad_id=0, seed=recipe.train.seed)
+        problem_type, seed = SINGLE_LABEL.problem_type, recipe.train.seed
+        model = build_model(str(self._model), LABELS, recipe.model, problem_type=problem_type, pad_id=0, seed=seed)
         return TrainingLoop(
             context,
             recipe,

@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 from textcls.data.csv_layout import Layout
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text import normalizer as normalizer_module
 from textcls.text import tokenizer as tokenizer_module
 from textcls.text.normalizer import TextNormalizer, build_normalizer, normalizer_of
@@ -114,7 +115,9 @@ def test_another_normalizer_changes_hashing_the_baseline_and_the_model_together(
     train, test = (
         [TextInput(text) for text in texts] * 20 for texts in (["a film", "a play"], ["the movie", "the play"])
     )
-    result = train_baseline(train, [1, 0] * 20, test, [1, 0] * 20, ("bad", "good"), seed=0, spec=spec)
+    result = train_baseline(
+        train, [1, 0] * 20, test, [1, 0] * 20, ("bad", "good"), seed=0, task=SINGLE_LABEL, spec=spec
+    )
     assert result["accuracy"]["value"] == 1.0
     assert result["features"] == 5  # a, movie, play, "a movie", "a play"
 
@@ -132,5 +135,5 @@ def _steps(sequence: Any) -> list[Any]:
 
 def _key(text: str, spec: TextSpec) -> bytes | None:
     """The key of a row with this text; None if it is a reject."""
-    row = RowCleaner(Layout(",", 2, (0, 1), 1), DataSpec(), spec)(1, [text, "pos"])
+    row = RowCleaner(Layout(",", 2, (0, 1), 1), DataSpec(), spec, SINGLE_LABEL)(1, [text, "pos"])
     return row.key if isinstance(row, CleanRow) else None

@@ -180,14 +180,16 @@ def recipe_of(model: Path, **text: Any) -> Recipe:
 
 def rehearsed(model: Path, **text: Any) -> list[str]:
     recipe = recipe_of(model, **text)
-    return rehearse(recipe, prepare_tokenizer(str(model), recipe.text), str(model))
+    return rehearse(recipe, prepare_tokenizer(str(model), recipe.text), str(model), SINGLE_LABEL)
 
 
 def trained(model: Path, target: Path, **text: Any) -> Path:
     """A bundle after two steps, made with what training is made of."""
     recipe = recipe_of(model, **text)
     tokenizer = prepare_tokenizer(str(model), recipe.text)
-    built = build_model(str(model), LABELS, recipe.model, pad_id=tokenizer.pad_id, seed=0).train()
+    built = build_model(
+        str(model), LABELS, recipe.model, problem_type=SINGLE_LABEL.problem_type, pad_id=tokenizer.pad_id, seed=0
+    ).train()
     adapt_to_cpu(built, alone=True)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
     ids = [rehearsal.InputTokenizer(tokenizer).sample(length) for length in (5, 16)]
@@ -204,6 +206,7 @@ def trained(model: Path, target: Path, **text: Any) -> Path:
     export_files(str(checkpoint), str(target), tokenizer=tokenizer, head=head_of(built, 3), temperature=1.3)
     seal_bundle(
         str(target),
+        task=SINGLE_LABEL,
         labels=LABELS,
         text=recipe.text,
         metrics={},

@@ -25,6 +25,7 @@ from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
 
 Texts = list[tuple[str, str]]
 
@@ -41,7 +42,7 @@ def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None =
     clean: Texts = []
     rejects: dict[str, list[Location]] = {}
     for shard in sources.shards:
-        cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec())
+        cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec(), SINGLE_LABEL)
         for line, fields in read_shard(shard, sources.layouts[shard.file_index], data):
             row = cleaner(line, fields)
             if isinstance(row, Reject):

@@ -12,6 +12,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
 from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import build_normalizer
 from textcls.text.text_input import TextInput
 
@@ -21,7 +22,9 @@ cells = st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x00\x1f\udc80\
 
 def cleaner(text: TextSpec | None = None, **data: Any) -> RowCleaner:
     spec = DataSpec(**data)
-    return RowCleaner(Layout(",", len(spec.columns), tuple(range(len(spec.columns))), 1), spec, text or TextSpec())
+    return RowCleaner(
+        Layout(",", len(spec.columns), tuple(range(len(spec.columns))), 1), spec, text or TextSpec(), SINGLE_LABEL
+    )
 
 
 def outcome(fields: list[str], **data: Any) -> CleanRow | Reject | None:
@@ -113,7 +116,7 @@ def test_bytes_that_cannot_be_decoded_are_a_reject_where_they_are_used_and_nowhe
     assert reason(["ok", bad, "pos"], text_columns=("a", "b")) == (Reason.UNDECODABLE, "b")
     assert reason(["text", bad]) == (Reason.UNDECODABLE, "label")
     assert reason(["text", "pos", bad], where={"kind": "a"}) == (Reason.UNDECODABLE, "kind")
-    unused = RowCleaner(Layout(",", 3, (0, 1), 1), DataSpec(), TextSpec())
+    unused = RowCleaner(Layout(",", 3, (0, 1), 1), DataSpec(), TextSpec(), SINGLE_LABEL)
     assert isinstance(unused(1, ["text", "pos", bad]), CleanRow)
 
 
@@ -151,19 +154,19 @@ HEADED = Layout(",", 3, (1, 2), 1, header=("id", "text", "label"))
     ],
 )
 def test_the_header_once_more_is_a_reject_of_its_own(fields: list[str]) -> None:
-    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields)
+    row = RowCleaner(HEADED, DataSpec(), TextSpec(), SINGLE_LABEL)(7, fields)
     assert isinstance(row, Reject)
     assert (row.reason, row.column) == (Reason.REPEATED_HEADER, "")
 
 
 @pytest.mark.parametrize("fields", [["id", "text", "pos"], ["1", "a text", "label"], ["id", "the text", "label"]])
 def test_a_name_of_the_header_here_and_there_is_a_text_or_a_label(fields: list[str]) -> None:
-    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields), CleanRow)
+    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec(), SINGLE_LABEL)(7, fields), CleanRow)
 
 
 def test_a_header_of_numbers_or_of_one_column_is_not_looked_for() -> None:
     data = DataSpec(text_columns="0", label_column="1")
-    numbers = RowCleaner(Layout(",", 2, (0, 1), 1, header=("0", "1")), data, TextSpec())
+    numbers = RowCleaner(Layout(",", 2, (0, 1), 1, header=("0", "1")), data, TextSpec(), SINGLE_LABEL)
     assert isinstance(numbers(7, ["0", "1"]), CleanRow)
     assert TextReader(Layout(",", 1, (0,), 1, header=("text",)), UnlabelledSpec()).no_row(7, ["text"]) is None
 
@@ -189,18 +192,18 @@ def test_unlabelled_rows_tell_the_header_by_all_its_names() -> None:
     ],
 )
 def test_a_total_below_the_table_is_a_reject_of_its_own(fields: list[str]) -> None:
-    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields)
+    row = RowCleaner(HEADED, DataSpec(), TextSpec(), SINGLE_LABEL)(7, fields)
     assert isinstance(row, Reject)
     assert row.reason == Reason.TOTAL_LINE
 
 
 @pytest.mark.parametrize("fields", [["1", "total", "pos"], ["2", "Total recall", "neg"], ["Total", "sum", "pos"]])
 def test_a_row_with_text_and_label_is_a_row_whatever_its_words(fields: list[str]) -> None:
-    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec())(7, fields), CleanRow)
+    assert isinstance(RowCleaner(HEADED, DataSpec(), TextSpec(), SINGLE_LABEL)(7, fields), CleanRow)
 
 
 def test_a_row_without_a_label_is_no_total_because_of_a_word_in_it() -> None:
-    row = RowCleaner(HEADED, DataSpec(), TextSpec())(7, ["1", "the total is wrong", ""])
+    row = RowCleaner(HEADED, DataSpec(), TextSpec(), SINGLE_LABEL)(7, ["1", "the total is wrong", ""])
     assert isinstance(row, Reject)
     assert row.reason == Reason.MISSING_LABEL
 

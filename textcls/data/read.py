@@ -31,7 +31,6 @@ from textcls.data.remedies import CsvFiles
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.labels import label_order
-from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles
 
@@ -92,7 +91,7 @@ def read_rows(
     text: TextSpec,
     tokenizer: TokenizerFiles | None = None,
     *,
-    task: Task = SINGLE_LABEL,
+    task: Task,
 ) -> ReadRows:
     """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
 

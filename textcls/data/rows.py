@@ -17,7 +17,6 @@ from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.plain_text import visible
 from textcls.settings.recipe import DataSpec, TextSpec
-from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
@@ -153,7 +152,7 @@ class RowCleaner:
         spellings: counts of the cells that settings list by value, over the rows so far.
     """
 
-    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task = SINGLE_LABEL) -> None:
+    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data = data
         self._normalize = normalizer_of(text)

@@ -14,7 +14,6 @@ import torch
 
 from textcls.errors import ModelError
 from textcls.settings.recipe import ModelSpec
-from textcls.tasks.single_label import SINGLE_LABEL
 
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -33,7 +32,7 @@ def build_model(
     labels: Sequence[str],
     spec: ModelSpec,
     *,
-    problem_type: str = SINGLE_LABEL.problem_type,
+    problem_type: str,
     pad_id: int,
     seed: int,
 ) -> Any:

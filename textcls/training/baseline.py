@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from textcls.settings.recipe import TextSpec
-from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import RowCounts, Task, no_counts
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
@@ -37,7 +36,7 @@ def train_baseline(
     labels: Sequence[str],
     seed: int,
     *,
-    task: Task = SINGLE_LABEL,
+    task: Task,
     spec: TextSpec | None = None,
     max_rows: int = MAX_ROWS,
 ) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from textcls.modeling.batching import padded
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
-from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, read_tokenizer_config
@@ -68,7 +67,7 @@ def begin_rehearsal(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, t
     return future
 
 
-def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task = SINGLE_LABEL) -> list[str]:
+def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Task) -> list[str]:
     """Exports, loads and scores the untrained model; returns notes for the user, one line each.
 
     Args:
