@@ -152,6 +152,17 @@ def test_a_bundle_that_was_not_calibrated_says_nothing_of_it():
     assert "calibrated" not in printed(report_of(TWO) | {"calibration": uncalibrated})
 
 
+def test_the_verdict_comes_last_and_stands_in_the_picture():
+    verdict = {
+        "sentence": "幸福 🙂 is [bold]never[/bold] predicted $x$.",
+        "notes": ["60 rows are too few to tell more."],
+    }
+    with_verdict = report_of(NASTY) | {"verdict": verdict}
+    assert printed(with_verdict).rstrip().splitlines()[-2:] == [verdict["sentence"], *verdict["notes"]]
+    assert draw_report(with_verdict) != draw_report(report_of(NASTY))
+    assert Report.model_validate(with_verdict).content()["verdict"] == verdict
+
+
 def test_calibration_is_told_and_abstaining_where_it_is_wanted():
     calibration = {"temperature": 1.25, "ece_before": 0.09, "ece_after": 0.021, "threshold": 0.0, "min_precision": None}
     text = printed({**report_of(TWO), "calibration": calibration})

@@ -39,6 +39,7 @@ from textcls.output.side_product import side_product
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
+from textcls.reporting.verdict import judged
 from textcls.tasks.task import RowCounts, Task, no_counts
 
 Say = Callable[[str], None]
@@ -111,6 +112,9 @@ def _evaluated(
         files=tuple(read.files),
         written_at=time.time(),
     )
+    with side_product("the verdict", say):
+        own = bundle.manifest.metrics
+        report = judged(report, own_test=TaskScores.model_validate(own) if own else None)
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
     # The last file: an --out with a report is finished.

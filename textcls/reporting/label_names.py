@@ -50,6 +50,10 @@ class DrawnNames:
     families: tuple[str, ...]
     missing: frozenset[str]
 
+    def drawable(self, text: str) -> str:
+        """A text that holds these labels, with escapes for characters that no font has."""
+        return "".join(_escape(char) if char in self.missing else char for char in text if not _is_joining(char))
+
     @classmethod
     def of(cls, labels: Sequence[str]) -> "DrawnNames":
         """The names of labels, in id order."""

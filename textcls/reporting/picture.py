@@ -7,11 +7,13 @@ Not here: the tables (terminal.py), computing the numbers (tasks/metrics.py).
 import io
 import itertools
 import logging
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textcls.plain_text import visible
 from textcls.reporting.label_names import DrawnNames
 from textcls.reporting.report import Confusion, Report, TaskScores
 from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, number
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PNG_SIZE = (1800, 1440)
 """Pixels of the picture, width by height."""
 
+# In one line of the picture's width.
+_VERDICT_CHARS = 165
 # The matrix is drawn with at most 600 x 600 cells: about one a pixel.
 _MOST_CELLS = 600
 _NO_FONT = (
@@ -47,7 +51,7 @@ def draw_report(report: Report) -> bytes:
     names = DrawnNames.of(list(test.per_class))
     bottom = 0.065 + _draw_key(figure, names, _labels_in_words(test))
     grid = figure.add_gridspec(2, 2, left=0.075, right=0.965, top=0.89, bottom=bottom, wspace=0.3, hspace=0.4)
-    figure.text(0.075, 0.955, _headline(report), fontsize=15, fontweight="bold", color=_INK)
+    _draw_headline(figure, report, names)
     _draw_training(figure, grid[0, 0], report)
     if test.confusion:
         _draw_confusion(figure.add_subplot(grid[0, 1]), test.confusion, names)
@@ -57,6 +61,15 @@ def draw_report(report: Report) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     return png.getvalue()
+
+
+def _draw_headline(figure: "Figure", report: Report, names: DrawnNames) -> None:
+    """The scores, and below them what they mean."""
+    figure.text(0.075, 0.96, _headline(report), fontsize=15, fontweight="bold", color=_INK)
+    if verdict := report.verdict:
+        style: dict[str, Any] = {"fontsize": 10.5, "color": _INK, "parse_math": False, "va": "top"}
+        sentence = textwrap.shorten(visible(names.drawable(verdict.sentence)), _VERDICT_CHARS, placeholder=" …")
+        figure.text(0.075, 0.947, sentence, fontfamily=names.families, **style)
 
 
 def _headline(report: Report) -> str:

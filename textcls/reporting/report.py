@@ -39,6 +39,18 @@ class LabelScores(_Part):
     f1: float
     support: int
     """Rows that have this label."""
+    ap: float | None = None
+    """Average precision: the area under the precision-recall curve."""
+    threshold: float | None = None
+    """The label is predicted from this probability on."""
+
+    def hits(self) -> tuple[int, int, int]:
+        """Rows of the label that are found, those that are missed, and other rows that are predicted to have it.
+
+        A label without a hit has a precision of 0, however often it is predicted: the third number is then 0.
+        """
+        hits = round(self.recall * self.support)
+        return hits, self.support - hits, round(hits / self.precision) - hits if hits else 0
 
 
 class Confusion(_Part):
@@ -75,8 +87,58 @@ class Confusion(_Part):
         return matrix, rows
 
 
+class CoOccurrence(_Part):
+    """Which labels occur in the same rows, and which are predicted for the same rows. Only pairs with rows."""
+
+    labels: tuple[str, ...]
+    """Label names by label id."""
+    support: tuple[int, ...]
+    """Rows that have each label."""
+    pairs: tuple[tuple[int, int, int, int], ...]
+    """(label id, greater label id, rows that have both, rows for which both are predicted)."""
+    other_pairs: int = 0
+    """Pairs with rows that are not listed."""
+
+    def most_misjudged(self, most: int) -> list[tuple[str, str, int, int]]:
+        """(label, label, rows that have both, rows for which both are predicted) where these differ most, in order."""
+        pairs = np.array(self.pairs, np.int64).reshape(-1, 4)
+        gap = np.abs(pairs[:, 2] - pairs[:, 3])
+        worst = np.argsort(-gap, kind="stable")[:most]
+        names = self.labels
+        return [
+            (names[i], names[j], true, predicted) for i, j, true, predicted in pairs[worst[gap[worst] > 0]].tolist()
+        ]
+
+    def matrix(self, most: int) -> np.ndarray:
+        """float64 [n, n]: the rows of pairs of labels, as a share of the rows that have the rarer of the two.
+
+        Below the diagonal are the rows that have both labels, above it those for which both are predicted, which may be
+        more than all. The diagonal, and pairs with a label that no row has, are NaN. Of more than `most` labels,
+        neighbours share one of the n = `most` cells.
+        """
+        pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 4), len(self.support)
+        cells = min(labels, most)
+        cell_of = np.arange(labels) * cells // max(labels, 1)
+        first, second = cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]
+        both, rows = np.zeros((cells, cells)), np.zeros(cells)
+        apart = first != second
+        np.add.at(both, (second[apart], first[apart]), pairs[apart, 2])
+        np.add.at(both, (first[apart], second[apart]), pairs[apart, 3])
+        np.add.at(rows, cell_of, np.array(self.support, np.float64))
+        rarer = np.minimum(rows[:, None], rows)
+        np.fill_diagonal(rarer, 0)
+        return np.divide(both, rarer, out=np.full_like(both, np.nan), where=rarer > 0)
+
+
+class NoLabel(_Part):
+    """Rows without any label."""
+
+    true: int
+    predicted: int
+
+
 class ReliabilityBin(_Part):
-    """Rows whose confidence lies in (low, high]."""
+    """Answers whose confidence lies in (low, high]: one a row, or one for each label of a row."""
 
     low: float
     high: float
@@ -112,8 +174,19 @@ class TaskScores(_Part):
 
     rows: int
     accuracy: Proportion | None = None
+    subset_accuracy: Proportion | None = None
+    """Rows whose labels are all right, and none too many."""
+    micro_f1: float | None = None
     macro_f1: float | None = None
+    macro_labels: int | None = None
+    """Labels with rows, if the mean runs over these alone."""
     weighted_f1: float | None = None
+    hamming_loss: float | None = None
+    """Share of wrong answers among all rows and labels."""
+    lrap: float | None = None
+    """Label ranking average precision (Schapire and Singer 2000)."""
+    map: float | None = None
+    """Mean over labels of the average precision."""
     log_loss: float | None = None
     """In nats per row."""
     ece: float | None = None
@@ -121,6 +194,8 @@ class TaskScores(_Part):
     per_class: dict[str, LabelScores] = {}
     """By label name, in the order of label ids."""
     confusion: Confusion | None = None
+    co_occurrence: CoOccurrence | None = None
+    no_label: NoLabel | None = None
     reliability: tuple[ReliabilityBin, ...] = ()
     """Bins that hold rows, by rising confidence."""
     coverage: tuple[CoveragePoint, ...] = ()
@@ -163,7 +238,9 @@ class Validation(_Part):
     step: int
     loss: float | None = None
     accuracy: float | None = None
+    micro_f1: float | None = None
     macro_f1: float | None = None
+    map: float | None = None
 
 
 class BestCheckpoint(_Part):
@@ -180,6 +257,8 @@ class TokenLengths(_Part):
     percentiles: dict[str, int]
     """Percentile -> tokens; "100" is the longest row."""
     truncated_fraction: float
+    unknown_fraction: float | None = None
+    """Share of the tokens that stand for something unknown to the vocabulary, [UNK]."""
 
 
 class Speed(_Part):
@@ -202,12 +281,22 @@ class ScoredBundle(_Part):
     digest: str
 
 
+class Verdict(_Part):
+    """What the figures mean, in words: see verdict.py."""
+
+    sentence: str
+    """The finding that matters most."""
+    notes: tuple[str, ...] = ()
+    """At most two others, the more important one first."""
+
+
 class Report(_Part):
     """The content of report.json. Only evaluation sets `title`, `bundle` and `files`; the rest is training's."""
 
     format_version: Literal[1] = FORMAT_VERSION
     title: str = "Test split"
     """What the scored rows are."""
+    verdict: Verdict | None = None
     test: TaskScores
     calibration: CalibrationSummary | None = None
     baseline: Baseline | NoBaseline | None = None

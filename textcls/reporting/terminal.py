@@ -46,7 +46,7 @@ def print_report(report: Report, file: TextIO) -> None:
 
 
 def result_table(report: Report) -> "Group":
-    """The test scores beside the baseline's, the labels (of many, the worst), the most confused pairs, the costs."""
+    """The scores beside the baseline's, the labels (of many, the worst), the most confused pairs, costs, verdict."""
     from rich.console import Group
     from rich.text import Text
 
@@ -57,6 +57,8 @@ def result_table(report: Report) -> "Group":
     if test.confusion and (pairs := test.confusion.most_confused(_WORST_PAIRS)):
         parts.append(_pairs(pairs))
     parts.extend(Text(f"  {line}", "dim") for line in _costs(report))
+    if verdict := report.verdict:
+        parts += [Text(""), Text(visible(verdict.sentence), "bold"), *map(Text, map(visible, verdict.notes))]
     return Group(*parts)
 
 

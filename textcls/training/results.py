@@ -30,6 +30,7 @@ from textcls.reporting.report import (
     TokenLengths,
     Validation,
 )
+from textcls.reporting.verdict import judged
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
@@ -78,6 +79,8 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
     with side_product("the report", say):
         report = make()
     if report is not None:
+        with side_product("the verdict", say):
+            report = judged(report)
         with side_product("report.json", say):
             write_json(run.uri, "report.json", report.content())
         with side_product("report.png", say):
