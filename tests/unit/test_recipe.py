@@ -27,6 +27,7 @@ KEYS = [key for key, _, _ in describe_keys()]
 OTHER = {
     "data.csv": "a.csv",
     "data.text_columns": "[title, body]",
+    "data.pair": "[question, answer]",
     "data.label_column": "stars",
     "data.where": "{source: [a, b]}",
     "data.where_not": "{source: [c]}",

@@ -11,7 +11,7 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.spellings import Spellings
 from textcls.data.summary import RowSummary
-from textcls.settings.recipe import TextSpec
+from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 
@@ -77,5 +77,5 @@ def test_the_fingerprint_of_a_table_changes_with_any_clean_row(path: Path) -> No
 def test_a_shard_without_rows_has_a_table_with_every_column(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("text,label\n")
     (table,) = tables_of(tmp_path / "r.csv")
-    assert table.schema == row_tables.SCHEMA
+    assert table.schema == row_tables.schema_of(DataSpec())
     assert total([table]).read == 0

@@ -30,21 +30,31 @@ def test_a_key_is_the_one_that_earlier_versions_computed() -> None:
     assert key("Some  TEXT") == bytes.fromhex("f4059a637a026ee5278402fe34285c49")
 
 
+def test_a_pair_has_a_key_of_its_own_which_depends_on_the_order() -> None:
+    one, swapped = TextInput("a", "b").key(NORMALIZE), TextInput("b", "a").key(NORMALIZE)
+    assert len({one, swapped, key("a"), key("a b"), key("a\nb"), TextInput("a b", "").key(NORMALIZE)}) == 5
+    assert TextInput(" A\n", "B").key(NORMALIZE) == one
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\u3000"])
 def test_an_input_without_a_character_is_blank(blank: str) -> None:
     assert TextInput(blank).is_blank
     assert not TextInput(f"{blank}x").is_blank
+    assert TextInput("x", blank).is_blank
+    assert TextInput(blank, "x").is_blank
+    assert not TextInput("x", "x").is_blank
 
 
 @given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9)))
 def test_inputs_are_columns_of_a_table_and_back(texts: list[str | None]) -> None:
-    columns = [pa.array(column, pa.large_string()) for column in ([texts] * len(TextInput._fields))]
-    table = pa.table(columns, list(TextInput._fields))
-    assert row_tables.inputs_of(table) == [TextInput(text or "") for text in texts]
+    one, other = (pa.array(column, pa.large_string()) for column in (texts, texts[::-1]))
+    assert row_tables.inputs_of(pa.table({"text": one})) == [TextInput(text or "") for text in texts]
+    pairs = row_tables.inputs_of(pa.table({"text": one, "text_pair": other}))
+    assert pairs == [TextInput(*(text or "" for text in pair)) for pair in zip(texts, texts[::-1], strict=True)]
 
 
 def test_an_input_travels_between_processes() -> None:
-    one = TextInput("a text")
+    one = TextInput("a text", "another")
     carried = pickle.loads(pickle.dumps(one))  # as Ray carries it
     assert carried == one
     assert type(carried) is TextInput

@@ -58,6 +58,7 @@ _MANY_ERRORS = 0.01
 # The settings that the rows of a part depend on.
 _READING = {
     "text_columns",
+    "pair",
     "header",
     "delimiter",
     "quoting",

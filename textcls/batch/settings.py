@@ -29,12 +29,12 @@ _NAMED_BY_CSV = "--csv names the files"
 
 
 class UnlabelledSpec(DataSpec):
-    """How to read rows without labels: a file needs the text columns only."""
+    """How to read rows without labels: a file needs the columns of the input only."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The text columns."""
-        return self.text_columns
+        """The columns of the input."""
+        return self.input_columns
 
     @model_validator(mode="after")
     def _label_is_no_text(self) -> Self:
@@ -116,7 +116,9 @@ def nothing_scored(errors: Mapping[str, int], data: DataSpec, files: Sequence[In
     rows, most = sum(errors.values()), max(errors, key=lambda reason: errors[reason])
     counted = ", ".join(f"{number:,} {reason}" for reason, number in sorted(errors.items(), key=lambda one: -one[1]))
     todo: dict[str, str] = {
-        Reason.MISSING_TEXT: f"is {', '.join(data.text_columns)} the text? --set data.text_columns=NAME",
+        Reason.MISSING_TEXT: f"is {', '.join(data.text_columns)} the text? --set data.text_columns=NAME"
+        if data.pair is None
+        else f"are {' and '.join(data.pair)} the pair? --set data.pair=[NAME,NAME]",
         Reason.RAGGED_ROW: "--set data.delimiter=CHARACTER, or --set data.quoting=none if a quote is only a character",
         Reason.CELL_TOO_LONG: f"raise data.max_cell_chars above {data.max_cell_chars:,}, or --set data.quoting=none",
         "text_too_long": "shorten the texts, or train with text.on_long=truncate or windows: this bundle refuses them",

@@ -68,7 +68,7 @@ def refuse_unfit(
             f"every one of the {read:,} rows is a reject ({most}):{shown}",
             todo=remedy(most_common)
             or spelled.unknown_advice(data, reasons, spellings)
-            or "check data.delimiter, data.text_columns and data.label_column against these rows",
+            or f"check data.delimiter, {data.input_setting} and data.label_column against these rows",
         )
     if rejects > data.max_reject_fraction * read:
         correct = "correct them; rejects.parquet lists each" if listed else "correct them"

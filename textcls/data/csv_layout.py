@@ -273,7 +273,7 @@ def _missing_position(uri: str, delimiter: str, fields: Sequence[str], hint: str
         f"{uri}: no field at position {' or '.join(beyond)}; with the delimiter {delimiter!r} "
         f"the first record has {len(fields)}: {_listed(fields)}",
         expected=f"positions from 0 to {len(fields) - 1}",
-        todo=hint or "correct data.text_columns, data.label_column or data.where",
+        todo=hint or f"correct {data.input_setting}, data.label_column or data.where",
     )
 
 
@@ -297,9 +297,9 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
         return names[close[0]] if close else only
 
     hints = []
-    if set(missing) & set(data.text_columns):
-        texts = [closest(column) if column in missing else column for column in data.text_columns]
-        hints.append(set_option("data.text_columns", texts if len(texts) > 1 else texts[0]))
+    if set(missing) & set(data.input_columns):
+        texts = [closest(column) if column in missing else column for column in data.input_columns]
+        hints.append(set_option(data.input_setting, texts if len(texts) > 1 else texts[0]))
     if data.label_column in missing:
         hints.append(set_option("data.label_column", closest(data.label_column)))
     for setting, named in (("data.where", data.where), ("data.where_not", data.where_not)):

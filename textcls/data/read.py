@@ -44,8 +44,8 @@ class ReadRows:
         task: what is predicted.
         labels: label names in id order: those of `data.labels`, or those found.
         summary: counts over all rows.
-        blocks: object references of tables of `row_tables.SCHEMA`, in row order. With a tokenizer they have the columns
-            of `row_tables.tokenized` as well.
+        blocks: object references of tables of `row_tables.schema_of`, in row order. With a tokenizer they have the
+            columns of `row_tables.tokenized` as well.
         keys: object references of `row_tables.keys` of each block.
         seconds: how long reading took.
     """

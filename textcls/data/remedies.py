@@ -225,8 +225,13 @@ def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location
         if not isinstance(fields, CellTooLong) and len(fields) == layout.width
     ][1 if layout.header else 0 :]
     position = dict(zip(data.columns, layout.positions, strict=True))
-    requested = data.label_column if reason == Reason.MISSING_LABEL else data.text_columns[0]
-    if not rows or sum(not fields[position[requested]].strip() for fields in rows) < len(rows) / 2:
+
+    def blank(column: str) -> int:
+        return sum(not fields[position[column]].strip() for fields in rows)
+
+    texts = data.text_columns[:1] if data.pair is None else data.pair
+    requested = data.label_column if reason == Reason.MISSING_LABEL else max(texts, key=blank)
+    if not rows or blank(requested) < len(rows) / 2:
         return f"fill in column {requested!r} in these rows"
     best, best_value = "", 0.0
     for at in range(layout.width):
@@ -241,9 +246,10 @@ def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location
             value = value if value >= _ROWS_PER_LABEL else 0
         if value > best_value:
             best, best_value = layout.header[at] if layout.header else str(at), value
-    key = "data.label_column" if reason == Reason.MISSING_LABEL else "data.text_columns"
     if best:
-        return f"column {requested!r} is empty; is it column {best!r}? {set_option(key, best)}"
+        key = "data.label_column" if reason == Reason.MISSING_LABEL else data.input_setting
+        named = best if key != "data.pair" else [best if column == requested else column for column in texts]
+        return f"column {requested!r} is empty; is it column {best!r}? {set_option(key, named)}"
     return f"column {requested!r} is empty, and no other column fits: fill it in"
 
 

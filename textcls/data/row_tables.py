@@ -1,11 +1,11 @@
 """Tables of the rows of a CSV file: what a read task writes, and what is taken from its blocks later.
 
-In: the records of one shard; later, blocks of rows. Out: tables of `SCHEMA`, and from them the clean rows, the rejects
-and the summary of a block. Pure. Not here: what makes a row a reject (rows.py), Ray (read.py, split_blocks.py).
+In: the records of one shard; later, blocks of rows. Out: tables of `schema_of`, and from them the clean rows, the
+rejects and the summary of a block. Pure. Not here: what makes a row a reject (rows.py), Ray (read.py, split_blocks.py).
 
 A table holds three kinds of rows, in file order. Exactly one of these columns is set:
 
-    text    a clean row; `label`, `key_hi` and `key_lo` are set as well
+    text    a clean row; `label`, `key_hi` and `key_lo` are set as well, and `text_pair` in tables of pairs
     reason  a reject; `column` and `value` are set as well
     counts  the last row of each shard: counts of rows that the table does not hold
 """
@@ -23,7 +23,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import Spellings
-from textcls.data.summary import EXAMPLES, RowSummary
+from textcls.data.summary import EXAMPLES, RowSummary, histogram
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
@@ -39,23 +39,32 @@ _LINE_BITS = 40
 # (rows by label as written). See `Spellings`.
 _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", pa.string()), ("rows", pa.int64())])
 
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.int64()),
-        *((name, pa.large_string()) for name in TextInput._fields),
-        ("label", pa.string()),
-        ("key_hi", pa.uint64()),
-        ("key_lo", pa.uint64()),
-        ("column", pa.string()),
-        ("reason", pa.string()),
-        ("value", pa.string()),
-        ("counts", pa.list_(_COUNT)),
-    ]
-)
-
 # What the split depends on; about 36 bytes a row.
 _KEYS = ["row_id", "key_hi", "key_lo", "label"]
-_NO_INPUT = (None,) * len(TextInput._fields)
+# The numbers of tokens that a tokenized table has of its rows: of the whole input, and of each text of a pair.
+_TOKENS = ("tokens", "first_tokens", "second_tokens")
+
+
+def schema_of(data: DataSpec) -> pa.Schema:
+    """Names and types of the columns that a read task writes."""
+    return pa.schema(
+        [
+            ("row_id", pa.int64()),
+            *((name, pa.large_string()) for name in TextInput._fields[: 1 if data.pair is None else 2]),
+            ("label", pa.string()),
+            ("key_hi", pa.uint64()),
+            ("key_lo", pa.uint64()),
+            ("column", pa.string()),
+            ("reason", pa.string()),
+            ("value", pa.string()),
+            ("counts", pa.list_(_COUNT)),
+        ]
+    )
+
+
+def input_columns(table: pa.Table) -> list[str]:
+    """The columns of a table that hold its inputs: a field of `TextInput` each."""
+    return [name for name in TextInput._fields if name in table.column_names]
 
 
 def row_id(file_index: int, line: int) -> int:
@@ -69,11 +78,14 @@ def file_and_line(row_id: int) -> tuple[int, int]:
 
 
 def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, task: Task) -> Iterator[pa.Table]:
-    """Tables of `SCHEMA` with all rows of a shard, in order. The last row of the last one holds the shard's counts."""
+    """Tables of `schema_of` with all rows of a shard, in order. The last row of the last holds the shard's counts."""
     cleaner = RowCleaner(layout, data, text, task)
     base = row_id(shard.file_index, 0)
     # Lists of columns, not of rows: 20,000 live tuples would make the garbage collector a tenth of the work.
-    columns: list[list[Any]] = [[] for _ in SCHEMA.names]
+    schema = schema_of(data)
+    columns: list[list[Any]] = [[] for _ in schema.names]
+    texts = 1 if data.pair is None else 2
+    no_input = (None,) * texts
     chars = outside_where = 0
 
     def add(*row: Any) -> None:
@@ -87,20 +99,20 @@ def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, ta
             continue
         if isinstance(row, CleanRow):
             high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
-            add(base | row.line, *row.input, row.label, high, low, None, None, None, None)
+            add(base | row.line, *row.input[:texts], row.label, high, low, None, None, None, None)
             chars += row.input.chars
         else:
-            add(base | row.line, *_NO_INPUT, None, 0, 0, row.column, str(row.reason), row.value, None)
+            add(base | row.line, *no_input, None, 0, 0, row.column, str(row.reason), row.value, None)
         if chars >= _TABLE_CHARS or len(columns[0]) >= _TABLE_ROWS:
-            yield _table(columns)
+            yield _table(columns, schema)
             columns, chars = [[] for _ in columns], 0
     # Every shard has this row: Ray Data drops the columns of a table without rows.
-    add(base, *_NO_INPUT, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings))
-    yield _table(columns)
+    add(base, *no_input, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings))
+    yield _table(columns, schema)
 
 
-def _table(columns: list[list[Any]]) -> pa.Table:
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
+def _table(columns: list[list[Any]], schema: pa.Schema) -> pa.Table:
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)
 
 
 def _counts(outside_where: int, spellings: Spellings) -> list[tuple[str, str | None, str | None, int]]:
@@ -113,11 +125,15 @@ def _counts(outside_where: int, spellings: Spellings) -> list[tuple[str, str | N
 
 
 def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
-    """The table with two more columns.
+    """The table with more columns.
 
     Returns:
         `input_ids`: list<int32>, cut to the tokenizer's limit, not padded. `tokens`: int32, the number before the cut.
+        For pairs also `first_tokens` and `second_tokens`: int32, the number of each text before the cut, without
+        special tokens; and `second`, int32, as `EncodedPairs.seconds`, if the model reads token types.
     """
+    if "text_pair" in table.column_names:
+        return _tokenized_pairs(table, tokenizer)
     ids: list[list[int]] = []
     lengths = np.empty(0, np.int32)
     if table.num_rows:
@@ -127,9 +143,20 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
     return table.append_column("tokens", pa.array(lengths, pa.int32()))
 
 
+def _tokenized_pairs(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
+    pairs = tokenizer_of(tokenizer).pairs(inputs_of(table))
+    added = {"tokens": pairs.counts, "first_tokens": pairs.first_counts, "second_tokens": pairs.second_counts}
+    if pairs.seconds is not None:
+        added["second"] = pairs.seconds
+    table = table.append_column("input_ids", pa.array(pairs.ids, pa.list_(pa.int32())))
+    for name, numbers in added.items():
+        table = table.append_column(name, pa.array(numbers, pa.int32()))
+    return table
+
+
 def inputs_of(table: pa.Table) -> list[TextInput]:
     """The input of each row, made of the columns that have the names of its fields; null is an empty text."""
-    columns = [pc.fill_null(table[name], "").to_pylist() for name in TextInput._fields]
+    columns = [pc.fill_null(table[name], "").to_pylist() for name in input_columns(table)]
     return [TextInput(*cells) for cells in zip(*columns, strict=True)]
 
 
@@ -142,7 +169,7 @@ def rejects(table: pa.Table, files: list[str]) -> pa.Table:
     """The rejects of a table, as rejects.parquet has them.
 
     Args:
-        table: a table of `SCHEMA`.
+        table: a table of `schema_of`.
         files: URI of each file, by index.
     """
     found = _rejected(table)
@@ -169,7 +196,7 @@ def keys(table: pa.Table) -> pa.Table:
 
 def _clean_without_texts(table: pa.Table) -> pa.Table:
     """The clean rows of a table, with the columns that are small: a filter copies what it keeps."""
-    small = [name for name in (*_KEYS, "tokens") if name in table.column_names]
+    small = [name for name in (*_KEYS, *_TOKENS) if name in table.column_names]
     return table.select(small).filter(pc.is_valid(table["text"]))
 
 
@@ -202,7 +229,9 @@ def summarize(table: pa.Table, task: Task) -> RowSummary:
     for counts in table["counts"].drop_null().to_pylist():
         _add_counts(found, counts)
     if "tokens" in clean.column_names:
-        found.token_histogram = np.bincount(clean["tokens"].to_numpy(), minlength=1).astype(np.int64)
+        found.token_histogram = histogram(clean["tokens"].to_numpy())
+    if "first_tokens" in clean.column_names:
+        found.text_histograms = [histogram(clean[name].to_numpy()) for name in ("first_tokens", "second_tokens")]
     for row in rejected.to_pylist():
         examples = found.examples.setdefault(row["reason"], [])
         if len(examples) < EXAMPLES:

@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
     explanation: str
 
-    MISSING_TEXT = "missing_text", "every text column is empty or white space"
+    MISSING_TEXT = "missing_text", "every text column, or one of data.pair, is empty or white space"
     MISSING_LABEL = "missing_label", "the label is empty, white space or invisible characters alone"
     UNKNOWN_LABEL = "unknown_label", "the label, after data.label_map, is not among data.labels"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
@@ -95,8 +95,9 @@ class TextReader:
     def __init__(self, layout: Layout, data: DataSpec) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._width = layout.width
-        self._texts = [(column, position[column]) for column in data.text_columns]
+        self._texts = [(column, position[column]) for column in data.input_columns]
         self._only_text = self._texts[0][1] if len(self._texts) == 1 else None
+        self._is_pair = data.pair is not None
         self._layout = layout
         # Only rows whose first used cell is a column name are compared with the header: this is faster.
         self._probe = layout.positions[0]
@@ -122,12 +123,14 @@ class TextReader:
         return None
 
     def input(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
-        """The text columns joined by a space, otherwise as written; a reject if there is no text.
+        """The text columns joined by a space, or the pair, otherwise as written; a reject if a text is missing.
 
         Args:
             line: line of the record.
             fields: of a record for which `no_row` returns None.
         """
+        if self._is_pair:
+            return self._pair(line, fields)
         only = self._only_text
         text = fields[only] if only is not None else " ".join([fields[position] for _, position in self._texts])
         found = TextInput(text)
@@ -137,6 +140,14 @@ class TextReader:
             column, position = next(place for place in self._texts if _is_undecodable(fields[place[1]]))
             return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
         return found
+
+    def _pair(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
+        for column, position in self._texts:
+            if not fields[position].strip():
+                return Reject(line, column, Reason.MISSING_TEXT, shown(fields[position]))
+            if _is_undecodable(fields[position]):
+                return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
+        return TextInput(*(fields[position] for _, position in self._texts))
 
 
 class RowCleaner:

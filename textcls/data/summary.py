@@ -5,7 +5,9 @@ In: counts of one block. Out: their sums, and percentiles of token lengths. Pure
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ class RowSummary:
         labels: clean rows by label name.
         spellings: rows by spelling of the cells that settings name.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
+        text_histograms: the same for each text of a pair, without special tokens; empty for one text.
         digests: sha256 of the clean rows of each block, in order.
     """
 
@@ -38,6 +41,7 @@ class RowSummary:
     labels: Counter[str] = field(default_factory=Counter)
     spellings: Spellings = field(default_factory=Spellings)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    text_histograms: list[np.ndarray] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
 
     def add(self, other: "RowSummary") -> None:
@@ -49,10 +53,9 @@ class RowSummary:
             self.examples[reason] = (self.examples.get(reason, []) + examples)[:EXAMPLES]
         self.labels += other.labels
         self.spellings.add(other.spellings)
-        bins = np.zeros(max(len(self.token_histogram), len(other.token_histogram)), np.int64)
-        bins[: len(self.token_histogram)] += self.token_histogram
-        bins[: len(other.token_histogram)] += other.token_histogram
-        self.token_histogram = bins
+        self.token_histogram = _added(self.token_histogram, other.token_histogram)
+        texts = zip_longest(self.text_histograms, other.text_histograms, fillvalue=histogram(()))
+        self.text_histograms = [_added(own, new) for own, new in texts]
         self.digests += other.digests
 
     @property
@@ -68,15 +71,33 @@ class RowSummary:
     def token_lengths(self, max_tokens: int) -> dict[str, Any]:
         """Percentiles of the number of tokens before the cut, and the share of rows that the cut shortens.
 
+        For pairs, `texts` has the percentiles of each text.
+
         Args:
             max_tokens: the limit to which rows are cut.
         """
-        running = np.cumsum(self.token_histogram)
-        ranks = {str(p): int(np.searchsorted(running, p / 100 * running[-1])) for p in (50, 90, 95, 99, 100)}
         cut = int(self.token_histogram[max_tokens + 1 :].sum())
         return {
             "max_tokens": max_tokens,
-            "percentiles": ranks,
+            "percentiles": _percentiles(self.token_histogram),
             "truncated_rows": cut,
             "truncated_fraction": cut / max(self.rows, 1),
+            **({"texts": [*map(_percentiles, self.text_histograms)]} if self.text_histograms else {}),
         }
+
+
+def histogram(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int64 [L]: how many rows have each number of tokens."""
+    return np.bincount(np.asarray(tokens, np.int64), minlength=1).astype(np.int64)
+
+
+def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    bins = np.zeros(max(len(one), len(other)), np.int64)
+    bins[: len(one)] += one
+    bins[: len(other)] += other
+    return bins
+
+
+def _percentiles(bins: np.ndarray) -> dict[str, int]:
+    running = np.cumsum(bins)
+    return {str(p): int(np.searchsorted(running, p / 100 * running[-1])) for p in (50, 90, 95, 99, 100)}

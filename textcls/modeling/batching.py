@@ -55,6 +55,11 @@ def padded(rows: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> tuple[tor
     return torch.from_numpy(ids_BL), mask_BL
 
 
+def token_types(seconds_B: np.ndarray, longest: int) -> torch.Tensor:
+    """int64 [B, longest] of 0 and 1: each row has type 1 from the place on where its second segment begins."""
+    return torch.from_numpy((np.arange(longest) >= seconds_B[:, None]).astype(np.int64))
+
+
 def tokens_at_once(limit: int | Literal["auto"], device: torch.device) -> int:
     """The most padded tokens of a micro-batch. `auto`: 16,384 on a GPU; on CPUs 2,048, which their caches hold.
 

@@ -149,10 +149,16 @@ def fold_temperature(weights: Mapping[str, torch.Tensor], head: str, temperature
 
 
 def logits_of(
-    model: Any, input_ids_BL: torch.Tensor, attention_mask_BL: torch.Tensor | None, *, bf16: bool
+    model: Any,
+    input_ids_BL: torch.Tensor,
+    attention_mask_BL: torch.Tensor | None,
+    token_types_BL: torch.Tensor | None = None,
+    *,
+    bf16: bool,
 ) -> torch.Tensor:
-    """float32 [B, C]."""
+    """float32 [B, C]; without token types, the model takes 0 for all."""
+    typed = {} if token_types_BL is None else {"token_type_ids": token_types_BL}
     with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
-        output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL)
+        output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)
     logits_BC: torch.Tensor = output.logits.float()
     return logits_BC

@@ -176,3 +176,9 @@ def read_config(directory: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{path} holds no settings", expected="a JSON object", todo="copy the model again")
     return config
+
+
+def has_token_types(config: Mapping[str, Any]) -> bool:
+    """Whether a model of this configuration tells the texts of a pair apart by token types; RoBERTa's kind does not."""
+    types = config.get("type_vocab_size")
+    return isinstance(types, int) and types > 1

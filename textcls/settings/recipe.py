@@ -10,9 +10,9 @@ tables of jobs/recipes/README.md from it. A setting that trades two things has a
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from textcls.settings.spec import Name, Names, Spec, at_least, without_password
 
@@ -20,10 +20,15 @@ from textcls.settings.spec import Name, Names, Spec, at_least, without_password
 class DataSpec(Spec):
     """The labelled rows, and how to read them."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"pair"})
+
     csv: Names = ()
     """CSV files: paths, globs or URIs (`s3://`, `gs://`, `package://NAME/path` inside an installed package)."""
     text_columns: Names = ("text",)
     """Columns that hold the text; several are joined by a space. Without a header: 0-based positions."""
+    pair: tuple[Name, Name] | None = None
+    """In place of `text_columns`: two columns whose texts the model reads as a pair, in this order, such as a question
+    and an answer. Without a header: 0-based positions."""
     label_column: Name = "label"
     """Column that holds the label. Without a header: a 0-based position."""
     where: dict[Name, Names] = Field({})
@@ -70,6 +75,25 @@ class DataSpec(Spec):
             raise ValueError("expected one or more columns, each once")
         return value
 
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _two_columns(cls, value: object) -> object:
+        if value is not None and (not isinstance(value, (list, tuple)) or len(value) != 2 or value[0] == value[1]):
+            raise ValueError("expected two different columns, such as [question, answer]")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_or_pair(cls, content: Any) -> Any:
+        """A pair takes the place of the text columns, which null leaves out."""
+        if isinstance(content, dict) and content.get("pair") is not None and "text_columns" in content:
+            if content["text_columns"] is not None:
+                raise ValueError(
+                    "text_columns and pair exclude each other: with a pair, leave text_columns out or set it to null"
+                )
+            return {key: value for key, value in content.items() if key != "text_columns"}
+        return content
+
     @field_validator("delimiter")
     @classmethod
     def _one_character(cls, value: str) -> str:
@@ -94,7 +118,7 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _label_is_no_text(self) -> Self:
-        if self.label_column in self.text_columns:
+        if self.label_column in self.input_columns:
             raise ValueError(f"label_column {self.label_column!r} is also a text column")
         return self
 
@@ -113,10 +137,27 @@ class DataSpec(Spec):
                 raise ValueError(f"label_map maps to {stray[0]!r}, which is not in labels {list(self.labels)}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_unused_columns(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = self._as_before(write)
+        if self.pair is not None:
+            content.pop("text_columns", None)
+        return content
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns of the model's input: those of the pair or, without one, the text columns."""
+        return self.pair or self.text_columns
+
+    @property
+    def input_setting(self) -> str:
+        """The setting that names the columns of the input."""
+        return "data.text_columns" if self.pair is None else "data.pair"
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column a row must have, each once: text columns, the label, the columns of `where` and `where_not`."""
-        return tuple(dict.fromkeys((*self.text_columns, self.label_column, *self.where, *self.where_not)))
+        """Every column a row must have, each once: input, label, the columns of `where` and `where_not`."""
+        return tuple(dict.fromkeys((*self.input_columns, self.label_column, *self.where, *self.where_not)))
 
 
 class SplitSpec(Spec):
@@ -360,6 +401,12 @@ class Recipe(Spec):
                 f"scale.workers {self.scale.workers} is more than train.rows_per_step {self.train.rows_per_step}: "
                 "some workers would have no rows"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_no_windows(self) -> Self:
+        if self.data.pair is not None and self.text.on_long == "windows":
+            raise ValueError("text.on_long windows is for one text, not for data.pair: set text.on_long to truncate")
         return self
 
     @property

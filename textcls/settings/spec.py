@@ -4,15 +4,17 @@ In: plain values, as YAML or Python gives them. Out: checked values, or a `Value
 key. Not here: the settings themselves (recipe.py), YAML (yaml_text.py).
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    SerializerFunctionWrapHandler,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_serializer,
 )
 
 from textcls.errors import redacted
@@ -61,7 +63,23 @@ def at_least(least: int) -> AfterValidator:
     return AfterValidator(checked)
 
 
-class Spec(BaseModel):
+class Written(BaseModel):
+    """A model whose content is written to files that earlier versions wrote too."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are written only if they differ from their defaults: what needs none of them stays as it was, byte
+    for byte, and with it the fingerprints of runs."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        for name in self.added_later:
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True):
+                content.pop(name, None)
+        return content
+
+
+class Spec(Written):
     """A frozen section of settings that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

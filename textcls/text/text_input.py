@@ -4,8 +4,8 @@ In: the text columns of a row, or an item of a request. Out: a `TextInput`: its 
 duplicates and the split, its size for queues. Not here: which columns are read (data/rows.py), the JSON of requests
 (serving/schema.py), token ids (tokenizer.py).
 
-Only this class names the texts of an input. Tables have one column for each of its fields; all other code goes through
-`segments`, so that a pair of texts is a second field here, and in the places that make inputs.
+Only this class, the tokenizer and the places that make inputs name the texts of a pair. Tables have a column for each
+field that their inputs use; all other code goes through `segments`.
 """
 
 from hashlib import blake2b
@@ -15,18 +15,25 @@ from textcls.text.normalizer import TextNormalizer
 
 
 class TextInput(NamedTuple):
-    """The text that the model classifies.
+    """The text or the pair of texts that the model classifies.
 
     Attributes:
         text: as it was written, not normalized.
+        text_pair: the second text of a pair; None for one text.
     """
 
     text: str
+    text_pair: str | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether this is a pair of texts."""
+        return self.text_pair is not None
 
     @property
     def segments(self) -> tuple[str, ...]:
         """The texts that the tokenizer encodes as segments of one sequence, in order."""
-        return (self.text,)
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     @property
     def chars(self) -> int:
@@ -47,6 +54,6 @@ class TextInput(NamedTuple):
         Raises:
             UnicodeEncodeError: a segment holds half of a surrogate pair.
         """
-        # No segment holds a line break any more.
+        # No segment holds a line break any more, so a pair never has the key of one text.
         words = "\n".join([" ".join(normalize(segment).split()) for segment in self.segments])
         return blake2b(words.encode(), digest_size=16).digest()

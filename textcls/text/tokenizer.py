@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from textcls.settings.recipe import TextSpec
 from textcls.text.normalizer import build_normalizer
 from textcls.text.text_input import TextInput
 
+_TOKEN_TYPES = "token_type_ids"
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 # A prime number: samples take their ordinary tokens from all parts of the vocabulary.
 _STRIDE = 7919
+# Texts of which any tokenizer knows one.
+_PROBES = ("a", "1", ".", "中")
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class TokenizerFiles:
         config_json: content of `tokenizer_config.json`; `model_max_length` is the limit of the `TextSpec`.
         max_tokens: the limit, special tokens included.
         pad_id: id of the padding token.
+        token_types: whether the model reads token types; only for pairs.
     """
 
     tokenizer_json: str
     config_json: str
     max_tokens: int
     pad_id: int
+    token_types: bool = False
 
     @classmethod
     def load(cls, directory: str) -> "TokenizerFiles":
@@ -57,7 +62,8 @@ class TokenizerFiles:
 
         config = json.loads(config_json)
         pad_id = _pad_id(Tokenizer.from_str(tokenizer_json), config, directory)
-        return cls(tokenizer_json, config_json, config["model_max_length"], pad_id)
+        token_types = _TOKEN_TYPES in config["model_input_names"]
+        return cls(tokenizer_json, config_json, config["model_max_length"], pad_id, token_types)
 
     def save(self, directory: str) -> None:
         """Writes both files into a model directory."""
@@ -66,12 +72,13 @@ class TokenizerFiles:
                 file.write(content)
 
 
-def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
+def prepare_tokenizer(directory: str, spec: TextSpec, *, token_types: bool = False) -> TokenizerFiles:
     """The pretrained tokenizer, with the text settings in its files.
 
     Args:
         directory: local model directory.
         spec: text settings. training/rehearsal.py checks that the model takes `max_tokens`.
+        token_types: whether the model gets a type for each token: 0 in the first text of a pair, 1 in the second.
 
     Raises:
         ModelError: the directory has no tokenizer, or its vocabulary no padding token.
@@ -106,11 +113,12 @@ def prepare_tokenizer(directory: str, spec: TextSpec) -> TokenizerFiles:
         "model_max_length": spec.max_tokens,
         "padding_side": "right",
         "truncation_side": "right",
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *([_TOKEN_TYPES] if token_types else []), "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **special,
     }
-    return TokenizerFiles(backend.to_str(), json_text(config, indent=2, sort_keys=True), spec.max_tokens, pad_id)
+    config_json = json_text(config, indent=2, sort_keys=True)
+    return TokenizerFiles(backend.to_str(), config_json, spec.max_tokens, pad_id, token_types)
 
 
 def _pad_id(backend: Any, special: dict[str, str], directory: str) -> int:
@@ -209,10 +217,12 @@ class InputTokenizer:
 
         self._tokenizer = Tokenizer.from_str(files.tokenizer_json)
         self._tokenizer.enable_truncation(files.max_tokens, stride=overlap)
+        self._overlap = overlap
         self.special_tokens = int(self._tokenizer.num_special_tokens_to_add(False))
         self._repeated = self.special_tokens + overlap
         self.max_tokens = files.max_tokens
         self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
+        self._token_types = files.token_types
 
     def __call__(self, inputs: Sequence[TextInput]) -> tuple[list[list[int]], np.ndarray]:
         """(token ids, token counts) of inputs, in order.
@@ -227,6 +237,53 @@ class InputTokenizer:
         """(token ids of each window, token counts) of inputs, in order; an input within the limit is one window."""
         encoded = self._encoded(inputs)
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
+
+    def pairs(self, inputs: Sequence[TextInput]) -> "EncodedPairs":
+        """Pairs of texts, in order, each cut to `max_tokens` as `longest_first` says.
+
+        Raises:
+            ValueError: see `frame`.
+        """
+        frame, pairs = self.frame, len(inputs)
+        first_texts, second_texts = [one.segments[0] for one in inputs], [one.segments[1] for one in inputs]
+        texts = self._uncut_ids([*first_texts, *second_texts])
+        counts = np.fromiter(map(len, texts), np.int32, 2 * pairs).reshape(2, pairs)
+        ids, seconds = [], []
+        for first_ids, second_ids in zip(texts[:pairs], texts[pairs:], strict=True):
+            first, second = longest_first(len(first_ids), len(second_ids), self.max_tokens - frame.special_tokens)
+            ids.append(frame.around(first_ids[:first], second_ids[:second]))
+            seconds.append(frame.second(first, second))
+        return EncodedPairs(
+            ids,
+            np.array(seconds, np.int32) if self._token_types else None,
+            counts.sum(axis=0, dtype=np.int32) + np.int32(frame.special_tokens),
+            *counts,
+        )
+
+    @functools.cached_property
+    def frame(self) -> "PairFrame":
+        """What the tokenizer puts around the texts of a pair.
+
+        Raises:
+            ValueError: it does more than that, or gives other token types than BERT's.
+        """
+        for word in _PROBES:
+            pair = self._tokenizer.encode(word, word)
+            if {0, 1} <= set(pair.sequence_ids):
+                return PairFrame.of(pair.ids, pair.sequence_ids, pair.type_ids)
+        raise ValueError(f"it finds no token in any of the texts {', '.join(_PROBES)}")
+
+    def sample_pair(self, length: int) -> tuple[list[int], int | None]:
+        """(token ids, place of the second segment as in `EncodedPairs`) of an artificial pair.
+
+        Args:
+            length: the number of token ids, at least two more than the special tokens of a pair.
+        """
+        frame, ordinary = self.frame, self._ordinary_ids
+        within = [ordinary[i * _STRIDE % len(ordinary)] for i in range(length - frame.special_tokens)]
+        first = len(within) // 2
+        ids = frame.around(within[:first], within[first:])
+        return ids, frame.second(first, len(within) - first) if self._token_types else None
 
     def sample(self, length: int) -> list[int]:
         """Token ids of an artificial input: the special tokens of every input, and ordinary tokens between them.
@@ -253,8 +310,15 @@ class InputTokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encoded(self, inputs: Sequence[TextInput]) -> Sequence[Any]:
-        # The tokenizer takes a text, or the segments of a pair as a tuple.
         return self._tokenizer.encode_batch_fast([one.text for one in inputs])
+
+    def _uncut_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of whole texts, each by itself, without special tokens."""
+        self._tokenizer.no_truncation()
+        try:
+            return [one.ids for one in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        finally:
+            self._tokenizer.enable_truncation(self.max_tokens, stride=self._overlap)
 
     def _counts(self, encoded: Sequence[Any]) -> np.ndarray:
         return np.fromiter(
@@ -262,6 +326,99 @@ class InputTokenizer:
             np.int32,
             len(encoded),
         )
+
+
+class EncodedPairs(NamedTuple):
+    """N pairs of texts as token ids.
+
+    Attributes:
+        ids: at most `max_tokens` for each pair, special tokens included, without padding.
+        seconds: int32 [N], the place in the ids from which on tokens have type 1; None if the model reads no types.
+        counts: int32 [N], tokens of both texts before the cut, special tokens included.
+        first_counts: int32 [N], tokens of the first text before the cut, without special tokens.
+        second_counts: int32 [N], the same of the second text.
+    """
+
+    ids: list[list[int]]
+    seconds: np.ndarray | None
+    counts: np.ndarray
+    first_counts: np.ndarray
+    second_counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairFrame:
+    """The special tokens of a pair, in the order: before, first text, between, second text, after.
+
+    Attributes:
+        before: ids before the first text.
+        between: ids between the texts.
+        after: ids after the second text.
+        first_type: how many tokens of `between` belong to the first text; None if all tokens have type 0.
+    """
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    first_type: int | None
+
+    @classmethod
+    def of(cls, ids: list[int], of_text: list[int | None], types: list[int]) -> "PairFrame":
+        """The frame of an encoded pair of texts.
+
+        Args:
+            ids: of its tokens.
+            of_text: for each, the index of its text; None for special tokens.
+            types: for each, its token type.
+
+        Raises:
+            ValueError: see `InputTokenizer.frame`.
+        """
+        places = [i for text in (0, 1) for i, found in enumerate(of_text) if found == text]
+        start, end = of_text.index(0), len(of_text) - of_text[::-1].index(0)
+        second, after = of_text.index(1), len(of_text) - of_text[::-1].index(1)
+        if places != [*range(start, end), *range(second, after)] or end > second:
+            raise ValueError("it does not put the first text of a pair before the second")
+        typed = types.index(1) if 1 in types else None
+        expected = [0] * len(types) if typed is None else [0] * typed + [1] * (len(types) - typed)
+        if types != expected or (typed is not None and not end <= typed <= second):
+            raise ValueError(f"it gives the tokens of a pair the types {types}, not 0 in one part and 1 in the other")
+        return cls(ids[:start], ids[end:second], ids[after:], None if typed is None else typed - end)
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens of a pair are of no text."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def around(self, first: Sequence[int], second: Sequence[int]) -> list[int]:
+        """The token ids of a pair, from those of its texts."""
+        return [*self.before, *first, *self.between, *second, *self.after]
+
+    def second(self, first: int, second: int) -> int:
+        """The place from which on tokens have type 1, from the number of tokens of each text; the end without one."""
+        if self.first_type is None:
+            return first + second + self.special_tokens
+        return len(self.before) + first + self.first_type
+
+
+def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
+    """(tokens of the first, of the second text) that are kept of a pair: the longer one is cut until both are equal.
+
+    As `truncate_encodings` of the tokenizers library, which transformers calls. 100 and 30 tokens with a limit of 60
+    keep 30 and 30; 100 and 10 keep 50 and 10.
+
+    Args:
+        first: tokens of the first text.
+        second: tokens of the second text.
+        most: the limit for both.
+    """
+    if first + second <= most:
+        return first, second
+    shorter = min(first, second)
+    longer = most - shorter
+    if longer < shorter:
+        shorter, longer = most // 2, most - most // 2
+    return (longer, shorter) if first > second else (shorter, longer)
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ from textcls.data.input_files import InputFile, expand
 from textcls.data.read import read_rows
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.errors import RecipeError
-from textcls.modeling.pretrained import Pretrained, find_model, read_config
+from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, read_config
 from textcls.output.account import write_account, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
@@ -86,8 +86,10 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
         )
     files = expand(recipe.data.csv)
     model = find_model(recipe.model, commit=commit)
-    positions = read_config(model.directory).get("max_position_embeddings")
-    tokenizer = prepare_tokenizer(model.directory, recipe.text)
+    config = read_config(model.directory)
+    positions = config.get("max_position_embeddings")
+    token_types = recipe.data.pair is not None and has_token_types(config)
+    tokenizer = prepare_tokenizer(model.directory, recipe.text, token_types=token_types)
     rehearsal = begin_rehearsal(recipe, tokenizer, model.directory, task)
     if isinstance(positions, int) and recipe.text.max_tokens > positions - _POSITIONS_NOT_FOR_TOKENS:
         rehearsal.result()  # most likely refused, and sooner without Ray

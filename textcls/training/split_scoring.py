@@ -103,7 +103,9 @@ class Scoring:
         with torch.inference_mode():
             for rows in batches[self._rank :: self._world_size]:
                 batch = data.batch(rows, self._pad_id).to(device)
-                logits_BC = logits_of(self._model, batch.input_ids_BL, batch.attention_mask_BL, bf16=self._bf16)
+                logits_BC = logits_of(
+                    self._model, batch.input_ids_BL, batch.attention_mask_BL, batch.token_types_BL, bf16=self._bf16
+                )
                 total = _added(total, measure(logits_BC.cpu().numpy(), data.targets[rows]))
         if self._world_size > 1:
             totals: list[Any] = [None] * self._world_size

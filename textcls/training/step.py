@@ -77,7 +77,9 @@ class Stepper:
         for i, rows in enumerate(parts):
             micro = self.data.batch(rows, self.pad_id).to(device)
             with self._averaged(i == len(parts) - 1):
-                logits_BC = logits_of(self.wrapped, micro.input_ids_BL, micro.attention_mask_BL, bf16=self.bf16)
+                logits_BC = logits_of(
+                    self.wrapped, micro.input_ids_BL, micro.attention_mask_BL, micro.token_types_BL, bf16=self.bf16
+                )
                 losses_B = row_losses(
                     self.problem_type, logits_BC, micro.targets_B, self.weights_C, self.spec.label_smoothing
                 )
