@@ -25,8 +25,8 @@ def all_rows(plan: EpochPlan) -> np.ndarray:
 
 @given(row_lengths, st.integers(0, 2**63 - 1), st.integers(0, 5), st.integers(1, 64), st.integers(1, 9))
 @settings(deadline=None)
-def test_an_epoch_uses_each_row_exactly_once(lengths, seed, epoch, rows_per_step, window_batches):
-    plan = epoch_batches(lengths, seed, epoch, rows_per_step, window_batches)
+def test_an_epoch_uses_each_row_exactly_once(lengths, seed, epoch, rows_per_step, megabatch):
+    plan = epoch_batches(lengths, seed, epoch, rows_per_step, megabatch)
 
     assert sorted(all_rows(plan)) == list(range(len(lengths)))
     assert all_rows(plan).dtype == np.int64
@@ -34,8 +34,8 @@ def test_an_epoch_uses_each_row_exactly_once(lengths, seed, epoch, rows_per_step
 
 @given(row_lengths, st.integers(1, 64), st.integers(1, 9))
 @settings(deadline=None)
-def test_all_batches_are_full_but_at_most_one(lengths, rows_per_step, window_batches):
-    plan = epoch_batches(lengths, 1, 0, rows_per_step, window_batches)
+def test_all_batches_are_full_but_at_most_one(lengths, rows_per_step, megabatch):
+    plan = epoch_batches(lengths, 1, 0, rows_per_step, megabatch)
 
     sizes = sorted(len(batch) for batch in plan)
     assert len(plan) == len(sizes) == steps_per_epoch(len(lengths), rows_per_step)
@@ -84,8 +84,8 @@ def test_rows_of_like_length_meet_other_neighbours_in_the_next_epoch():
 
 @given(row_lengths, st.integers(1, 16), st.integers(1, 9))
 @settings(deadline=None)
-def test_a_batch_goes_from_its_shortest_row_to_its_longest(lengths, rows_per_step, window_batches):
-    for batch in epoch_batches(lengths, 3, 0, rows_per_step, window_batches):
+def test_a_batch_goes_from_its_shortest_row_to_its_longest(lengths, rows_per_step, megabatch):
+    for batch in epoch_batches(lengths, 3, 0, rows_per_step, megabatch):
         assert (np.diff(lengths[batch]) >= 0).all()
 
 

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import save_tiny_bundle
 from textcls.bundle import Calibration
+from textcls.data import row_tables
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
 from textcls.inference.classifier import Classifier, PaddedModel
@@ -20,6 +22,7 @@ from textcls.modeling import precision
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import uses_bf16
 from textcls.text.text_input import TextInput
+from textcls.text.tokenizer import TokenizerFiles
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(
@@ -134,6 +137,20 @@ def test_windows_cover_the_whole_text_and_their_mean_is_the_score(tiny_model_dir
     each = np.concatenate([windowed._probabilities([ids]) for ids in encoded.windows])
     expected = (each * weights[:, None]).sum(axis=0) / weights.sum()
     np.testing.assert_allclose(windowed.scores(["great", text]).probabilities[1], expected, atol=1e-5)
+
+
+def test_training_reads_the_windows_that_are_scored(tiny_model_dir: Path, tmp_path: Path) -> None:
+    bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "windows", on_long="windows")
+    texts = ["film", "film " * 30, "film " * 31, " ".join(f"{WORDS[i % 7]} film" for i in range(60)), "film " * 500]
+    table = pa.table({"text": texts})
+    rows = row_tables.tokenized(table, TokenizerFiles.load(str(bundle)), "windows").to_pylist()
+    cut = row_tables.tokenized(table, TokenizerFiles.load(str(bundle))).to_pylist()
+    for row, shorter, scored in zip(rows, cut, Classifier.load(str(bundle)).encode(texts), strict=True):
+        ends = np.cumsum(row["windows"])[:-1]
+        assert [part.tolist() for part in np.split(row["input_ids"], ends)] == scored.windows
+        assert row["tokens"] == shorter["tokens"] == scored.tokens
+        assert shorter["input_ids"] == scored.windows[0]
+    assert [len(row["windows"]) for row in rows] == [1, 1, 2, 7, 23]
 
 
 def test_a_long_text_is_refused_where_the_bundle_says_so(tiny_model_dir: Path, tmp_path: Path) -> None:

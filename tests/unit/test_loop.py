@@ -13,9 +13,10 @@ import torch
 from safetensors.numpy import load_file
 
 from textcls.errors import RunDirError
-from textcls.modeling.build import build_model, head_of
+from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.token_rows import TokenRows
@@ -86,24 +87,61 @@ class OneProcess:
         self.speeds.append(dict(speed))
 
 
-def token_rows(rows: int, seed: int) -> TokenRows:
+def token_table(rows: int, seed: int) -> pa.Table:
     """Rows of 3 to 29 tokens; those of a label have tokens of their own."""
     chance = np.random.default_rng(seed)
     labels = chance.integers(0, len(LABELS), rows)
     ids = [[2, *(5 + 40 * label + chance.integers(0, 60, chance.integers(1, 28))), 3] for label in labels]
+    return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(labels, pa.int32())})
+
+
+def token_rows(rows: int, seed: int) -> TokenRows:
+    return TokenRows([token_table(rows, seed)])
+
+
+def one_window_a_row(rows: int, seed: int) -> TokenRows:
+    """The same rows where long texts would be windows."""
+    table = token_table(rows, seed)
+    windows = pa.array([[len(ids)] for ids in table["input_ids"].to_pylist()], pa.list_(pa.int32()))
+    return TokenRows([table.append_column("windows", windows)])
+
+
+def long_rows(rows: int, seed: int) -> TokenRows:
+    """Rows of 1 to 6 windows of 3 to 29 tokens each; those of a label have tokens of their own."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, len(LABELS), rows)
+    windows = [
+        [[2, *(5 + 40 * label + chance.integers(0, 60, chance.integers(1, 28))), 3] for _ in range(1 + i % 6)]
+        for i, label in enumerate(labels)
+    ]
+    ids = [[token for window in of_row for token in window] for of_row in windows]
+    lengths = [list(map(len, of_row)) for of_row in windows]
     return TokenRows(
-        [pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(labels, pa.int32())})]
+        [
+            pa.table(
+                {
+                    "input_ids": pa.array(ids, pa.list_(pa.int32())),
+                    "windows": pa.array(lengths, pa.list_(pa.int32())),
+                    "target": pa.array(labels, pa.int32()),
+                }
+            )
+        ]
     )
 
 
 DATA = {name: token_rows(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+LONG = {name: long_rows(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
 
 
 class Trains:
-    """Makes loops with the tiny model."""
+    """Makes loops with the tiny model.
+
+    Attributes:
+        data: what they train on.
+    """
 
     def __init__(self, model: Path) -> None:
-        self._model = model
+        self._model, self.data = model, DATA
 
     def loop(self, context: OneProcess, *settings: str, fingerprint: str = "run") -> TrainingLoop:
         fixed = ["train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2"]
@@ -116,8 +154,8 @@ class Trains:
             SINGLE_LABEL,
             LABELS,
             model,
-            DATA,
-            class_counts=np.bincount(DATA["train"].targets).tolist(),
+            self.data,
+            class_counts=np.bincount(self.data["train"].targets).tolist(),
             pad_id=0,
             head=head_of(model, len(LABELS)),
             fingerprint=fingerprint,
@@ -178,9 +216,11 @@ def test_every_row_is_used_once_an_epoch_and_scored_once(
     assert outcome.test.rows == ROWS["test"]
 
 
-def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
+def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path, data: dict[str, TokenRows]) -> None:
+    trains.data = data
     settings = ("model.dropout=0", "train.epochs=1", f"train.rows_per_step={ROWS['train']}")
-    whole = trains(OneProcess(tmp_path / "whole"), *settings, "train.max_tokens_per_micro_batch=16384")
+    whole = trains(OneProcess(tmp_path / "whole"), *settings, "train.max_tokens_per_micro_batch=65536")
     parts = trains(OneProcess(tmp_path / "parts"), *settings, "train.max_tokens_per_micro_batch=512")
     assert parts.state.padded_tokens < whole.state.padded_tokens  # each part is padded to its own longest row
     np.testing.assert_allclose(parts.state.curve, whole.state.curve, rtol=1e-6)
@@ -227,10 +267,15 @@ def test_patience_stops_and_the_best_epoch_is_kept(trains: Trains, tmp_path: Pat
     assert [line.partition(":")[0] for line in context.lines] == [f"epoch {n + 1} of 9" for n in range(len(losses))]
 
 
-@pytest.mark.parametrize("killed_at", [0, 1, 4, STEPS, STEPS + 1, 2 * STEPS - 1])
+@pytest.mark.parametrize(
+    ("killed_at", "data"),
+    [*((step, DATA) for step in (0, 1, 4, STEPS, STEPS + 1, 2 * STEPS - 1)), (STEPS + 3, LONG)],
+    ids=lambda value: "" if isinstance(value, int) else "short texts" if value is DATA else "long texts",
+)
 def test_a_run_that_is_killed_at_any_step_resumes_to_the_same_bits(
-    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, data: dict[str, TokenRows]
 ) -> None:
+    trains.data = data
     settings = ("train.checkpoint_every_steps=2", "train.class_weights=balanced", "train.label_smoothing=0.1")
     calm = trains(OneProcess(tmp_path / "calm"), *settings)
 
@@ -344,8 +389,12 @@ def gradients(trains: Trains, folder: Path, rank: int, world_size: int, batch: n
     return {name: p.grad for name, p in loop.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
 @pytest.mark.parametrize("rows", [8, 7, 1], ids=["a full batch", "an odd one", "a rank without a row"])
-def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(trains: Trains, tmp_path: Path, rows: int) -> None:
+def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(
+    trains: Trains, tmp_path: Path, rows: int, data: dict[str, TokenRows]
+) -> None:
+    trains.data = data
     batch = np.arange(rows)
     alone = gradients(trains, tmp_path, 0, 1, batch)
     of_ranks = [gradients(trains, tmp_path, rank, 2, batch) for rank in (0, 1)]
@@ -353,3 +402,53 @@ def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(trains: Trains, tm
     for name, expected in alone.items():
         mean = (of_ranks[0][name] + of_ranks[1][name]) / 2
         torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-6)
+
+
+# --- long texts ------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_a_row_is_the_mean_over_its_windows(trains: Trains, tmp_path: Path) -> None:
+    trains.data = LONG
+    loop = trains.loop(OneProcess(tmp_path), "model.dropout=0")
+    batch = np.array([5, 0, 3])
+    losses = []
+    with torch.no_grad():
+        for row in batch:
+            each = LONG["train"].batch(LONG["train"].windows_of(np.array([row])), 0)
+            logits_BC = logits_of(loop.model.eval(), each.input_ids_BL, each.attention_mask_BL, bf16=False)
+            losses.append(torch.nn.functional.cross_entropy(logits_BC, each.targets_B).item())
+    cost = loop._take_step(0, batch)
+    assert cost.loss_sum.item() == pytest.approx(sum(losses), rel=1e-5)
+    assert cost.real_tokens == LONG["train"].lengths[batch].sum()
+
+
+def test_a_row_of_many_windows_stays_within_the_budget_of_a_micro_batch(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [64 - i % 40 for i in range(50)]
+    table = pa.table(
+        {
+            "input_ids": pa.array([[5] * sum(lengths), [2, 5, 3]], pa.list_(pa.int32())),
+            "windows": pa.array([lengths, [3]], pa.list_(pa.int32())),
+            "target": pa.array([0, 1], pa.int32()),
+        }
+    )
+    ran: list[int] = []
+    forward = step_module.logits_of
+
+    def spied(model: Any, input_ids_BL: torch.Tensor, *rest: Any, **how: Any) -> torch.Tensor:
+        ran.append(input_ids_BL.numel())
+        return forward(model, input_ids_BL, *rest, **how)
+
+    monkeypatch.setattr(step_module, "logits_of", spied)
+    trains.data = {"train": TokenRows([table]), "val": LONG["val"], "test": LONG["test"]}
+    loop = trains.loop(OneProcess(tmp_path), "train.max_tokens_per_micro_batch=512")
+    cost = loop._take_step(0, np.array([0, 1]))
+    assert max(ran) <= 512
+    assert sum(ran) == cost.padded_tokens >= cost.real_tokens
+
+
+def test_rows_of_one_window_each_train_to_the_bits_of_texts_that_are_cut(trains: Trains, tmp_path: Path) -> None:
+    cut = trains(OneProcess(tmp_path / "cut"))
+    trains.data = {name: one_window_a_row(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+    assert_same_bits(trains(OneProcess(tmp_path / "windows")), cut)

@@ -1,4 +1,4 @@
-"""The laws of textcls/training/token_rows.py: a batch holds its rows, padded to the longest of them and no further."""
+"""The laws of textcls/training/token_rows.py: a batch holds its windows, padded to the longest and no further."""
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +59,9 @@ def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject
     padded = [ids + [PAD] * (longest - len(ids)) for ids, _ in chosen]
     mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in chosen]
 
+    assert found.windows_of(np.array(places)).tolist() == places
     assert batch.input_ids_BL.tolist() == padded
+    assert (batch.shares_B == 1).all()
     assert batch.targets_B.tolist() == [label for _, label in chosen]
     assert batch.input_ids_BL.dtype == batch.targets_B.dtype == torch.int64
     if any(0 in row for row in mask):
@@ -68,6 +70,41 @@ def test_a_batch_is_its_rows_in_the_order_given(parts: list, data: st.DataObject
         assert batch.attention_mask_BL.dtype == torch.int64
     else:
         assert batch.attention_mask_BL is None
+
+
+@given(
+    parts=st.lists(st.lists(CHUNK, min_size=1, max_size=3), min_size=1, max_size=3), data=st.data(), longest=st.just(4)
+)
+def test_rows_of_several_windows_are_found_window_by_window(parts: list, data: st.DataObject, longest: int) -> None:
+    """Each row is cut into windows of at most `longest` tokens here."""
+    built = [arrow_table(part) for part in parts]
+    rows = [row for _, kept in built for row in kept]
+    windows = [[ids[i : i + longest] for i in range(0, len(ids), longest)] for ids, _ in rows]
+    tables, taken = [], 0
+    for table, kept in built:
+        lengths = [list(map(len, of_row)) for of_row in windows[taken : taken + len(kept)]]
+        # A row before the first, so that the column begins inside its values.
+        column = pa.array([[9], *lengths], pa.list_(pa.int32())).slice(1)
+        tables.append(table.append_column("windows", column))
+        taken += len(kept)
+    found = TokenRows(tables)
+
+    assert len(found) == len(rows)
+    assert found.lengths.tolist() == [len(ids) for ids, _ in rows]
+    assert found.window_lengths.tolist() == [len(window) for of_row in windows for window in of_row]
+    assert found.windows_of_row.tolist() == list(map(len, windows))
+    if not rows:
+        return
+
+    places = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6))
+    numbers = found.windows_of(np.array(places))
+    batch = found.batch(numbers, PAD)
+    expected = [(window, place) for place in places for window in windows[place]]
+    assert [
+        row[:length] for row, length in zip(batch.input_ids_BL.tolist(), found.window_lengths[numbers], strict=True)
+    ] == [window for window, _ in expected]
+    assert batch.targets_B.tolist() == [rows[place][1] for _, place in expected]
+    np.testing.assert_allclose(batch.shares_B, [1 / len(windows[place]) for _, place in expected], rtol=1e-6)
 
 
 def test_the_token_ids_stay_where_they_are() -> None:

@@ -98,7 +98,7 @@ def read_rows(
     Args:
         files: what to read, from `input_files.expand`.
         data: how to read it.
-        text: which texts are equal.
+        text: which texts are equal, and what becomes of long ones.
         tokenizer: without one, the rows can be scored as text but not split for training.
         task: what is predicted; reads the label cells.
 
@@ -120,7 +120,10 @@ def read_rows(
     )
     if tokenizer is not None:
         dataset = dataset.map_batches(
-            row_tables.tokenized, batch_size=None, batch_format="pyarrow", fn_kwargs={"tokenizer": tokenizer}
+            row_tables.tokenized,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"tokenizer": tokenizer},
         )
     blocks: list[Any] = dataset.to_arrow_refs()
     summaries_and_keys = [_summarize.remote(block, task) for block in blocks]

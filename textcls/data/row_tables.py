@@ -13,6 +13,7 @@ A table holds three kinds of rows, in file order. Exactly one of these columns i
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", 
 
 # What the split depends on; about 36 bytes a row.
 _KEYS = ["row_id", "key_hi", "key_lo", "label"]
+# What training reads of `tokenized`, as far as a table has it.
+TOKEN_COLUMNS = ("input_ids", "windows", "second")
 # The numbers of tokens that a tokenized table has of its rows: of the whole input, and of each text of a pair.
 _TOKENS = ("tokens", "first_tokens", "second_tokens")
 
@@ -124,22 +127,36 @@ def _counts(outside_where: int, spellings: Spellings) -> list[tuple[str, str | N
     ]
 
 
-def tokenized(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
-    """The table with more columns.
+def tokenized(table: pa.Table, tokenizer: TokenizerFiles, on_long: str = "truncate") -> pa.Table:
+    """The table with the columns that training reads.
+
+    Args:
+        table: a table of `schema_of`.
+        tokenizer: of the run.
+        on_long: `TextSpec.on_long`.
 
     Returns:
         `input_ids`: list<int32>, cut to the tokenizer's limit, not padded. `tokens`: int32, the number before the cut.
+        Where long texts become windows, `input_ids` holds all windows of the row, one after another, and `windows`:
+        list<int32> the length of each.
         For pairs also `first_tokens` and `second_tokens`: int32, the number of each text before the cut, without
         special tokens; and `second`, int32, as `EncodedPairs.seconds`, if the model reads token types.
     """
     if "text_pair" in table.column_names:
         return _tokenized_pairs(table, tokenizer)
     ids: list[list[int]] = []
+    windows: list[list[int]] = []
     lengths = np.empty(0, np.int32)
-    if table.num_rows:
-        # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
+    # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
+    if table.num_rows and on_long == "windows":
+        parts, lengths = tokenizer_of(tokenizer, on_long).windows(inputs_of(table))
+        ids = [list(chain.from_iterable(of_row)) for of_row in parts]
+        windows = [list(map(len, of_row)) for of_row in parts]
+    elif table.num_rows:
         ids, lengths = tokenizer_of(tokenizer)(inputs_of(table))
     table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
+    if on_long == "windows":
+        table = table.append_column("windows", pa.array(windows, pa.list_(pa.int32())))
     return table.append_column("tokens", pa.array(lengths, pa.int32()))
 
 

@@ -18,7 +18,7 @@ import ray
 
 from textcls.data import split
 from textcls.data.read import ReadRows
-from textcls.data.row_tables import clean_rows, input_columns, target_column, targets_of
+from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, target_column, targets_of
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
 from textcls.settings.recipe import SplitSpec
@@ -35,8 +35,7 @@ class PreparedData:
     Attributes:
         task: what is predicted.
         labels: label names in id order.
-        blocks: split name -> object references of tables (input_ids: list<int32>, target: as the task encodes it; for
-            pairs `second` as well, see `row_tables.tokenized`).
+        blocks: split name -> object references of tables (`row_tables.TOKEN_COLUMNS`, target: as the task encodes it).
         inputs: "train" and "test" -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
         class_counts: split name -> rows that have each label name, in id order.
         account: where every row went.
@@ -214,7 +213,7 @@ def _split_block(
     codes = np.empty(clean.num_rows, np.int8)
     for i in range(ranges):
         codes[range_of_row == i] = codes_by_range[i]
-    tokens = clean.select([name for name in ("input_ids", "second") if name in clean.column_names])
+    tokens = clean.select([name for name in TOKEN_COLUMNS if name in clean.column_names])
     tokens = tokens.append_column("target", target_column(targets))
     inputs = clean.select(input_columns(clean))
 

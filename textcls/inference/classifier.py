@@ -8,7 +8,7 @@ answer follows from them (the bundle's task, in tasks/), files (batch/evaluate.p
 Texts run in batches of a bounded number of tokens, with little or no padding; the scores of a text do not depend on the
 other texts of its batch. The bundle says how a text is scored: no argument here changes a score beyond float rounding.
 
-Shapes: N texts, C labels.
+Shapes: N texts, W windows of all of them, C labels.
 """
 
 import threading
@@ -29,12 +29,11 @@ from textcls.modeling.precision import fp32_note, uses_bf16
 from textcls.tasks.task import Task, ranked
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer, TokenizerFiles
+from textcls.text.windows import mean_over_windows
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
 _GPU_BATCH = (65536, 4096)  # not measured
-# Neighbouring windows of a long text share this part of their tokens.
-_WINDOW_OVERLAP = 0.25
 
 
 class ItemError(NamedTuple):
@@ -137,8 +136,7 @@ class Classifier:
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.threshold = manifest.calibration.threshold
         self._on_long = manifest.text.on_long
-        overlap = int(tokenizer.max_tokens * _WINDOW_OVERLAP) if self._on_long == "windows" else 0
-        self._tokenizer, self._lock = InputTokenizer(tokenizer, overlap=overlap), threading.Lock()
+        self._tokenizer, self._lock = InputTokenizer(tokenizer, on_long=self._on_long), threading.Lock()
         self._model = model
 
     @classmethod
@@ -220,16 +218,10 @@ class Classifier:
     def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
         """What the classifier says of encoded texts, in the order given."""
         windows = [ids for one in encoded for ids in one.windows]
-        owner = np.repeat(np.arange(len(encoded)), [len(one.windows) for one in encoded])
-        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
-        # A text's windows count by their tokens: the last one is often short.
-        sums_NC = np.zeros((len(encoded), len(self.labels)))
-        weights_N = np.zeros(len(encoded))
-        if windows:
-            np.add.at(sums_NC, owner, self._probabilities(windows) * lengths[:, None])
-            np.add.at(weights_N, owner, lengths)
-        with np.errstate(invalid="ignore"):
-            probabilities_NC = (sums_NC / weights_N[:, None]).astype(np.float32)
+        lengths_W = np.fromiter(map(len, windows), np.int64, len(windows))
+        windows_N = np.fromiter((len(one.windows) for one in encoded), np.int64, len(encoded))
+        probabilities_WC = self._probabilities(windows) if windows else np.empty((0, len(self.labels)))
+        probabilities_NC = mean_over_windows(probabilities_WC, lengths_W, windows_N).astype(np.float32)
         return Scores(
             task=self.task,
             labels=self.labels,

@@ -20,6 +20,7 @@ from textcls.plain_text import json_text
 from textcls.settings.recipe import TextSpec
 from textcls.text.normalizer import build_normalizer
 from textcls.text.text_input import TextInput
+from textcls.text.windows import overlap_of
 
 _TOKEN_TYPES = "token_type_ids"
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
@@ -209,12 +210,13 @@ class InputTokenizer:
 
     Args:
         files: the tokenizer, from `prepare_tokenizer` or a bundle.
-        overlap: tokens that neighbouring windows of a long text share.
+        on_long: `TextSpec.on_long`; the windows of a long text overlap only if they are all used.
     """
 
-    def __init__(self, files: TokenizerFiles, *, overlap: int = 0) -> None:
+    def __init__(self, files: TokenizerFiles, *, on_long: str = "truncate") -> None:
         from tokenizers import Tokenizer
 
+        overlap = overlap_of(files.max_tokens) if on_long == "windows" else 0
         self._tokenizer = Tokenizer.from_str(files.tokenizer_json)
         self._tokenizer.enable_truncation(files.max_tokens, stride=overlap)
         self._overlap = overlap
@@ -422,7 +424,7 @@ def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=2)
-def tokenizer_of(files: TokenizerFiles) -> InputTokenizer:
+def tokenizer_of(files: TokenizerFiles, on_long: str = "truncate") -> InputTokenizer:
     """The tokenizer of these files, built once per process (parsing takes 0.1 s)."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # Ray runs a task on each core
-    return InputTokenizer(files)
+    return InputTokenizer(files, on_long=on_long)

@@ -4,9 +4,10 @@ In: the length of every training row in tokens, a seed and an epoch. Out: the ep
 exactly once; a worker's share of a batch; the parts in which it runs that share. Pure numpy.
 Not here: reading the rows (loop.py), padding them (token_rows.py).
 
-    shuffle all rows ─▶ windows of ~50 batches, each sorted by length ─▶ cut into batches ─▶ shuffle the batches
+    shuffle all rows ─▶ megabatches of ~50 batches, each sorted by length ─▶ cut into batches ─▶ shuffle the batches
 
-Rows of like length share a batch, so little is padded; the window is small enough that batches stay a matter of chance.
+Rows of like length share a batch, so little is padded; a megabatch is small enough that batches stay a matter of
+chance.
 """
 
 import itertools
@@ -56,17 +57,16 @@ def steps_per_epoch(rows: int, rows_per_step: int) -> int:
     return -(-rows // rows_per_step)
 
 
-def epoch_batches(
-    lengths: np.ndarray, seed: int, epoch: int, rows_per_step: int, window_batches: int = 50
-) -> EpochPlan:
+def epoch_batches(lengths: np.ndarray, seed: int, epoch: int, rows_per_step: int, megabatch: int = 50) -> EpochPlan:
     """The plan of an epoch; a function of its arguments and nothing else.
 
     Args:
-        lengths: int [N], tokens of each row as the model sees it: after the cut, special tokens included.
+        lengths: int [N], tokens of each row as the model sees it: after the cut or in all windows, special tokens
+            included.
         seed: any integer >= 0.
         epoch: from 0; another epoch, another order.
         rows_per_step: rows of a batch, over all workers together.
-        window_batches: batches that are sorted together. More of them pad less and mix less.
+        megabatch: batches that are sorted together. More of them pad less and mix less.
     """
     steps = steps_per_epoch(len(lengths), rows_per_step)
     # NumPy promises that a bit generator's raw stream never changes, but not so `permutation` (NEP 19). A run that is
@@ -75,12 +75,12 @@ def epoch_batches(
     rows = np.argsort(bits.random_raw(len(lengths)), kind="stable")
     batch_of_step = np.argsort(bits.random_raw(steps), kind="stable")
 
-    # Windows of equal size rather than full ones and a remainder: a small window would pad more.
-    windows = max(1, round(steps / window_batches))
-    edges = np.arange(windows + 1) * steps // windows * rows_per_step
+    # Megabatches of equal size rather than full ones and a remainder: a small one would pad more.
+    megabatches = max(1, round(steps / megabatch))
+    edges = np.arange(megabatches + 1) * steps // megabatches * rows_per_step
     for start, stop in itertools.pairwise(edges):
-        window = rows[start:stop]
-        window[:] = window[np.argsort(lengths[window], kind="stable")]
+        sorted_together = rows[start:stop]
+        sorted_together[:] = sorted_together[np.argsort(lengths[sorted_together], kind="stable")]
     rows.flags.writeable = False
     return EpochPlan(rows, batch_of_step, rows_per_step)
 

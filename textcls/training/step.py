@@ -2,6 +2,9 @@
 
 In: the rows of a global batch. Out: moved weights, and what the step cost. Not here: the rows (batch_plan.py), when to
 stop, validate or keep a checkpoint (loop.py).
+
+The loss of a row is the mean over its windows, of which a short text has one. Ranks share a batch by rows;
+micro-batches divide a rank's windows, so that a row of many windows needs no more memory than the budget allows.
 """
 
 import contextlib
@@ -42,7 +45,7 @@ class Stepper:
         total_steps: steps of the whole run.
         pad_id: id of the padding token.
         bf16: whether matrix products run in bfloat16.
-        max_tokens: padded tokens of a micro-batch.
+        max_tokens: the most padded tokens of a micro-batch.
         rank: this process among `world_size`.
         world_size: processes that share each batch.
     """
@@ -70,12 +73,13 @@ class Stepper:
         share = batch_plan.share_of(batch, lengths, self.rank, self.world_size)
         # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
         weight = 1 / len(batch) if len(share) else 0.0
-        parts = micro_batches(share if len(share) else batch[:1], lengths, self.max_tokens)
+        windows = self.data.windows_of(share) if len(share) else self.data.windows_of(batch[:1])[:1]
+        parts = micro_batches(windows, self.data.window_lengths, self.max_tokens)
         self.wrapped.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, padded = torch.zeros((), dtype=torch.float64, device=device), 0
-        for i, rows in enumerate(parts):
-            micro = self.data.batch(rows, self.pad_id).to(device)
+        for i, part in enumerate(parts):
+            micro = self.data.batch(part, self.pad_id).to(device)
             with self._averaged(i == len(parts) - 1):
                 logits_BC = logits_of(
                     self.wrapped, micro.input_ids_BL, micro.attention_mask_BL, micro.token_types_BL, bf16=self.bf16
@@ -83,7 +87,7 @@ class Stepper:
                 losses_B = row_losses(
                     self.problem_type, logits_BC, micro.targets_B, self.weights_C, self.spec.label_smoothing
                 )
-                loss = losses_B.sum() * weight
+                loss = (losses_B * micro.shares_B).sum() * weight
                 (loss * self.world_size).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.detach() * len(batch)
             padded += micro.input_ids_BL.numel()
