@@ -5,7 +5,6 @@ Not here: the tables (terminal.py), computing the numbers (tasks/metrics.py).
 """
 
 import io
-import itertools
 import logging
 import textwrap
 from collections.abc import Sequence
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from textcls.plain_text import visible
+from textcls.reporting.drawing import BLUE, FAINT, INK, ORANGE, QUIET, quiet, title
+from textcls.reporting.label_matrix import draw_co_occurrence, draw_confusion
 from textcls.reporting.label_names import DrawnNames
-from textcls.reporting.report import Confusion, Report, TaskScores
+from textcls.reporting.report import Report, TaskScores
 from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, number
 
 if TYPE_CHECKING:
@@ -27,18 +28,14 @@ PNG_SIZE = (1800, 1440)
 
 # In one line of the picture's width.
 _VERDICT_CHARS = 165
-# The matrix is drawn with at most 600 x 600 cells: about one a pixel.
-_MOST_CELLS = 600
 _NO_FONT = (
     "Escapes such as \\u597d: no font of this machine has the character. Debian's fonts-noto-cjk has Chinese, Japanese "
     "and Korean, fonts-noto-core most scripts, fonts-symbola emoji."
 )
-_INK, _QUIET, _FAINT = "#222222", "#767676", "#dddddd"
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito (2008): told apart by colour-blind readers and in print
 
 
 def draw_report(report: Report) -> bytes:
-    """PNG, 1800 x 1440: training curves, confusion matrix, reliability diagram and F1 by label."""
+    """PNG, 1800 x 1440: training curves, confusion or co-occurrence of labels, reliability diagram, F1 by label."""
     # Without a home directory matplotlib warns about its cache.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +51,9 @@ def draw_report(report: Report) -> bytes:
     _draw_headline(figure, report, names)
     _draw_training(figure, grid[0, 0], report)
     if test.confusion:
-        _draw_confusion(figure.add_subplot(grid[0, 1]), test.confusion, names)
+        draw_confusion(figure.add_subplot(grid[0, 1]), test.confusion, names)
+    elif test.co_occurrence:
+        draw_co_occurrence(figure.add_subplot(grid[0, 1]), test.co_occurrence, names)
     _draw_reliability(figure.add_subplot(grid[1, 0]), test, baseline)
     if test.per_class:
         _draw_f1(figure.add_subplot(grid[1, 1]), test, baseline, names)
@@ -65,21 +64,27 @@ def draw_report(report: Report) -> bytes:
 
 def _draw_headline(figure: "Figure", report: Report, names: DrawnNames) -> None:
     """The scores, and below them what they mean."""
-    figure.text(0.075, 0.96, _headline(report), fontsize=15, fontweight="bold", color=_INK)
+    figure.text(0.075, 0.96, _headline(report), fontsize=15, fontweight="bold", color=INK)
     if verdict := report.verdict:
-        style: dict[str, Any] = {"fontsize": 10.5, "color": _INK, "parse_math": False, "va": "top"}
+        style: dict[str, Any] = {"fontsize": 10.5, "color": INK, "parse_math": False, "va": "top"}
         sentence = textwrap.shorten(visible(names.drawable(verdict.sentence)), _VERDICT_CHARS, placeholder=" …")
         figure.text(0.075, 0.947, sentence, fontfamily=names.families, **style)
 
 
 def _headline(report: Report) -> str:
-    rows, accuracy, baseline = f"{report.test.rows:,} test rows", report.test.accuracy, report.scored_baseline()
-    if accuracy is None:
-        return rows
-    text = f"Accuracy {number(accuracy.value, 3)} ({accuracy.low:.3f} to {accuracy.high:.3f})"
-    if baseline and baseline.accuracy:
-        text += f", {BASELINE} {number(baseline.accuracy.value, 3)}"
-    return f"{text}, on {rows}"
+    test, baseline = report.test, report.scored_baseline()
+    rows = f"{test.rows:,} test rows"
+    if test.accuracy is None:
+        if test.macro_f1 is None:
+            return rows
+        text = f"Macro F1 {number(test.macro_f1, 3)}"
+        return f"{text}{_beside(baseline.macro_f1 if baseline else None)}, on {rows}"
+    text = f"Accuracy {number(test.accuracy.value, 3)} ({test.accuracy.low:.3f} to {test.accuracy.high:.3f})"
+    return f"{text}{_beside(baseline.accuracy.value if baseline and baseline.accuracy else None)}, on {rows}"
+
+
+def _beside(of_baseline: float | None) -> str:
+    return "" if of_baseline is None else f", {BASELINE} {number(of_baseline, 3)}"
 
 
 def _draw_training(figure: "Figure", cell: Any, report: Report) -> None:
@@ -88,16 +93,17 @@ def _draw_training(figure: "Figure", cell: Any, report: Report) -> None:
     score = figure.add_subplot(lower, sharex=loss)
 
     def validation(key: str) -> list[tuple[float, float]]:
-        points = [(epoch.step, getattr(epoch, key)) for epoch in report.history]
+        points = [(epoch.step, epoch.score(key)) for epoch in report.history]
         return [(step, value) for step, value in points if value is not None]
 
     best = report.best.step if report.best else None
-    _title(loss, "Training" if best is None else f"Training; step {best:,} was kept")
+    title(loss, "Training" if best is None else f"Training; step {best:,} was kept")
     if best is not None:
         for axes in (loss, score):
-            axes.axvline(best, color=_FAINT, linewidth=6, zorder=0)
-    _draw_curves(loss, [(report.curve, "train", _QUIET), (validation("loss"), "validation", _BLUE)])
-    _draw_curves(score, [(validation("accuracy"), "accuracy", _QUIET), (validation("macro_f1"), "macro F1", _BLUE)])
+            axes.axvline(best, color=FAINT, linewidth=6, zorder=0)
+    _draw_curves(loss, [(report.curve, "train", QUIET), (validation("loss"), "validation", BLUE)])
+    others = [(validation(key), name, QUIET) for key, name in (("accuracy", "accuracy"), ("micro_f1", "micro F1"))]
+    _draw_curves(score, [*others, (validation("macro_f1"), "macro F1", BLUE)])
     loss.set_ylabel("loss")
     loss.tick_params(labelbottom=False)
     score.set_ylabel("validation score")
@@ -113,7 +119,7 @@ def _draw_curves(axes: "Axes", curves: Sequence[tuple[Sequence[tuple[float, floa
             steps, values = zip(*points, strict=True)
             axes.plot(steps, values, color=colour, linewidth=1.8, marker="o", markersize=4 if len(points) < 30 else 0)
             ends.append((steps[-1], values[-1], name, colour))
-    _quiet(axes)
+    quiet(axes)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     _label_ends(axes, ends)
@@ -132,60 +138,33 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
         axes.annotate(name, (x, height), xytext=(7, 0), annotation_clip=False, **style)
 
 
-def _draw_confusion(axes: "Axes", confusion: Confusion, names: DrawnNames) -> None:
-    from matplotlib.colors import PowerNorm
-
-    matrix, support = confusion.matrix(_MOST_CELLS)
-    share = matrix / np.maximum(support[:, None], 1)
-    classes = len(confusion.labels)
-    many = classes > MOST_CLASSES
-    # Among many labels each confusion is rare: the square root makes 1 % visible.
-    ids = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-    axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5 if many else 1.0, vmin=0, vmax=1), extent=ids)
-    axes.set_xlabel("predicted label")
-    axes.set_ylabel("true label")
-    axes.tick_params(length=0, labelsize=9, colors=_INK)
-    for side in axes.spines.values():
-        side.set_color(_FAINT)
-    if many:
-        _title(axes, f"Confusion of {classes} labels, as share of the true label")
-        axes.set(xlabel="predicted label id", ylabel="true label id")
-        return
-    _title(axes, "Confusion, in % of the true label")
-    steep = classes > 4 or max(map(len, names.names)) > 14
-    slope: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if steep else {}
-    style: dict[str, Any] = {"parse_math": False, "fontfamily": names.families}
-    axes.set_xticks(range(classes), names.names, **style, **slope)
-    axes.set_yticks(range(classes), names.names, **style)
-    size = 13 if classes <= 3 else 10 if classes <= 12 else 6.5
-    for true, predicted in itertools.product(range(classes), repeat=2):
-        value = share[true, predicted]
-        if classes <= 8:
-            text = f"{value:.1%}\n{int(matrix[true, predicted]):,}"
-        else:
-            text = f"{100 * value:.0f}" if value >= 0.005 else ""
-        axes.text(
-            predicted, true, text, ha="center", va="center", fontsize=size, color="white" if value > 0.6 else _INK
-        )
-
-
 def _draw_reliability(axes: "Axes", test: TaskScores, baseline: TaskScores | None) -> None:
-    _title(axes, "Reliability: is a confidence of 80 % right 80 % of the time?")
-    axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.5, zorder=1)
-    axes.text(0.02, 0.045, "perfectly calibrated", color=_QUIET, fontsize=9, rotation=45, rotation_mode="anchor")
-    sides = [(baseline, BASELINE, _ORANGE, 0.16), (test, MODEL, _BLUE, 0.08)]
+    of_rows = sum(one.rows for one in test.reliability) <= test.rows
+    asked, unit = ("confidence", "rows") if of_rows else ("probability", "answers")
+    title(axes, f"Reliability: is a {asked} of 80 % right 80 % of the time?")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.5, zorder=1)
+    axes.text(0.02, 0.045, "perfectly calibrated", color=QUIET, fontsize=9, rotation=45, rotation_mode="anchor")
+    sides = [(baseline, BASELINE, ORANGE, 0.16), (test, MODEL, BLUE, 0.08)]
     for side, name, colour, height in sides:
         if side is None or side.ece is None:
             continue
         bins = side.reliability
         x, y = [one.confidence for one in bins], [one.accuracy for one in bins]
-        area = [8 + 500 * one.rows / side.rows for one in bins]
+        whole = max(sum(one.rows for one in bins), 1)
+        area = [8 + 500 * one.rows / whole for one in bins]
         axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.6, zorder=2)
         axes.scatter(x, y, s=area, color=colour, alpha=0.75, linewidth=0, zorder=3)
         axes.text(0.97, height, f"{name}: ECE {side.ece:.3f}", color=colour, fontsize=10, ha="right")
-    axes.text(0.97, 0.02, "area of a dot: its share of the rows", color=_QUIET, fontsize=9, ha="right")
-    axes.set(xlim=(0, 1.03), ylim=(-0.03, 1.05), xlabel="confidence", ylabel="accuracy", aspect="equal", anchor="W")
-    _quiet(axes)
+    axes.text(0.97, 0.02, f"area of a dot: its share of the {unit}", color=QUIET, fontsize=9, ha="right")
+    axes.set(
+        xlim=(0, 1.03),
+        ylim=(-0.03, 1.05),
+        xlabel=asked,
+        ylabel="accuracy" if of_rows else "share of rows that have the label",
+        aspect="equal",
+        anchor="W",
+    )
+    quiet(axes)
 
 
 def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names: DrawnNames) -> None:
@@ -200,23 +179,23 @@ def _draw_f1(axes: "Axes", test: TaskScores, baseline: TaskScores | None, names:
     many = len(labels) > MOST_CLASSES
     size = 14 if many else 60
     if other is not None:
-        axes.hlines(at, np.fmin(model, other), np.fmax(model, other), color=_FAINT, linewidth=1.2 if many else 3)
-        axes.scatter(other, at, s=size, color=_ORANGE, linewidth=0, zorder=2)
-    axes.scatter(model, at, s=size, color=_BLUE, linewidth=0, zorder=3)
+        axes.hlines(at, np.fmin(model, other), np.fmax(model, other), color=FAINT, linewidth=1.2 if many else 3)
+        axes.scatter(other, at, s=size, color=ORANGE, linewidth=0, zorder=2)
+    axes.scatter(model, at, s=size, color=BLUE, linewidth=0, zorder=3)
     drawn = [names.names[i] for i in by_f1]
     ticks = [0, -1] if many else slice(None)
     axes.set_yticks(at[ticks], np.array(drawn)[ticks], parse_math=False, fontfamily=names.families)
     if not many:
-        for values, offset, colour in ((model, 8, _BLUE), (other, -15, _ORANGE)):
+        for values, offset, colour in ((model, 8, BLUE), (other, -15, ORANGE)):
             for y, x in enumerate([] if values is None or len(labels) > 8 else values):
                 style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": colour}
                 axes.annotate(number(x, 3), (x, y), xytext=(0, offset), **style)
     axes.set(xlabel="F1 on the test split", ylim=(-0.7, len(labels) - 0.3))
-    _title(axes, f"F1 of {len(labels)} labels" if many else "F1 by label")
-    axes.text(1, 1.025, f"● {MODEL}", color=_BLUE, fontsize=10, ha="right", transform=axes.transAxes)
+    title(axes, f"F1 of {len(labels)} labels" if many else "F1 by label")
+    axes.text(1, 1.025, f"● {MODEL}", color=BLUE, fontsize=10, ha="right", transform=axes.transAxes)
     if baseline:
-        axes.text(0.76, 1.025, f"● {BASELINE}", color=_ORANGE, fontsize=10, ha="right", transform=axes.transAxes)
-    _quiet(axes)
+        axes.text(0.76, 1.025, f"● {BASELINE}", color=ORANGE, fontsize=10, ha="right", transform=axes.transAxes)
+    quiet(axes)
     axes.spines["left"].set_visible(False)
 
 
@@ -239,26 +218,11 @@ def _draw_key(figure: "Figure", names: DrawnNames, shown: Sequence[int]) -> floa
         return 0.0
     line, columns = 0.0155, 3
     rows = -(-len(lines) // columns)
-    style: dict[str, Any] = {"fontsize": 8.5, "color": _INK, "va": "top", "parse_math": False}
+    style: dict[str, Any] = {"fontsize": 8.5, "color": INK, "va": "top", "parse_math": False}
     top = 0.018 + line * (rows + bool(names.missing))
     for i, text in enumerate(lines):
         x, y = 0.075 + 0.3 * (i // rows), top - line * (i % rows)
         figure.text(x, y, text, fontfamily=names.families, **style)
     if names.missing:
-        figure.text(0.075, top - line * rows, _NO_FONT, **style | {"color": _QUIET})
+        figure.text(0.075, top - line * rows, _NO_FONT, **style | {"color": QUIET})
     return 0.02 + line * (rows + bool(names.missing))
-
-
-def _title(axes: "Axes", text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=10)
-
-
-def _quiet(axes: "Axes") -> None:
-    """Only the lines that carry a scale."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_FAINT)
-    axes.tick_params(length=0, labelsize=9, colors=_INK)
-    axes.grid(color="#f0f0f0", linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -238,9 +238,12 @@ class Validation(_Part):
     step: int
     loss: float | None = None
     accuracy: float | None = None
-    micro_f1: float | None = None
     macro_f1: float | None = None
-    map: float | None = None
+
+    def score(self, metric: str) -> float | None:
+        """A score by name; None if it was not measured."""
+        value = getattr(self, metric, None)
+        return float(value) if isinstance(value, (int, float)) else None
 
 
 class BestCheckpoint(_Part):

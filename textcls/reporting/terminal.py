@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from textcls.plain_text import visible
-from textcls.reporting.report import Baseline, CalibrationSummary, NoBaseline, Report, TaskScores
+from textcls.reporting.report import (
+    Baseline,
+    CalibrationSummary,
+    CoOccurrence,
+    NoBaseline,
+    Proportion,
+    Report,
+    TaskScores,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,6 +29,19 @@ PLAIN_WIDTH = 100
 MOST_CLASSES = 20
 """Up to this number of labels, all are listed; of more, only the worst."""
 
+# Score -> its name in the table, in order.
+_SCORES = (
+    ("accuracy", "accuracy"),
+    ("micro_f1", "micro F1"),
+    ("macro_f1", "macro F1"),
+    ("weighted_f1", "weighted F1"),
+    ("map", "mean average precision"),
+    ("lrap", "label ranking average precision"),
+    ("subset_accuracy", "subset accuracy"),
+    ("hamming_loss", "Hamming loss"),
+    ("log_loss", "log loss (nats)"),
+    ("ece", "calibration error (ECE)"),
+)
 _WORST_CLASSES = 10
 _WORST_PAIRS = 5
 
@@ -56,6 +77,8 @@ def result_table(report: Report) -> "Group":
         parts.append(_by_class(test, baseline))
     if test.confusion and (pairs := test.confusion.most_confused(_WORST_PAIRS)):
         parts.append(_pairs(pairs))
+    if test.co_occurrence:
+        parts += [*_missed(test), *_together(test.co_occurrence)]
     parts.extend(Text(f"  {line}", "dim") for line in _costs(report))
     if verdict := report.verdict:
         parts += [Text(""), Text(visible(verdict.sentence), "bold"), *map(Text, map(visible, verdict.notes))]
@@ -67,19 +90,16 @@ def _overall(title: str, test: TaskScores, baseline: Baseline | None) -> "Table"
     if baseline:
         columns, sides = [*columns, (BASELINE, "right")], [test, baseline]
     table = _table(f"{title}: {test.rows:,} rows", *columns)
-    if test.accuracy:
-        shares = [side.accuracy for side in sides]
-        table.add_row("accuracy", *(number(share.value if share else None) for share in shares))
-        intervals = (f"{number(share.low)} to {number(share.high)}" if share else "-" for share in shares)
-        table.add_row("  95 % interval", *intervals)
-    for key, name in (
-        ("macro_f1", "macro F1"),
-        ("weighted_f1", "weighted F1"),
-        ("log_loss", "log loss (nats)"),
-        ("ece", "calibration error (ECE)"),
-    ):
-        if key in test.model_fields_set:
-            table.add_row(name, *(number(getattr(side, key)) for side in sides))
+    for key, name in _SCORES:
+        if key not in test.model_fields_set:
+            continue
+        if key == "macro_f1" and test.macro_labels is not None and test.macro_labels < len(test.per_class):
+            name += f" of {test.macro_labels} labels"
+        found = [getattr(side, key) for side in sides]
+        table.add_row(name, *(number(one.value if isinstance(one, Proportion) else one) for one in found))
+        if isinstance(found[0], Proportion):
+            intervals = (f"{number(share.low)} to {number(share.high)}" if share else "-" for share in found)
+            table.add_row("  95 % interval", *intervals)
     for key in test.other_scores():
         table.add_row(_text(key.replace("_", " ")), *(number(side.other_scores().get(key)) for side in sides))
     return table
@@ -92,10 +112,17 @@ def _by_class(test: TaskScores, baseline: Baseline | None) -> "Table":
         shown = sorted(shown, key=lambda name: per_class[name].f1)[:_WORST_CLASSES]
         title = f"By label: the {_WORST_CLASSES} of {len(per_class)} with the lowest F1"
     figures = [(name, "right") for name in ("precision", "recall", "F1", "rows")]
+    more = [
+        (word, key)
+        for word, key in (("AP", "ap"), ("threshold", "threshold"))
+        if any(key in one.model_fields_set for one in per_class.values())
+    ]
+    figures += [(word, "right") for word, _ in more]
     table = _table(title, ("label", "left"), *figures, *([("baseline F1", "right")] if baseline else []))
     for name in shown:
         one = per_class[name]
         cells = [number(one.precision), number(one.recall), number(one.f1), f"{one.support:,}"]
+        cells += [number(getattr(one, key)) for _, key in more]
         if baseline:
             other = baseline.per_class.get(name)
             cells.append(number(other.f1 if other else None))
@@ -111,7 +138,34 @@ def _pairs(pairs: Sequence[tuple[str, str, int, float]]) -> "Table":
     return table
 
 
+def _missed(test: TaskScores) -> Iterator["Table"]:
+    """The labels with most wrong answers."""
+    counts = {name: one.hits() for name, one in test.per_class.items()}
+    worst = sorted(counts, key=lambda name: -sum(counts[name][1:]))[:_WORST_PAIRS]
+    worst = [name for name in worst if sum(counts[name][1:])]
+    if worst:
+        table = _table(
+            "Most often wrong", ("label", "left"), *((name, "right") for name in ("rows", "missed", "added"))
+        )
+        for name in worst:
+            _, missed, added = counts[name]
+            table.add_row(_text(name), f"{test.per_class[name].support:,}", f"{missed:,}", f"{added:,}")
+        yield table
+
+
+def _together(co_occurrence: CoOccurrence) -> Iterator["Table"]:
+    """The pairs of labels that are predicted together more or less often than they occur together."""
+    if pairs := co_occurrence.most_misjudged(_WORST_PAIRS):
+        columns = [("label", "left"), ("with", "left"), ("rows", "right"), ("predicted", "right")]
+        table = _table("Together too often or too seldom", *columns)
+        for first, second, rows, predicted in pairs:
+            table.add_row(_text(first), _text(second), f"{rows:,}", f"{predicted:,}")
+        yield table
+
+
 def _costs(report: Report) -> Iterator[str]:
+    if (none := report.test.no_label) and (none.true or none.predicted):
+        yield f"rows without a label: {none.true:,}; predicted to have none: {none.predicted:,}"
     if report.calibration:
         yield from _calibration(report.calibration, report.test)
     if tokens := report.tokens:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from textcls.plain_text import visible
-from textcls.reporting.report import Report, TaskScores, TokenLengths, Validation, Verdict
+from textcls.reporting.report import Report, TaskScores, TokenLengths, Verdict
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.metrics import wilson_interval
 
@@ -107,7 +107,7 @@ def _still_improving(report: Report) -> str | None:
     history, best = report.history, report.best
     if len(history) < 2 or best is None or best.select_by is None or report.stopped_early:
         return None
-    values = [_score(epoch, best.select_by) for epoch in history]
+    values = [epoch.score(best.select_by) for epoch in history]
     *before, last = [value for value in values if value is not None]
     if len(before) + 1 < len(history) or best.step != history[-1].step:
         return None
@@ -121,11 +121,6 @@ def _still_improving(report: Report) -> str | None:
         f"The validation score was still improving in the last epoch ({words} {closest:.3f} -> {last:.3f}): a new run "
         f"with {more} may be better."
     )
-
-
-def _score(epoch: Validation, metric: str) -> float | None:
-    value = getattr(epoch, metric, None)
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
