@@ -1,4 +1,4 @@
-"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict or serve.
+"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict, serve or rebundle.
 
 In: a command line. Out: the exit status of its command. Not here: the commands (textcls/commands).
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "a bundle and a labelled CSV -> a report",
     "predict": "a bundle and a CSV -> a label and a score for each row",
     "serve": "a bundle -> an HTTP service on this machine",
+    "rebundle": "a bundle -> one of the same model with another text.on_long",
 }
 
 

@@ -17,10 +17,18 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from textcls import storage
 from textcls.directories import cache_directory, download_directory, put_directory
@@ -72,6 +80,17 @@ class Calibration(Frozen):
     """The share of right answers that the threshold was chosen for."""
 
 
+class Origin(Frozen):
+    """What a bundle was made of that no training run wrote."""
+
+    digest: Digest
+    """The digest of the bundle whose model it has."""
+    changed: dict[str, JsonValue]
+    """Settings that differ from that bundle's, by name, as they were there."""
+    files: tuple[str, ...]
+    """CSV files on which `metrics` were measured."""
+
+
 class Manifest(Frozen):
     """What a bundle says about itself."""
 
@@ -88,7 +107,7 @@ class Manifest(Frozen):
     calibration: Calibration = Calibration()
     """How scores were fitted to observed frequencies."""
     metrics: dict[str, JsonValue]
-    """The result on the test split."""
+    """The result on the test split, or on the rows that `origin` names."""
     recipe: dict[str, JsonValue]
     """The resolved recipe of the run."""
     recipe_fingerprint: Digest
@@ -99,6 +118,13 @@ class Manifest(Frozen):
     """Library versions of the run."""
     files: dict[str, FileRecord]
     """Every file of the bundle but the manifest."""
+    origin: Origin | None = None
+    """What it was made of; left out of a bundle that a training run wrote."""
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if name != "origin" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -118,6 +144,10 @@ class Bundle:
     manifest: Manifest
     task: Task
     digest: str
+
+    def with_text(self, text: TextSpec) -> "Bundle":
+        """The bundle as it would be with other text settings, in memory; its files and its digest stay the same."""
+        return replace(self, manifest=self.manifest.model_copy(update={"text": text}))
 
 
 def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
@@ -183,8 +213,38 @@ def seal_bundle(
         versions={"python": platform.python_version()} | {name: version_of(name) for name in ("textcls", *_LIBRARIES)},
         files={name: _record(model_dir, name) for name in names},
     )
-    storage.write_bytes(os.path.join(os.path.abspath(model_dir), MANIFEST), _seal(manifest.model_dump(mode="json")))
+    _write_manifest(model_dir, manifest)
     return manifest
+
+
+def seal_copy(bundle: Bundle, directory: str, *, metrics: Mapping[str, JsonValue], origin: Origin) -> str:
+    """Makes another bundle of the same files in an empty local directory; returns its digest.
+
+    Args:
+        bundle: as the new one shall be used, see `Bundle.with_text`.
+        directory: gets links to the files, and a `bundle.json`.
+        metrics: the result of the new bundle, finite numbers.
+        origin: what it is made of.
+
+    Raises:
+        StorageError: the manifest cannot be written.
+    """
+    for name in bundle.manifest.files:
+        os.symlink(os.path.join(os.path.abspath(bundle.directory), name), os.path.join(directory, name))
+    return _write_manifest(directory, bundle.manifest.model_copy(update={"metrics": dict(metrics), "origin": origin}))
+
+
+def stated_metrics(scores: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The metrics that a bundle states: a task's summary without the confusion, whose place is the report."""
+    return {name: value for name, value in scores.items() if name != "confusion"}
+
+
+def _write_manifest(directory: str, manifest: Manifest) -> str:
+    """Writes the manifest of the files in a local directory; returns its digest."""
+    raw = _seal(manifest.model_dump(mode="json"))
+    storage.write_bytes(os.path.join(os.path.abspath(directory), MANIFEST), raw)
+    digest: str = json.loads(raw)["manifest_sha256"]
+    return digest
 
 
 def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:

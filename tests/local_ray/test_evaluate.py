@@ -13,8 +13,9 @@ import ray
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import prepared_data, small_recipe, write_reviews
 from textcls.batch.evaluate import evaluate
-from textcls.batch.settings import evaluate_settings
-from textcls.bundle import Calibration, load_bundle
+from textcls.batch.rebundle import rebundle
+from textcls.batch.settings import changed_text, evaluate_settings
+from textcls.bundle import Calibration, Origin, load_bundle
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
 from textcls.on_ray.session import ray_session
@@ -56,18 +57,51 @@ def assert_same(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_the_rows_of_training_s_test_split_give_training_s_test_result(tiny_model_dir: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), "calibration.min_precision=0.99")
+@pytest.mark.parametrize("texts", [(), ("text.on_long=windows", "text.max_tokens=8")], ids=["short", "windows"])
+def test_the_rows_of_training_s_test_split_give_training_s_test_result(
+    tiny_model_dir: Path, tmp_path: Path, texts: tuple[str, ...]
+) -> None:
+    settings = ("calibration.min_precision=0.99", *texts)
+    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), *settings)
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None).content()
 
     prepared = prepared_data(recipe)
-    texts = [text for table in ray.get(prepared.inputs["test"]) for text in table["text"].to_pylist()]
+    inputs = [text for table in ray.get(prepared.inputs["test"]) for text in table["text"].to_pylist()]
     ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["target"].to_pylist()]
-    rows = [(text, prepared.labels[label_id]) for text, label_id in zip(texts, ids, strict=True)]
+    rows = [(text, prepared.labels[label_id]) for text, label_id in zip(inputs, ids, strict=True)]
+    assert prepared.tokens.get("windows", 243) > 243 or not texts
     assert 0 < len(rows) < 243
     found = evaluated(tmp_path / "run" / "bundle", write_labelled(tmp_path / "t.csv", rows), tmp_path / "out")
     assert_same(found["test"], report["test"])
     assert found["calibration"] == report["calibration"]
+
+
+def test_a_bundle_made_of_another_is_that_one_with_its_long_texts_as_windows(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    words = ("bad", "good", "so so")
+    rows = [(f"a {words[i % 3]} film {'really ' * (i % 80)}", words[i % 3]) for i in range(60)]
+    path = write_labelled(tmp_path / "l.csv", rows)
+    old = load_bundle(str(save_tiny_bundle(tiny_model_dir, tmp_path / "old")))
+    text, overrides = changed_text(old, ["text.on_long=windows", *ONE_CPU])
+    with ray_session():
+        spec = evaluate_settings(old, [str(path)], overrides)
+        report = rebundle(old, text, spec, str(tmp_path / "new"), say=lambda line: None)
+
+    new = load_bundle(str(tmp_path / "new" / "bundle"))
+    assert new.manifest.origin == Origin(digest=old.digest, changed={"text.on_long": "truncate"}, files=(str(path),))
+    assert new.manifest.files == old.manifest.files
+    assert (report.bundle.uri, report.bundle.digest) == (new.uri, new.digest) != (old.uri, old.digest)
+    expected = save_tiny_bundle(tiny_model_dir, tmp_path / "expected", on_long="windows")
+    found = evaluated(expected, path, tmp_path / "evaluated")
+    assert_same(report.content()["test"], found["test"])
+    assert new.manifest.metrics["accuracy"] == report.content()["test"]["accuracy"]
+    assert report.content()["tokens"]["truncated_rows"] == 0
+    texts = [row[0] for row in rows]
+    scores, of_expected = (Classifier.load(uri).scores(texts) for uri in (new.uri, str(expected)))
+    np.testing.assert_array_equal(scores.probabilities, of_expected.probabilities)
+    with pytest.raises(RunDirError, match="holds a finished bundle"):
+        rebundle(old, text, spec, str(tmp_path / "new"), say=lambda line: None)
 
 
 def test_evaluation_counts_the_classifier_s_scores_of_every_row_duplicates_too(

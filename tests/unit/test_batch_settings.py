@@ -1,11 +1,13 @@
 """Settings of batch jobs: the bundle's, with what the user says differs now, and nothing that has no meaning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from textcls.batch.settings import (
     UnlabelledSpec,
+    changed_text,
     evaluate_settings,
     nothing_scored,
     predict_settings,
@@ -106,6 +108,42 @@ def test_a_prediction_leaves_no_row_out_and_asks_for_no_label(bundle: Bundle, ov
         predict_settings(bundle, ["new.csv"], [override])
 
 
+@pytest.mark.parametrize("on_long", ["windows", "error"])
+def test_what_becomes_of_long_texts_can_change_without_training(bundle: Bundle, on_long: str) -> None:
+    text, others = changed_text(bundle, ["data.label_column=x", f"text.on_long={on_long}", "scale.workers=2"])
+    assert text == bundle.manifest.text.model_copy(update={"on_long": on_long})
+    assert others == ["data.label_column=x", "scale.workers=2"]
+    assert bundle.with_text(text).manifest.text == text
+    assert bundle.manifest.text.on_long == "truncate"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], "would score texts as .* does"),
+        (["data.label_column=x"], "would score texts as .* does"),
+        (["text.on_long=truncate"], "would score texts as .* does"),
+        (["text.on_long=windows", "text.max_tokens=64"], "text.max_tokens cannot change without training"),
+        (["calibration.min_precision=0.9"], "calibration.min_precision cannot change without training"),
+        (["on_long=windows"], "on_long cannot change without training"),
+        (["text.on_long=window"], "text.on_long"),
+    ],
+)
+def test_a_change_that_takes_training_is_refused_with_what_is_possible(
+    bundle: Bundle, overrides: list[str], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=rf"(?s){told}.*windows"):
+        changed_text(bundle, overrides)
+
+
+def test_pairs_do_not_become_windows(bundle: Bundle) -> None:
+    recipe = {**bundle.manifest.recipe, "data": {"pair": ["a", "b"]}}
+    pairs = replace(bundle, manifest=bundle.manifest.model_copy(update={"recipe": recipe}))
+    with pytest.raises(RecipeError, match="pairs of texts"):
+        changed_text(pairs, ["text.on_long=windows"])
+    assert changed_text(pairs, ["text.on_long=error"])[0].on_long == "error"
+
+
 @pytest.mark.parametrize(
     ("sizes", "largest", "expected"),
     [
@@ -125,7 +163,7 @@ def test_shards_suit_the_input(sizes: list[int], largest: int, expected: int) ->
     ("errors", "todo"),
     [
         ({"undecodable": 30, "missing_text": 1}, "--set data.encoding=cp1252"),
-        ({"text_too_long": 2}, "train with text.on_long=truncate or windows"),
+        ({"text_too_long": 2}, "textcls rebundle with --set text.on_long=truncate or windows"),
         ({"empty_text": 2}, "use a bundle of their language"),
     ],
 )

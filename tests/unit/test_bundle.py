@@ -20,7 +20,8 @@ from pyarrow import fs
 
 from textcls import bundle as bundle_module
 from textcls import storage
-from textcls.bundle import MANIFEST, Calibration, load_bundle, write_bundle
+from textcls.bundle import MANIFEST, Calibration, Origin, load_bundle, seal_copy, write_bundle
+from textcls.directories import put_directory
 from textcls.errors import BundleError, RunDirError, StorageError
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -174,6 +175,25 @@ def test_a_damaged_copy_of_a_remote_bundle_is_refused_and_then_replaced(
     with pytest.raises(BundleError, match=r"config\.json"):
         load_bundle(f"{s3}/bundle", cache=str(tmp_path / "cache"))
     assert load_bundle(f"{s3}/bundle", cache=str(tmp_path / "cache")) == first
+
+
+def test_a_bundle_made_of_another_has_its_files_and_names_it(model_dir: Path, tmp_path: Path, s3: str) -> None:
+    write(model_dir, tmp_path / "old")
+    old = load_bundle(str(tmp_path / "old"))
+    text = old.manifest.text.model_copy(update={"on_long": "windows"})
+    origin = Origin(digest=old.digest, changed={"text.on_long": "truncate"}, files=("new.csv",))
+    (tmp_path / "links").mkdir()
+    digest = seal_copy(old.with_text(text), str(tmp_path / "links"), metrics={"accuracy": 0.5}, origin=origin)
+    assert digest != old.digest
+    for uri in (str(tmp_path / "new"), f"{s3}/new"):
+        put_directory(str(tmp_path / "links"), uri, last=MANIFEST)
+        new = load_bundle(uri, cache=str(tmp_path / "cache"))
+        assert new.digest == digest
+        assert new.manifest == old.manifest.model_copy(
+            update={"text": text, "metrics": {"accuracy": 0.5}, "origin": origin}
+        )
+    assert not any(path.is_symlink() for path in (tmp_path / "new").iterdir())
+    assert "origin" not in json.loads((tmp_path / "old" / MANIFEST).read_text())
 
 
 def test_two_writes_of_one_model_are_byte_for_byte_the_same_bundle(model_dir: Path, tmp_path: Path) -> None:

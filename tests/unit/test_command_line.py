@@ -27,11 +27,11 @@ def run(*arguments: str) -> int:
         return int(ended.code or 0)
 
 
-def test_help_lists_the_four_commands_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE)
     assert dict(listed) == textcls_command.COMMANDS
-    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "predict", "serve", "train"]
+    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "predict", "rebundle", "serve", "train"]
 
 
 def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError
 
-from textcls.bundle import Bundle
+from textcls.bundle import Bundle, load_bundle
 from textcls.errors import RecipeError, ScoringError
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import ScaleSpec
+from textcls.settings.recipe import ScaleSpec, TextSpec
 from textcls.tasks.registry import register
 from textcls.tasks.task import Task
 
@@ -105,7 +105,7 @@ def run_on_pool(
         work: called on each item.
         items: Ray resolves object references among them before the call.
         size: from `plan_pool`.
-        bundle: each actor loads it.
+        bundle: each actor loads its files, and scores with its text settings.
         on_rows: called with the number of rows done since the last call; negative if rows have to be recomputed.
 
     Raises:
@@ -118,7 +118,7 @@ def run_on_pool(
         actors.append(
             ray.remote(_ScoringActor)
             .options(num_cpus=size.cpus, num_gpus=int(size.use_gpu), scheduling_strategy="SPREAD")
-            .remote(bundle.uri, bundle.task, size)
+            .remote(bundle.uri, bundle.task, bundle.manifest.text, size)
         )
         return actors[-1]
 
@@ -187,18 +187,19 @@ class _ScoringActor:
     and the driver needs its type.
     """
 
-    def __init__(self, bundle_uri: str, task: Task, size: PoolSize) -> None:
+    def __init__(self, bundle_uri: str, task: Task, text: TextSpec, size: PoolSize) -> None:
         # The tokenizer reads it when it first runs. By default it starts a thread for each core of the machine.
         os.environ["RAYON_NUM_THREADS"] = str(size.cpus)
         register(task)  # a task from outside this package is registered in the driver alone
-        self._uri, self._size = bundle_uri, size
+        self._uri, self._text, self._size = bundle_uri, text, size
         self._classifier: Classifier | None = None
 
     def run(self, work: Work, item: Any) -> Iterator[tuple[int, bool, Any]]:
         """Yields (rows done since the last yield, whether the item is finished, result of the item)."""
         if self._classifier is None:
             device = "cuda" if self._size.use_gpu else "cpu"
-            self._classifier = Classifier.load(self._uri, device=device, threads=self._size.cpus)
+            bundle = load_bundle(self._uri).with_text(self._text)
+            self._classifier = Classifier.of(bundle, device=device, threads=self._size.cpus)
         steps = work(self._classifier, item)
         while True:
             try:

@@ -72,12 +72,28 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
     files = expand(spec.data.csv)
     with locked(out) as uri:
         claim(uri, EVALUATION)
-        return _evaluated(bundle, spec, files, uri, say, verbose=verbose)
+        _, report = measured(bundle, spec, files, uri, say, verbose=verbose)
+        # Its report.json is the last file: an --out with a report is finished.
+        write_report(report, uri, say)
+    return report
 
 
-def _evaluated(
+def measured(
     bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
-) -> Report:
+) -> tuple[dict[str, Any], Report]:
+    """(the task's summary, the report) of the rows of some files; writes the account of rows and the rejects.
+
+    Args:
+        bundle: scores the rows.
+        spec: from `evaluate_settings`.
+        files: the CSV files of the settings.
+        uri: of a claimed directory.
+        say: shows the user one line.
+        verbose: show Ray's own log lines as well.
+
+    Raises:
+        TextclsError: see `evaluate`.
+    """
     data = with_small_shards(spec.data, files)
     with ray_session(verbose=verbose):
         read = read_rows(files, data, bundle.manifest.text, task=bundle.task)
@@ -102,9 +118,10 @@ def _evaluated(
         if not found.counts.rows:
             raise nothing_scored(account.reject_reasons, spec.data, files, where=f"{uri}/rejects.parquet lists them")
     say(f"  {account}")
+    scores = bundle.task.summarise(found.counts, bundle.manifest.labels)
     report = Report(
         title="Evaluation",
-        test=TaskScores.model_validate(bundle.task.summarise(found.counts, bundle.manifest.labels)),
+        test=TaskScores.model_validate(scores),
         calibration=CalibrationSummary.model_validate(bundle.manifest.calibration.model_dump()),
         tokens=TokenLengths.model_validate(_tokens(bundle, found)),
         rows=account.as_json(),
@@ -115,11 +132,14 @@ def _evaluated(
     with side_product("the verdict", say):
         own = bundle.manifest.metrics
         report = judged(report, own_test=TaskScores.model_validate(own) if own else None)
+    return scores, report
+
+
+def write_report(report: Report, uri: str, say: Say) -> None:
+    """Writes report.png and then report.json to a directory."""
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
-    # The last file: an --out with a report is finished.
     write_json(uri, "report.json", report.content())
-    return report
 
 
 @dataclass

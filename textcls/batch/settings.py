@@ -15,7 +15,7 @@ from textcls.data.input_files import InputFile
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
-from textcls.settings.recipe import DataSpec, ScaleSpec
+from textcls.settings.recipe import DataSpec, ScaleSpec, TextSpec
 from textcls.settings.recipe_file import resolve
 from textcls.settings.spec import Spec
 
@@ -24,6 +24,11 @@ from textcls.settings.spec import Spec
 # same whatever the number of actors.
 _MOST_SHARDS = 256
 _LEAST_SHARD_BYTES = 2**20
+
+# Settings of a bundle that do not change its model.
+_OF_USE = ("text.on_long",)
+_NOT_OF_USE = ("data", "scale")
+_POSSIBLE = "--set text.on_long=truncate, windows or error, another one than that of the bundle"
 
 _NAMED_BY_CSV = "--csv names the files"
 
@@ -77,6 +82,13 @@ class PredictSpec(Spec):
     """The actors that score."""
 
 
+class _UseSpec(Spec):
+    """Settings of a bundle in use."""
+
+    text: TextSpec
+    """How text becomes token ids."""
+
+
 def evaluate_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[str]) -> EvaluateSpec:
     """Settings of an evaluation; `data.labels` are those of the bundle.
 
@@ -91,6 +103,30 @@ def evaluate_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[st
     spec = resolve(EvaluateSpec, _content(bundle, EvaluateSpec, csv, overrides), overrides, source=_source(bundle))
     # Not validated: a label_map may map to a label that no training row had.
     return spec.model_copy(update={"data": spec.data.model_copy(update={"labels": bundle.manifest.labels})})
+
+
+def changed_text(bundle: Bundle, overrides: Sequence[str]) -> tuple[TextSpec, list[str]]:
+    """(the text settings of a new bundle of the same model, the overrides that say how to read its CSV).
+
+    Args:
+        bundle: what the new one is made of.
+        overrides: `section.key=value` each, of `data` and `scale`, and at least one that changes the text settings.
+
+    Raises:
+        RecipeError: nothing would change; a setting that takes training to change; an invalid value.
+    """
+    changes = [override for override in overrides if override.partition(".")[0].strip() not in _NOT_OF_USE]
+    for override in changes:
+        if (key := override.partition("=")[0].strip()) not in _OF_USE:
+            raise RecipeError(f"--set {override!r}: {key} cannot change without training", expected=_POSSIBLE)
+    used = bundle.manifest.text
+    found = resolve(_UseSpec, {"text": used.model_dump(mode="json")}, changes, source=_source(bundle)).text
+    if found == used:
+        raise RecipeError(f"the new bundle would score texts as {bundle.uri} does", expected=_POSSIBLE)
+    data = bundle.manifest.recipe.get("data")
+    if found.on_long == "windows" and isinstance(data, dict) and data.get("pair"):
+        raise RecipeError(f"{bundle.uri} scores pairs of texts, which cannot become windows", expected=_POSSIBLE)
+    return found, [override for override in overrides if override not in changes]
 
 
 def predict_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[str]) -> PredictSpec:
@@ -121,7 +157,8 @@ def nothing_scored(errors: Mapping[str, int], data: DataSpec, files: Sequence[In
         else f"are {' and '.join(data.pair)} the pair? --set data.pair=[NAME,NAME]",
         Reason.RAGGED_ROW: "--set data.delimiter=CHARACTER, or --set data.quoting=none if a quote is only a character",
         Reason.CELL_TOO_LONG: f"raise data.max_cell_chars above {data.max_cell_chars:,}, or --set data.quoting=none",
-        "text_too_long": "shorten the texts, or train with text.on_long=truncate or windows: this bundle refuses them",
+        "text_too_long": "shorten the texts, or make a bundle that takes them: textcls rebundle with "
+        "--set text.on_long=truncate or windows",
         "empty_text": "the tokenizer finds no word in these texts: use a bundle of their language",
     }
     if found := remedy(most, CsvFiles.whole(files, data)):

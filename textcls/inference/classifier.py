@@ -157,13 +157,17 @@ class Classifier:
             BundleError: the bundle must not be used.
             ModelError: transformers cannot make a classifier of it.
         """
+        return cls.of(load_bundle(uri, cache=cache or None), device=device, precision=precision, threads=threads)
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Self:
+        """The classifier of a verified bundle; see `load`."""
         from transformers import AutoModelForSequenceClassification, logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         if threads is not None:
             torch.set_num_threads(threads)
-        bundle = load_bundle(uri, cache=cache or None)
         asked = precision_asked(bundle, precision)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         try:

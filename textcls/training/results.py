@@ -14,6 +14,7 @@ import pyarrow as pa
 import ray
 
 from textcls import storage
+from textcls.bundle import stated_metrics
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
 from textcls.output.json_files import write_json
@@ -67,7 +68,7 @@ def export(
     baseline = _baseline(recipe, data, outcome, say)
     report = _leave_report(lambda: _report(recipe, data, outcome, scores, baseline), run, say)
     # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
-    manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, _metrics(scores))
+    manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, stated_metrics(scores))
     journal.record("tested", step=outcome.state.best_step, **_headline(data.task, scores, baseline))
     journal.record("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     return report
@@ -86,11 +87,6 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
         with side_product("report.png", say):
             storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
     return report
-
-
-def _metrics(scores: dict[str, Any]) -> dict[str, Any]:
-    """The metrics that the bundle states: the test scores without the confusion, whose place is the report."""
-    return {name: value for name, value in scores.items() if name != "confusion"}
 
 
 def _headline(task: Task, scores: dict[str, Any], baseline: dict[str, Any]) -> dict[str, float]:
