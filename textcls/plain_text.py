@@ -12,19 +12,19 @@ from typing import Any
 _JOINER = "\u200d"  # joins several emoji into one
 
 
-def visible(text: str, most: int | None = None) -> str:
+def visible(text: str, max_chars: int | None = None) -> str:
     """The text as one printable line, with unprintable characters as escapes such as `\\n` or `\\u202e`.
 
     A byte that could not be decoded appears as `\\xNN`. Printable text is returned unchanged.
 
     Args:
         text: any string.
-        most: the longest result in characters; a longer one ends with an ellipsis.
+        max_chars: the longest result in characters; a longer one ends with an ellipsis.
     """
-    text = text if most is None else text[: most + 1]
+    text = text if max_chars is None else text[: max_chars + 1]
     if not text.isprintable():
         text = "".join(char if _is_visible(text, i) else _escape(char) for i, char in enumerate(text))
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return text if max_chars is None or len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def visible_lines(text: str) -> str:

@@ -35,13 +35,12 @@ FOLLOWED = {
     "commands.predict._run": [f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one"],
     "commands.serve._run": [f"{ADVICE}test_a_certificate_without_its_key_can_go_or_be_completed"],
     "commands.train._read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
-    "data.checks.refuse_unfit": [
-        f"{SPELLINGS}test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds",
+    "data.checks._refuse_no_rows": [f"{SPELLINGS}test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds"],
+    "data.checks._refuse_rejects": [
         f"{REMEDIES}test_an_empty_label_column_comes_with_the_column_that_holds_labels",
         f"{SPELLINGS}test_labels_that_are_not_among_those_asked_for_are_told_with_what_helps",
-        f"{ADVICE}test_one_single_label_can_come_from_another_column",
-        f"{ADVICE}test_one_single_label_can_come_from_another_column",
     ],
+    "data.checks._refuse_labels": [f"{ADVICE}test_one_single_label_can_come_from_another_column"] * 2,
     "data.checks.refuse_empty_splits": [
         f"{SPELLINGS}test_a_label_without_training_rows_can_be_left_out_as_advised",
         f"{ADVICE}test_a_split_without_a_row_comes_with_a_share_that_gives_it_one",

@@ -26,7 +26,7 @@ def test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read(
 ) -> None:
     without = ray.remote(num_cpus=0)(lambda: "none")
     if asked_elsewhere:
-        monkeypatch.setattr(scaling, "_own_node", lambda: "the driver's, which can hold no worker")
+        monkeypatch.setattr(scaling, "own_node", lambda: "the driver's, which can hold no worker")
         monkeypatch.setattr(scaling, "_processor_support", without)
     else:
         monkeypatch.setattr(scaling, "bf16_support", lambda device: "none")

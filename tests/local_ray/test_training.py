@@ -132,7 +132,7 @@ def test_workers_must_fit_the_nodes_there_are_or_may_come(monkeypatch, nodes, au
             plan_training_workers(ScaleSpec(**scale))
     else:
         asked, planned = scale.get("workers", 1), plan_training_workers(ScaleSpec(**scale))
-        assert asked == ((planned.least, planned.count) if planned.least else planned.count)
+        assert asked == ((planned.min_count, planned.count) if planned.min_count else planned.count)
 
 
 def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):

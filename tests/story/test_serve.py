@@ -181,7 +181,7 @@ def test_a_wrong_key_is_refused_and_readiness_needs_none(service: Service) -> No
 
 
 def test_what_piles_up_before_a_replica_is_refused_without_it_while_health_is_told(service: Service) -> None:
-    most = ServeSpec(max_queued_texts=QUEUED).most_requests
+    most = ServeSpec(max_queued_texts=QUEUED).max_requests
     head = f"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 99\r\n\r\n".encode()
 
     def asked_beside_too_many() -> list[tuple[int, Any]]:

@@ -74,7 +74,7 @@ def test_progress_events_and_the_stop_do_not_travel_together() -> None:
     assert (lines, found.take_events()) == ([], [])
 
 
-FOUR, TWO = TrainingWorkers(4, False, 1, least=1), TrainingWorkers(2, False, 1)
+FOUR, TWO = TrainingWorkers(4, False, 1, min_count=1), TrainingWorkers(2, False, 1)
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ def test_a_job_config_takes_the_search_path_of_workers(tmp_path: Path) -> None:
     [
         ("available_resources_per_node", internals.free_resources, {"n": {"CPU": 1.0}}, {"n": {"CPU": 1.0}}),
         ("get_draining_nodes", internals.draining_nodes, {"n": 17}, {"n"}),
-        ("get_max_resources_from_cluster_config", internals.most_resources, {"CPU": 8}, {"CPU": 8}),
-        ("get_max_resources_from_cluster_config", internals.most_resources, None, {}),
+        ("get_max_resources_from_cluster_config", internals.max_resources, {"CPU": 8}, {"CPU": 8}),
+        ("get_max_resources_from_cluster_config", internals.max_resources, None, {}),
     ],
 )
 def test_ray_tells_the_state_of_its_nodes_by_these_methods(

@@ -59,13 +59,13 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
         Some(monotonic=lambda: clock.now, sleep=lambda seconds: setattr(clock, "now", clock.now + seconds)),
     )
     actor.clock = clock
+    monkeypatch.setattr(ray_context, "own_node", lambda: "a-node")
     monkeypatch.setattr(
         ray_context,
         "ray",
         Some(
             get=get,
             wait=wait,
-            get_runtime_context=lambda: Some(get_node_id=lambda: "a-node"),
             train=Some(
                 get_context=lambda: Some(get_world_rank=lambda: actor.rank, get_world_size=lambda: 3),
                 torch=Some(get_device=lambda: torch.device("cpu")),

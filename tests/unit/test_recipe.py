@@ -626,7 +626,7 @@ def test_a_uri_with_a_password_is_refused_and_not_shown(key: str) -> None:
 
 def test_workers_may_be_a_range() -> None:
     scale = parse_recipe("data: {csv: a.csv}", ["scale.workers=[2, 8]"]).scale
-    assert (scale.workers, scale.most_workers) == ((2, 8), 8)
+    assert (scale.workers, scale.max_workers) == ((2, 8), 8)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def plan_pool(scale: ScaleSpec, *, items: int) -> PoolSize:
     else:
         cpus = max(node_cpus)
     room = gpus if use_gpu else sum(n // cpus for n in node_cpus)
-    asked = scale.most_workers
+    asked = scale.max_workers
     if asked and asked > room and scale.cpus_per_worker == "auto" and not use_gpu:
         cpus = max(1, sum(node_cpus) // asked)
         room = sum(n // cpus for n in node_cpus)
@@ -89,11 +89,11 @@ def plan_pool(scale: ScaleSpec, *, items: int) -> PoolSize:
     return PoolSize(max(1, min(count, items)), use_gpu, cpus, scale.max_failures)
 
 
-def _fewer(room: int, use_gpu: bool, most_cpus: int) -> str:
+def _fewer(room: int, use_gpu: bool, max_cpus: int) -> str:
     """The --set that asks for no more than the cluster has."""
     if room:
         return f"--set scale.workers={room}"
-    return "--set scale.use_gpu=false" if use_gpu else f"--set scale.cpus_per_worker={most_cpus}"
+    return "--set scale.use_gpu=false" if use_gpu else f"--set scale.cpus_per_worker={max_cpus}"
 
 
 def run_on_pool(

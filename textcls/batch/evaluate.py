@@ -101,7 +101,7 @@ def measured(
         write_rejects(uri, read.rejects())
         for line in messages.read_lines(read):
             say(line)
-        messages.refuse_unfit(read)
+        messages.check_rows(read)
         for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
             say(f"  warning: {warning}")
         size = plan_pool(spec.scale, items=len(read.blocks))

@@ -7,7 +7,7 @@ Not here: reading, printing, cells that are spelled differently from what a sett
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -51,42 +51,60 @@ def refuse_unfit(
     Raises:
         DataError: no rows, only rejects, too many rejects, a single label, or almost as many labels as rows.
     """
-    rejects = sum(reasons.values())
-    shown = "".join(f"\n    {example}" for example in examples)
-    most = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1]))
-    most_common = max(reasons, key=lambda reason: reasons[reason], default="")
+    spellings = spellings or Spellings()
     if read == 0:
-        if outside_where:
-            raise DataError(
-                f"none of the {outside_where:,} rows matches {_where(data)}",
-                expected=spelled.cells_found(data, spellings or Spellings()),
-                todo=spelled.where_that_matches(data, spellings or Spellings()),
-            )
-        raise DataError("the files hold a header and no row", expected="at least a few rows of each label")
+        _refuse_no_rows(data, outside_where, spellings)
+    rejects = sum(reasons.values())
+    if rejects > data.max_reject_fraction * read or rejects == read:
+        most_common = max(reasons, key=lambda reason: reasons[reason])
+        advice = remedy(most_common) or spelled.unknown_advice(data, reasons, spellings)
+        _refuse_rejects(data, read, reasons, examples, advice, listed=listed)
+    _refuse_labels(data, read - rejects, labels)
+
+
+def _refuse_no_rows(data: DataSpec, outside_where: int, spellings: Spellings) -> NoReturn:
+    """Stops a job that has read no row."""
+    if outside_where:
+        raise DataError(
+            f"none of the {outside_where:,} rows matches {_where(data)}",
+            expected=spelled.cells_found(data, spellings),
+            todo=spelled.where_that_matches(data, spellings),
+        )
+    raise DataError("the files hold a header and no row", expected="at least a few rows of each label")
+
+
+def _refuse_rejects(
+    data: DataSpec, read: int, reasons: Mapping[str, int], examples: Sequence[str], advice: str, *, listed: bool
+) -> NoReturn:
+    """Stops a job with too many rejects, or with nothing else."""
+    rejects = sum(reasons.values())
+    by_reason = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1]))
+    first = "".join(f"\n    {example}" for example in examples)
     if rejects == read:
         raise DataError(
-            f"every one of the {read:,} rows is a reject ({most}):{shown}",
-            todo=remedy(most_common)
-            or spelled.unknown_advice(data, reasons, spellings)
-            or f"check data.delimiter, {data.input_setting} and data.label_column against these rows",
+            f"every one of the {read:,} rows is a reject ({by_reason}):{first}",
+            todo=advice or f"check data.delimiter, {data.input_setting} and data.label_column against these rows",
         )
-    if rejects > data.max_reject_fraction * read:
-        correct = "correct them; rejects.parquet lists each" if listed else "correct them"
-        raise DataError(
-            f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({most}):{shown}",
-            expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
-            todo=(remedy(most_common) or spelled.unknown_advice(data, reasons, spellings) or correct)
-            + f"; to train without them: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
-        )
+    correct = "correct them; rejects.parquet lists each" if listed else "correct them"
+    raise DataError(
+        f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({by_reason}):{first}",
+        expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
+        todo=(advice or correct)
+        + f"; to train without them: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
+    )
+
+
+def _refuse_labels(data: DataSpec, clean: int, labels: Sequence[str]) -> None:
+    """Stops a job whose clean rows have one label only, or almost as many as there are rows."""
     if len(labels) == 1:
         raise DataError(
-            f"all {read - rejects:,} rows have one label, {spelled.shown(labels[0])}",
+            f"all {clean:,} rows have one label, {spelled.quoted(labels[0])}",
             expected="two or more labels",
             todo="check data.label_column, data.label_map and data.where",
         )
-    if len(labels) > _MANY_LABELS and len(labels) > (read - rejects) / 2:
+    if len(labels) > _MANY_LABELS and len(labels) > clean / 2:
         raise DataError(
-            f"column {data.label_column!r} holds {len(labels):,} different labels in {read - rejects:,} rows, "
+            f"column {data.label_column!r} holds {len(labels):,} different labels in {clean:,} rows, "
             f"like {', '.join(repr(label[:40]) for label in list(labels)[:3])}",
             expected="a few labels, many rows each",
             todo="it may be an id, a number or a text: set data.label_column",
@@ -188,7 +206,7 @@ def warnings(
     """
     found = spelled.spelling_warnings(data, counts, spellings or Spellings())
     if rare := [
-        f"{spelled.shown(label)} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS
+        f"{spelled.quoted(label)} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS
     ]:
         found.append(f"fewer than {_FEW_ROWS} rows: {spelled.first_few(rare)}; expect low scores for them")
     number, locations = conflicts

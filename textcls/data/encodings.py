@@ -253,20 +253,20 @@ def _is_odd(before: str, char: str) -> bool:
     return before.islower() and (char.isupper() or char in _NEVER_AFTER_LOWER_CASE)
 
 
-def _asian_encodings(sample: bytes, least: float) -> list[str]:
+def _asian_encodings(sample: bytes, min_points: float) -> list[str]:
     """The East Asian encodings in which the sample looks most like their language, best first.
 
     Most of them have a character for nearly every pair of bytes; in a wrong encoding these are rare characters.
 
     Args:
         sample: some lines.
-        least: the least points of an encoding.
+        min_points: the smallest number of points of an encoding.
     """
     lead = max(_CLEAR_LEAD, _CLEAR_LEAD_OF_ONE / max(1, len(_HIGH.findall(sample)) // 2))
     points = {name: _asian_points(sample, name) for name in _ASIAN if reads(sample, name)}
     ranked = sorted(points, key=lambda name: -points[name])
     most = max(points.values(), default=0)
-    return [name for name in ranked if points[name] >= max(least, most - lead)]
+    return [name for name in ranked if points[name] >= max(min_points, most - lead)]
 
 
 def _asian_points(sample: bytes, encoding: str) -> float:

@@ -30,7 +30,7 @@ def read_lines(read: ReadRows) -> Iterator[str]:
         yield f"  rejected {rows:,}: {reason}, like {_examples(read, reason)[0]}"
 
 
-def refuse_unfit(read: ReadRows, *, listed: bool = True) -> None:
+def check_rows(read: ReadRows, *, listed: bool = True) -> None:
     """Stops a job that cannot use the rows; see `checks.refuse_unfit`.
 
     Args:
@@ -66,7 +66,7 @@ def _examples(read: ReadRows, reason: str) -> list[str]:
     ]
 
 
-def warnings(read: ReadRows, prepared: PreparedData, text: TextSpec) -> list[str]:
+def warning_lines(read: ReadRows, prepared: PreparedData, text: TextSpec) -> list[str]:
     """What the user should know about rows that can be used; see `checks.warnings`."""
     found = read.summary
     return checks.warnings(

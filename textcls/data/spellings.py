@@ -63,7 +63,7 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
     of_labels, label_map, targets = [], dict(data.label_map), dict[str, str]()
     for key in _unmet_keys(data, spellings):
         near = _near(key, _unmapped(data, spellings))
-        of_labels.append(f"data.label_map: no row has the label {shown(key)}" + (f"; {near[1]}" if near else ""))
+        of_labels.append(f"data.label_map: no row has the label {quoted(key)}" + (f"; {near[1]}" if near else ""))
         name = label_map.pop(key)
         if near:
             targets[near[0]] = name
@@ -79,7 +79,7 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
     for written, name in _known_by_another_spelling(data, spellings).items():
         if written not in targets:
             (named_one,) = _with_rows([written], spellings.labels)
-            of_labels.append(f"label {named_one} is not among the labels; it may be {shown(name)}")
+            of_labels.append(f"label {named_one} is not among the labels; it may be {quoted(name)}")
             targets[written] = name
     more = len(of_labels) - _MOST_SHOWN
     warnings += of_labels[:_MOST_SHOWN] + ([f"and {more:,} more such labels"] if more > 0 else [])
@@ -98,9 +98,9 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
 def _twins_warning(found: Twins, counts: Mapping[str, int]) -> str:
     names = " and ".join(_with_rows(found.names, counts))
     if found.key:
-        return f"label {names} may be {shown(found.key)}, which data.label_map maps to {shown(found.target)}"
+        return f"label {names} may be {quoted(found.key)}, which data.label_map maps to {quoted(found.target)}"
     if len(found.names) == 1:
-        return f"label {names} has blanks at an end or invisible characters; without them it is {shown(found.target)}"
+        return f"label {names} has blanks at an end or invisible characters; without them it is {quoted(found.target)}"
     return f"labels {names} differ only in {differences(found.names)}"
 
 
@@ -115,11 +115,11 @@ def _scripts_warning(name: str, latin: str, counts: Mapping[str, int]) -> str:
     (with_rows,) = _with_rows([name], counts)
     strange = [one for one, other in zip(name, in_latin(name), strict=True) if one != other]
     letters = first_few(f"{unicodedata.name(char)} (U+{ord(char):04X})" for char in dict.fromkeys(strange))
-    return f"label {with_rows} has {letters} among Latin letters; it may be {shown(latin)}"
+    return f"label {with_rows} has {letters} among Latin letters; it may be {quoted(latin)}"
 
 
 def _with_rows(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
-    return [f"{shown(name)} ({counts[name]:,} row{'s' if counts[name] != 1 else ''})" for name in names]
+    return [f"{quoted(name)} ({counts[name]:,} row{'s' if counts[name] != 1 else ''})" for name in names]
 
 
 def _unmet_keys(data: DataSpec, spellings: Spellings) -> list[str]:
@@ -180,7 +180,7 @@ def _unmet_where(data: DataSpec, spellings: Spellings) -> list[str]:
                     continue
                 near = _near(value, Counter({cell: n for cell, n in cells.items() if n and cell not in values}))
                 of_setting.append(
-                    f"data.{setting}: no row has {shown(column)} {shown(value)}" + (f"; {near[1]}" if near else "")
+                    f"data.{setting}: no row has {quoted(column)} {quoted(value)}" + (f"; {near[1]}" if near else "")
                 )
                 corrected[column].remove(value)
                 if near:
@@ -200,7 +200,7 @@ def _near(value: str, cells: Counter[str]) -> tuple[str, str] | None:
     # A number that differs by a digit is another number.
     close = [] if value.isdecimal() else difflib.get_close_matches(value, list(cells), n=1, cutoff=0.8)
     for cell in (*alike, *close):
-        return cell, f"{cells[cell]:,} have {shown(cell)}"
+        return cell, f"{cells[cell]:,} have {quoted(cell)}"
     return None
 
 
@@ -242,7 +242,7 @@ def without_labels(data: DataSpec, labels: Sequence[str]) -> str:
 
 def named(names: Iterable[str]) -> str:
     """The first few names in quotes, separated by commas."""
-    return first_few(map(shown, names))
+    return first_few(map(quoted, names))
 
 
 def first_few(words: Iterable[str]) -> str:
@@ -252,6 +252,6 @@ def first_few(words: Iterable[str]) -> str:
     return ", ".join(listed[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def shown(name: str) -> str:
+def quoted(name: str) -> str:
     """A name in quotes, with escapes for invisible characters."""
     return f"'{escaped(name if len(name) <= 80 else name[:79] + '…')}'"

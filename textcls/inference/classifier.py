@@ -40,7 +40,7 @@ class ItemError(NamedTuple):
     """Why one text has no scores; its neighbours are not affected.
 
     Attributes:
-        code: `empty_text`, `not_unicode` or `text_too_long`.
+        code: `empty_text`, `not_unicode`, `text_too_long`, or in serving `scoring_failed`.
         message: what was found and what was expected.
     """
 
@@ -71,13 +71,13 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What the classifier says of N texts, in the order they were given.
+    """The answers of the classifier for N texts, in the order they were given.
 
     Attributes:
         task: what is predicted.
         labels: label names in id order.
         probabilities: float32 [N, C], calibrated; NaN where there is an error.
-        decisions: the answers, as `Task.decide` gives them; to abstain where there is an error.
+        decisions: the answers, as `Task.decide` gives them; abstained where there is an error.
         tokens: int32 [N], tokens of each text before any cut, special tokens included.
         truncated: bool [N], whether part of the text was not seen.
         errors: None, or why the text has no scores, for each text.
@@ -116,7 +116,7 @@ class Scores:
 
 
 class Classifier:
-    """A bundle, loaded and ready. Thread-safe, though calls gain nothing from running at once.
+    """A bundle, loaded and ready. Thread-safe; concurrent calls are not faster.
 
     Attributes:
         bundle: what it was loaded from.
@@ -220,7 +220,7 @@ class Classifier:
         return Encoded(parts[:1], count, True)
 
     def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
-        """What the classifier says of encoded texts, in the order given."""
+        """Scores of encoded texts, in the order given."""
         windows = [ids for one in encoded for ids in one.windows]
         lengths_W = np.fromiter(map(len, windows), np.int64, len(windows))
         windows_N = np.fromiter((len(one.windows) for one in encoded), np.int64, len(encoded))
@@ -237,12 +237,12 @@ class Classifier:
         )
 
     def warm_up(self, *, batch_tokens: int = 4096) -> None:
-        """Runs every kind of batch that can come, from one short text to full ones, and checks the numbers.
+        """Runs batches of every kind, from one short text to a full batch, and checks the probabilities.
 
-        The first run of a shape is slow: kernels are chosen and memory is taken then.
+        The first run of a shape is slow: kernels are chosen and memory is allocated.
 
         Raises:
-            ModelError: the model gives numbers that are no probabilities, or others alone than in company.
+            ModelError: probabilities are not finite, or a text's differ between alone and in a batch.
         """
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
@@ -251,7 +251,9 @@ class Classifier:
             count = max(1, batch_tokens // length)
             together = self._probabilities([ids] * count)
             if not (np.isfinite(together).all() and np.abs(together - alone).max() < 0.02):
-                raise ModelError(f"{self.bundle.uri}: a text of {length} tokens scores {alone[0]} alone, {together[0]}")
+                raise ModelError(
+                    f"{self.bundle.uri}: a text of {length} tokens scores {alone[0]} alone, {together[0]} in a batch"
+                )
 
     def _probabilities(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """float64 [n, C] of at least one window."""
@@ -261,7 +263,7 @@ class Classifier:
 
 
 class PaddedModel:
-    """A transformers classifier as it is: on a GPU, or of a kind that `RaggedModel` is not made for.
+    """A transformers classifier, unchanged: on a GPU, or of a kind that `RaggedModel` does not support.
 
     Args:
         model: in evaluation mode, on the device.

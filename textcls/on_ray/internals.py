@@ -109,7 +109,7 @@ def draining_nodes() -> set[str]:
     return set(state.state.get_draining_nodes())
 
 
-def most_resources() -> dict[str, float]:
+def max_resources() -> dict[str, float]:
     """Resource -> how much the cluster's autoscaler may reach; empty without an autoscaler."""
     from ray._private import state
 

@@ -65,6 +65,13 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
+def own_node() -> str:
+    """Id of the node of the cluster that this process runs on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def _start(init: Callable[[], object]) -> None:
     """Starts or joins Ray; retries a start that timed out."""
     import ray

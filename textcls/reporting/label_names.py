@@ -3,8 +3,8 @@
 In: label names. Out: for each a text that the fonts of this machine can draw, and the families to draw it with.
 Not here: the picture (picture.py).
 
-matplotlib's own font has Latin, Greek, Cyrillic, Arabic and a few symbols. For other characters the fonts of the
-system are looked through; what no font has is left out of a name, and the label's id tells such names apart.
+matplotlib's own font has Latin, Greek, Cyrillic, Arabic and a few symbols. For other characters, the fonts of the
+system are searched. A character that no font has is left out of the name, and the label's id makes the name unique.
 """
 
 import re
@@ -35,14 +35,14 @@ _ENDS_LIKE_AN_ID = re.compile(r"^$|#\d+$")
 
 @dataclass(frozen=True)
 class DrawnNames:
-    """What a picture shows of label names.
+    """The names of labels as a picture shows them.
 
     Attributes:
-        names: one for each label, all different, of about 18 columns at most; one that is not the whole name of its
-            label, or that two labels would share, ends with the label's id, as in `#3`.
-        key: id -> the whole name as far as it can be drawn, for names with an id; the rest of it as escapes.
-        families: font families, the first one that has a character draws it.
-        missing: characters that no font here has.
+        names: one for each label, all different, of about 18 columns at most. A shortened name, or one that two labels
+            would share, ends with the label's id, as in `#3`.
+        key: id -> the whole name, for names with an id; characters that no font has are written as escapes.
+        families: font families in order; the first one that has a character draws it.
+        missing: characters that no font of this machine has.
     """
 
     names: tuple[str, ...]
@@ -99,7 +99,7 @@ def _families_for(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[st
 
 
 def _candidates() -> Iterator[str]:
-    """Files of this machine's fonts, the likeliest first; also those that matplotlib does not know yet."""
+    """Font files of this machine, the most likely ones first; matplotlib may not have registered them yet."""
     from matplotlib.font_manager import findSystemFonts
 
     def order(path: str) -> tuple[int, int, str]:
@@ -112,7 +112,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _registered(path: str) -> str:
-    """The family of a font, once matplotlib knows it by this name."""
+    """Registers a font with matplotlib; its family."""
     from matplotlib.font_manager import FontProperties, fontManager
 
     if not any(entry.fname == path for entry in fontManager.ttflist):
@@ -121,16 +121,16 @@ def _registered(path: str) -> str:
 
 
 def _is_joining(char: str) -> bool:
-    """Whether a character only says how its neighbours are drawn, as between the parts of an emoji."""
+    """Whether a character only changes how its neighbours are drawn, such as a joiner inside an emoji."""
     return char == "\u200d" or "\ufe00" <= char <= "\ufe0f"
 
 
-def _cut(name: str, most: int) -> str:
+def _cut(name: str, max_columns: int) -> str:
     """The name cut to so many columns; an East Asian character takes two."""
     columns = 0
     for i, char in enumerate(name):
         columns += 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        if columns > most:
+        if columns > max_columns:
             return name[: max(i - 1, 1)] + "…"
     return name
 

@@ -1,4 +1,4 @@
-"""The result of a run as one picture: the course of training, and how good the classifier is.
+"""The result of a run as one picture: the training curves, and the scores of the classifier.
 
 In: a `Report`; parts that it does not have are left out. Out: PNG bytes.
 Not here: the tables (terminal.py), computing the numbers (tasks/metrics.py).

@@ -34,7 +34,7 @@ def app(args: AppArgs) -> Application:
     options: dict[str, Any] = {
         "name": NAME,
         "user_config": {"bundle": args.bundle},
-        "max_ongoing_requests": spec.most_requests,
+        "max_ongoing_requests": spec.max_requests,
         "ray_actor_options": {"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpu_share},
         "max_constructor_retry_count": 3,
         "graceful_shutdown_wait_loop_s": 0.5,

@@ -88,8 +88,8 @@ class _Inflater:
             raise Refusal("not_gzip", "the compressed body is cut off")
 
 
-def _too_large(found: str, most: int) -> Refusal:
-    return _closing(Refusal("body_too_large", f"the body has {found}; at most {most} bytes are taken"))
+def _too_large(found: str, max_bytes: int) -> Refusal:
+    return _closing(Refusal("body_too_large", f"the body has {found}; at most {max_bytes} bytes are accepted"))
 
 
 def _closing(refusal: Refusal) -> Refusal:

@@ -1,4 +1,4 @@
-"""What starts the service and what serves have in common: the deployment's name, its arguments, where its key is.
+"""What the driver of the service and its replicas share: the deployment's name, its arguments and its key.
 
 In: settings. Out: checked arguments, and the key. Not here: the application (app.py). Loads neither Ray nor torch: the
 driver of a service on this machine needs no model.
@@ -25,10 +25,10 @@ class AppArgs(BaseModel):
 
 
 def read_key(source: str | None) -> str | None:
-    """The key that `serve.api_key_from` leads to.
+    """The key at the place that `serve.api_key_from` names; None without one.
 
     Raises:
-        InputError: there is none, or it cannot stand in a header.
+        InputError: the place holds no key, or one that is no valid header value.
     """
     if source is None:
         return None
@@ -37,10 +37,10 @@ def read_key(source: str | None) -> str | None:
         key = (os.environ.get(place, "") if kind == "env" else Path(place).read_text(encoding="utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"serve.api_key_from {source}: {error}", todo="write the key there, or name another place"
+            f"serve.api_key_from {source}: {error}", todo="write the key to that file, or name another one"
         ) from None
     if not key or not key.isascii() or not key.isprintable():
-        found = "nothing there" if not key else "characters there that a header cannot hold"
+        found = "it holds no key" if not key else "the key has characters that are not valid in a header"
         raise InputError(
             f"serve.api_key_from {source}: {found}",
             expected="a key of printable ASCII characters",

@@ -21,27 +21,27 @@ from textcls.settings.recipe import ServeSpec
 from textcls.tasks.task import FunctionToApply
 from textcls.text.text_input import TextInput
 
-# code: (status, what it means). The message of each adds what was found and what is taken.
+# code: (status, meaning). The message of a response adds what was found and what the limit is.
 REFUSALS: Mapping[str, tuple[int, str]] = {
     "not_json": (400, "The body is not JSON in UTF-8."),
     "not_gzip": (400, "The Content-Encoding is gzip, and the body is not one whole gzip member."),
-    "unauthorized": (401, "The service asks for a key, and the request has none or another one."),
-    "not_found": (404, "There is nothing at this path."),
-    "method_not_allowed": (405, "This path knows other methods."),
+    "unauthorized": (401, "The service requires a key, and the request has none or a wrong one."),
+    "not_found": (404, "The service has no such path."),
+    "method_not_allowed": (405, "This path does not accept the method."),
     "body_timeout": (408, "The body did not arrive in time."),
-    "body_too_large": (413, "The body has more bytes than are taken, as sent or decompressed."),
+    "body_too_large": (413, "The body is larger than the limit, as sent or decompressed."),
     "not_json_type": (415, "The content type is not application/json."),
-    "unknown_encoding": (415, "The Content-Encoding is not gzip. Accept-Encoding says what is taken."),
-    "invalid": (422, "The JSON is not what is asked for."),
-    "too_many_texts": (422, "The request has more texts than are taken."),
-    "too_many_characters": (422, "A text has more characters than are taken."),
-    "unusable_text": (422, "The one text of the request, which is no list, cannot be scored."),
+    "unknown_encoding": (415, "The Content-Encoding is not gzip. Accept-Encoding names the accepted ones."),
+    "invalid": (422, "The JSON does not have the expected form."),
+    "too_many_texts": (422, "The request has more texts than the limit."),
+    "too_many_characters": (422, "A text has more characters than the limit."),
+    "unusable_text": (422, "The text of a request with one text, not in a list, cannot be scored."),
     "overloaded": (
         429,
-        "More is waiting than can be answered soon; nothing was done. Retry-After says when to return.",
+        "Too many texts are queued, and the request was rejected. Retry-After says when to try again.",
     ),
-    "internal": (500, "The service failed; its log says why, under the request's id."),
-    "not_ready": (503, "The model is not loaded yet, or the service is ending."),
+    "internal": (500, "The service failed; its log gives the reason, with the request's id."),
+    "not_ready": (503, "The model is not loaded yet, or the service is shutting down."),
 }
 
 
@@ -56,7 +56,7 @@ class Refusal(Exception):
 
     Args:
         code: a key of `REFUSALS`.
-        message: what was found and what is taken.
+        message: what was found, and the limit.
         retry_after_s: whole seconds after which to try again.
     """
 
@@ -194,7 +194,7 @@ class TaskRequest(_Lenient):
     inputs: Annotated[Any, PlainValidator(_task_inputs), WithJsonSchema(_TASK_INPUTS)]
     """One text, or a list of texts."""
     parameters: TaskParameters | None = None
-    """What else is asked for."""
+    """Options of the task."""
     options: dict[str, Any] | None = None
     """Without effect: `wait_for_model`, `use_cache` and the like."""
     raw_scores: No | None = None
@@ -214,7 +214,7 @@ class LabelScore(_Model):
 
 
 class Prediction(_Model):
-    """What the model says of one text."""
+    """The model's answer for one text."""
 
     label: str
     """The most probable label, or `abstain` if the model is not sure enough."""
@@ -225,11 +225,11 @@ class Prediction(_Model):
     tokens: int = Field(ge=0)
     """Tokens of the whole text."""
     truncated: bool
-    """Whether the model saw only its beginning."""
+    """Whether the model read only its beginning."""
 
 
 class ErrorDetail(_Model):
-    """Why something has no answer."""
+    """Why there is no answer."""
 
     code: str
     message: str
@@ -245,7 +245,7 @@ class ModelName(_Model):
     """The bundle that answered; all texts of a request are answered by the same one."""
 
     digest: str
-    """Names these weights and no others."""
+    """Identifies the weights and settings."""
     precision: str
     """Of the matrix products."""
 
@@ -327,17 +327,17 @@ def _problem(error: Mapping[str, object]) -> str:
 
 
 def _shown(text: str) -> str:
-    """Of a message that may hold the client's words, only what can be sent back."""
+    """The first 500 characters of a message that may quote the client, as valid UTF-8."""
     return text[:500].encode("utf-8", "backslashreplace").decode()
 
 
 def _within(limits: ServeSpec, asked: ScoringRequest) -> ScoringRequest:
     if (count := len(asked.inputs)) > limits.max_texts_per_request:
-        raise Refusal("too_many_texts", f"{count} texts; at most {limits.max_texts_per_request} are taken")
+        raise Refusal("too_many_texts", f"{count} texts; the limit is {limits.max_texts_per_request}")
     for place, one in enumerate(asked.inputs):
         if (chars := one.chars) > limits.max_chars_per_text:
             found = f"text {place} has {chars} characters"
-            raise Refusal("too_many_characters", f"{found}; at most {limits.max_chars_per_text} are taken")
+            raise Refusal("too_many_characters", f"{found}; the limit is {limits.max_chars_per_text}")
     return asked
 
 

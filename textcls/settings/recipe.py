@@ -295,7 +295,7 @@ class ScaleSpec(Spec):
         return value
 
     @property
-    def most_workers(self) -> int | None:
+    def max_workers(self) -> int | None:
         """The most workers that may train; None for `auto`, which depends on the cluster."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers if self.workers != "auto" else None
 
@@ -366,7 +366,7 @@ class ServeSpec(Spec):
         return value
 
     @property
-    def most_requests(self) -> int:
+    def max_requests(self) -> int:
         """In-flight requests of a replica. More than its queue holds: the replica itself can say why it rejects."""
         return self.max_queued_texts + _OTHER_REQUESTS
 
@@ -396,7 +396,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _workers_have_rows(self) -> Self:
-        if (self.scale.most_workers or 0) > self.train.rows_per_step:
+        if (self.scale.max_workers or 0) > self.train.rows_per_step:
             raise ValueError(
                 f"scale.workers {self.scale.workers} is more than train.rows_per_step {self.train.rows_per_step}: "
                 "some workers would have no rows"

@@ -52,12 +52,12 @@ def without_password(uri: str) -> str:
     return uri
 
 
-def at_least(least: int) -> AfterValidator:
+def at_least(minimum: int) -> AfterValidator:
     """Refuses a smaller number, for settings that also accept `auto`."""
 
     def checked(value: Any) -> Any:
-        if isinstance(value, int) and value < least:
-            raise ValueError(f"expected 'auto' or a number of {least} or more")
+        if isinstance(value, int) and value < minimum:
+            raise ValueError(f"expected 'auto' or a number of {minimum} or more")
         return value
 
     return AfterValidator(checked)

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from textcls.errors import InputError, TextclsError, TrainingError, own_error
 from textcls.on_ray import internals
+from textcls.on_ray.session import own_node
 from textcls.progress import Progress, progress_display
 from textcls.settings.recipe import Recipe
 from textcls.tracking.events import Event
@@ -78,11 +79,11 @@ class _Attempts:
     ) -> None:
         self._inputs, self._recipe, self._run = inputs, recipe, run
         self._planned, self._say, self._journal = planned, say, journal
-        self._elastic = planned.least is not None
+        self._elastic = planned.min_count is not None
         self._failures_left = recipe.scale.max_failures
         self._recomputes_left = recipe.scale.max_failures + 1
         # On the driver's node: an actor that dies with another node would end the run.
-        self._node = ray.get_runtime_context().get_node_id()
+        self._node = own_node()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         self._coordinator = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here).remote()
         self._stop_reason = StopReason("", "")
@@ -157,7 +158,7 @@ class _Attempts:
         recipe, attempt_uri = self._recipe, self._run.next_attempt()
         scale = recipe.scale
         # If the room for elastic workers has gone meanwhile, fewer start sooner than all of them later.
-        shorter = self._elastic and workers.count > (self._planned.least or 0)
+        shorter = self._elastic and workers.count > (self._planned.min_count or 0)
         start_timeout_s = min(scale.start_timeout_s, _ELASTIC_START_S) if shorter else scale.start_timeout_s
         internals.set_worker_timeouts(start_s=start_timeout_s, hang_s=scale.hang_timeout_s)
         storage_path, _, name = attempt_uri.rpartition("/")
@@ -214,7 +215,7 @@ class _Attempts:
         """The error that ends the run; None if another attempt should follow."""
         cause = getattr(error, "controller_failure", error)
         if internals.is_start_timeout(cause) and (
-            not self._failures_left or self._planned.least in (None, workers.count)
+            not self._failures_left or self._planned.min_count in (None, workers.count)
         ):
             return _no_room(workers, self._recipe.scale.start_timeout_s)
         # Ray Train has restarted the workers as often as it may.

@@ -117,7 +117,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
             write_rejects(run.uri, rows.rejects())
     for line in messages.read_lines(rows):
         say(line)
-    messages.refuse_unfit(rows, listed=run is not None)
+    messages.check_rows(rows, listed=run is not None)
     checks.refuse_reserved(recipe.data, rows.labels, recipe.calibration.min_precision)
     prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
     assert prepared.account.is_balanced, prepared.account
@@ -127,7 +127,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     say(f"  {prepared.account}")
     checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
-    for warning in messages.warnings(rows, prepared, recipe.text):
+    for warning in messages.warning_lines(rows, prepared, recipe.text):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)

@@ -24,6 +24,7 @@ from textcls import storage
 from textcls.directories import put_directory
 from textcls.errors import TrainingError
 from textcls.on_ray import internals
+from textcls.on_ray.session import own_node
 from textcls.progress import POLL_S, StepProgress
 from textcls.tracking.events import Event
 from textcls.tracking.ray_metrics import StepMetrics
@@ -54,8 +55,7 @@ class RayContext:
         self.device = ray.train.torch.get_device()
         self._coordinator, self._hang_timeout_s = coordinator, hang_timeout_s
         self._attempt_uri, self._resume_uri = attempt_uri, resume_uri
-        node = ray.get_runtime_context().get_node_id()
-        ray.get(coordinator.register.remote(self.rank, self.world_size, node))
+        ray.get(coordinator.register.remote(self.rank, self.world_size, own_node()))
         self._metrics = StepMetrics(run_id, self.rank, self.report_line)
         self._posted_at = self._asked_at = float("-inf")
         self._stop, self._question = False, None

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from textcls.errors import RecipeError
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.on_ray import internals
+from textcls.on_ray.session import own_node
 from textcls.settings.recipe import ScaleSpec
 
 # How long an elastic run waits for room for all its workers: Ray frees the CPUs of the last attempt with a delay.
@@ -33,17 +34,17 @@ class TrainingWorkers:
         count: training processes; of elastic ones, the most.
         use_gpu: one GPU each.
         cpus: CPUs, and threads, of each.
-        least: the fewest that may train, if they are elastic.
+        min_count: the fewest that may train, if they are elastic.
     """
 
     count: int
     use_gpu: bool
     cpus: int
-    least: int | None = None
+    min_count: int | None = None
 
     def __str__(self) -> str:
         each = "a GPU" if self.use_gpu else f"{self.cpus} CPU" + ("s" if self.cpus != 1 else "")
-        number = f"{self.count:,}" if self.least is None else f"{self.least:,} to {self.count:,}"
+        number = f"{self.count:,}" if self.min_count is None else f"{self.min_count:,} to {self.count:,}"
         return f"{number} worker" + (f"s with {each} each" if self.count > 1 else f" with {each}")
 
     @property
@@ -102,7 +103,7 @@ def refuse_unsupported_precision(precision: str, workers: TrainingWorkers) -> No
     """
     if precision != "bf16" or workers.use_gpu:
         return
-    here = _own_node()
+    here = own_node()
     nodes = [node for node in ray.nodes() if node["Alive"] and _fitting(workers, node["Resources"])]
     if any(node["NodeID"] == here for node in nodes):
         refuse_bf16_without_support(precision, bf16_support(torch.device("cpu")))
@@ -122,24 +123,19 @@ def refuse_unsupported_precision(precision: str, workers: TrainingWorkers) -> No
         refuse_bf16_without_support(precision, support, f"the processor of node {asked[answer]}")
 
 
-def _own_node() -> str:
-    """Id of the node that this process runs on."""
-    return str(ray.get_runtime_context().get_node_id())
-
-
 @ray.remote(num_cpus=0, max_retries=0)
 def _processor_support() -> str:
     return bf16_support(torch.device("cpu"))
 
 
 def available_workers(planned: TrainingWorkers) -> TrainingWorkers:
-    """The workers of the next attempt: of elastic ones as many as there is room for now, and at least `least`."""
-    if planned.least is None:
+    """The workers of the next attempt: of elastic ones as many as there is room for now, and at least `min_count`."""
+    if planned.min_count is None:
         return planned
     until = time.monotonic() + _FREE_AGAIN_S
     while (room := _room(planned)) < planned.count and time.monotonic() < until:
         time.sleep(_FREE_AGAIN_S / 10)  # the cluster offers no notification
-    return replace(planned, count=max(planned.least, min(planned.count, room)), least=None)
+    return replace(planned, count=max(planned.min_count, min(planned.count, room)), min_count=None)
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ class RescalePolicy:
         if draining := internals.draining_nodes().intersection(nodes):
             nodes_are = f"{len(draining)} nodes of the workers are" if len(draining) > 1 else "a node of the workers is"
             return StopReason("preempted", f"{nodes_are} being drained")
-        if self._planned.least is None or self._current.count >= self._planned.count or not _room(self._planned):
+        if self._planned.min_count is None or self._current.count >= self._planned.count or not _room(self._planned):
             self._full_at = now
             return None
         return StopReason("rescaled", "more workers fit") if now - self._full_at >= self._stable_s else None
@@ -201,5 +197,5 @@ def _room(workers: TrainingWorkers) -> int:
 
 def _may_grow(workers: TrainingWorkers, count: int) -> bool:
     """Whether the cluster has an autoscaler that may start enough nodes for so many."""
-    most = internals.most_resources()
+    most = internals.max_resources()
     return all(number * count <= most.get(name, 0) for name, number in workers.resources.items())
