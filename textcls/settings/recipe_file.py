@@ -157,7 +157,7 @@ def _several(spec: type[Spec], content: dict[str, Any], keys: Sequence[str]) -> 
 def _readable(spec: type[Spec], content: dict[str, Any], keys: Sequence[str], value: str) -> str:
     """The advice for a `--set` whose value is not valid YAML."""
     key = ".".join(keys)
-    if value[0] in "{[" and (example := _several(spec, content, keys)):
+    if value[:1] in ("{", "[") and (example := _several(spec, content, keys)):
         blank = ", a space after each colon" if isinstance(example, dict) else ""
         return f"put names in double quotes{blank}, and close each bracket, such as {set_option(key, example)}"
     if len(value) < _LONG_VALUE and _takes(spec, content, keys, value):
