@@ -18,22 +18,15 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from textcls import storage
 from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
 from textcls.settings.recipe import Recipe, TextSpec
+from textcls.settings.spec import Written
 from textcls.tasks.registry import known_names, task_named
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
@@ -52,7 +45,7 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "ray")
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Frozen(BaseModel):
+class Frozen(Written):
     """A part of the manifest: cannot be changed, knows no other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -94,12 +87,16 @@ class Origin(Frozen):
 class Manifest(Frozen):
     """What a bundle says about itself."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"pairs", "origin"})
+
     format_version: Literal[2] = 2
     """Version of this layout. A file of version 1 becomes one of version 2 as it is read."""
     task: str
     """What is predicted: the name of one of the tasks in `tasks/`."""
     labels: tuple[str, ...] = Field(min_length=2)
     """Label names; the place of a name is its label id."""
+    pairs: bool = False
+    """Whether an input is a pair of texts; left out of the file for one text."""
     text: TextSpec
     """How text becomes token ids; the tokenizer's files say the same."""
     scoring: str
@@ -120,11 +117,6 @@ class Manifest(Frozen):
     """Every file of the bundle but the manifest."""
     origin: Origin | None = None
     """What it was made of; left out of a bundle that a training run wrote."""
-
-    @model_serializer(mode="wrap")
-    def _without_an_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        return {name: value for name, value in content.items() if name != "origin" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -204,6 +196,7 @@ def seal_bundle(
         task=task.name,
         scoring=task.function_to_apply,
         labels=tuple(labels),
+        pairs=recipe.data.pair is not None,
         text=text,
         calibration=calibration or Calibration(),
         metrics=dict(metrics),

@@ -165,6 +165,7 @@ FOLLOWED = {
     "training.model_files.model_here": [
         "local_ray/test_model_files.py::test_files_that_change_while_workers_start_are_refused"
     ],
+    "training.rehearsal._check_frame": [f"{REHEARSAL}test_pairs_whose_tokens_have_types_unlike_bert_s_are_refused"],
     "training.rehearsal._check_vocabulary": [f"{REHEARSAL}test_token_ids_beyond_the_embeddings_are_refused"],
     "training.rehearsal._check_limit": [
         f"{REHEARSAL}test_the_limit_is_the_model_s_positions_and_the_advised_one_works"

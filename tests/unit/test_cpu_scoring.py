@@ -61,6 +61,21 @@ def test_the_logits_are_those_of_transformers(kind: str, name: str) -> None:
         assert (theirs[0] - theirs[1]).abs().max() > 0.01, "a model that tells windows apart"
 
 
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_the_logits_of_pairs_are_those_of_transformers(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_scoring, "_SHARE_TOKENS", 20)
+    plain, ragged = pair(kind)
+    assert ragged is not None
+    windows = BATCHES[name]
+    seconds = np.array([len(window) * (1 + i % 3) // 3 for i, window in enumerate(windows)])
+    with torch.inference_mode():
+        theirs, ours, untyped = plain.logits(windows, seconds), ragged.logits(windows, seconds), ragged.logits(windows)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    if len(windows) > 1:
+        assert (ours - untyped).abs().max() > 0.01, "a model that tells the segments apart"
+
+
 @pytest.mark.parametrize("most", [0, 3, 10**6])
 def test_it_matters_not_which_windows_are_padded_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_scoring, "_MAX_PADDING", most)

@@ -21,8 +21,9 @@ from textcls.errors import RecipeError
 from textcls.settings.recipe import DataSpec, Recipe, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.pair_frame import PairFrame, longest_first
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, PairFrame, TokenizerFiles, longest_first, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
 from textcls.training.token_rows import TokenRows
 
 PAIR = "data.pair=[question, answer]"
@@ -83,7 +84,7 @@ def test_a_recipe_of_one_text_is_written_as_before_and_one_of_pairs_is_read_back
 
 def outcome(*fields: str) -> CleanRow | Reject | None:
     data = DataSpec(pair=("question", "answer"))
-    return RowCleaner(Layout(",", 3, (0, 1, 2), 1), data, TextSpec())(7, fields)
+    return RowCleaner(Layout(",", 3, (0, 1, 2), 1), data, TextSpec(), SINGLE_LABEL)(7, fields)
 
 
 def test_the_two_columns_are_read_as_written_in_their_order() -> None:
@@ -186,10 +187,10 @@ def test_of_a_long_pair_the_longer_text_is_cut_first() -> None:
 
 
 def test_a_sample_of_a_pair_has_the_special_tokens_of_each_pair(files: TokenizerFiles) -> None:
-    tokenizer = InputTokenizer(files)
+    tokenizer = InputTokenizer(files, of_pairs=True)
     frame = tokenizer.pairs([TextInput("great", "great")])
     for length in range(frame.counts[0], LIMIT + 1):
-        ids, second = tokenizer.sample_pair(length)
+        ids, second = tokenizer.sample(length), tokenizer.sample_second(length)
         assert len(ids) == length
         assert second is not None
         assert [ids[0], ids[second - 1], ids[-1]] == [frame.ids[0][0], frame.ids[0][2], frame.ids[0][-1]]

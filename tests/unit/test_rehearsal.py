@@ -1,5 +1,6 @@
 """What trains also predicts, evaluates, serves and loads in `transformers.pipeline`; what cannot is refused before."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,9 +17,11 @@ from textcls.inference.classifier import Classifier
 from textcls.modeling import cpu_training
 from textcls.modeling.build import build_model, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.modeling.pretrained import has_token_types, read_config
 from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.text_input import TextInput
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.training import rehearsal
 from textcls.training.checkpoint import write_weights
 from textcls.training.export import export_files
@@ -172,31 +175,36 @@ def directory(tiny_model_dir: Path, pretrained: Callable[[str], Path], tmp_path:
     return made
 
 
-def recipe_of(model: Path, **text: Any) -> Recipe:
-    return Recipe.model_validate(
-        {"model": {"pretrained": str(model)}, "text": {"max_tokens": 16} | text, "train": {"precision": "fp32"}}
-    )
+def recipe_of(model: Path, *, pairs: bool = False, **text: Any) -> Recipe:
+    sections = {"model": {"pretrained": str(model)}, "text": {"max_tokens": 16} | text, "train": {"precision": "fp32"}}
+    return Recipe.model_validate(sections | ({"data": {"pair": ["question", "answer"]}} if pairs else {}))
 
 
-def rehearsed(model: Path, **text: Any) -> list[str]:
-    recipe = recipe_of(model, **text)
-    return rehearse(recipe, prepare_tokenizer(str(model), recipe.text), str(model), SINGLE_LABEL)
+def tokenizer_of(model: Path, recipe: Recipe) -> TokenizerFiles:
+    typed = recipe.data.pair is not None and has_token_types(read_config(str(model)))
+    return prepare_tokenizer(str(model), recipe.text, token_types=typed)
 
 
-def trained(model: Path, target: Path, **text: Any) -> Path:
+def rehearsed(model: Path, *, pairs: bool = False, **text: Any) -> list[str]:
+    recipe = recipe_of(model, pairs=pairs, **text)
+    return rehearse(recipe, tokenizer_of(model, recipe), str(model), SINGLE_LABEL)
+
+
+def trained(model: Path, target: Path, *, pairs: bool = False, **text: Any) -> Path:
     """A bundle after two steps, made with what training is made of."""
-    recipe = recipe_of(model, **text)
-    tokenizer = prepare_tokenizer(str(model), recipe.text)
+    recipe = recipe_of(model, pairs=pairs, **text)
+    tokenizer = tokenizer_of(model, recipe)
     built = build_model(
         str(model), LABELS, recipe.model, problem_type=SINGLE_LABEL.problem_type, pad_id=tokenizer.pad_id, seed=0
     ).train()
     adapt_to_cpu(built, alone=True)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
-    ids = [rehearsal.InputTokenizer(tokenizer).sample(length) for length in (5, 16)]
-    ids_BL, mask_BL = rehearsal.padded(ids, tokenizer.pad_id)
+    input_tokenizer = rehearsal.InputTokenizer(tokenizer, of_pairs=pairs)
+    samples = [rehearsal._Sample.of(input_tokenizer, length) for length in (6, 16)]
+    batch = rehearsal._batched(samples, tokenizer.pad_id)
     for _ in range(2):
         optimizer.zero_grad()
-        logits_BC = rehearsal.logits_of(built, ids_BL, mask_BL, bf16=False)
+        logits_BC = rehearsal.logits_of(built, *batch, bf16=False)
         torch.nn.functional.cross_entropy(logits_BC, torch.tensor([0, 1])).backward()
         optimizer.step()
     checkpoint = target.parent / "checkpoint"
@@ -243,6 +251,44 @@ def test_what_trains_serves_and_what_cannot_is_refused(
         found = {one["label"]: one["score"] for one in answer}
         np.testing.assert_allclose([found[name] for name in LABELS], together.probabilities[i], atol=1e-5)
     assert np.ptp(together.probabilities, axis=0).max() > 0.001, "a model that tells texts apart"
+
+
+@pytest.mark.parametrize("layout", [among_added_tokens, of_bytes])
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "electra", "distilbert", "mpnet", "albert", "deberta-v2"])
+def test_pairs_score_alike_alone_in_a_batch_and_in_pipeline(
+    kind: str, layout: Callable[[Path, Path], None], directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = directory(kind, layout)
+    assert rehearsed(model, pairs=True) == []
+
+    from transformers import pipeline
+
+    bundle = trained(model, tmp_path / "bundle", pairs=True)
+    classifier = Classifier.load(str(bundle))
+    classifier.warm_up(batch_tokens=32)
+    inputs = [TextInput(one, other) for one, other in itertools.permutations(TEXTS, 2)]
+    together = classifier.scores(inputs)
+    assert together.errors == (None,) * len(inputs)
+    theirs = pipeline("text-classification", str(bundle), top_k=None, truncation=True)
+    for i, one in enumerate(inputs):
+        np.testing.assert_allclose(classifier.scores([one]).probabilities[0], together.probabilities[i], atol=1e-5)
+        found = {each["label"]: each["score"] for each in theirs(one._asdict())}
+        np.testing.assert_allclose([found[name] for name in LABELS], together.probabilities[i], atol=1e-5)
+    swapped = classifier.scores([TextInput(*one.segments[::-1]) for one in inputs]).probabilities
+    assert np.abs(swapped - together.probabilities).max() > 1e-4, "a model that tells the first text from the second"
+
+
+def test_pairs_whose_tokens_have_types_unlike_bert_s_are_refused(directory: Callable[..., Path]) -> None:
+    model = directory("bert")
+    path = model / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for part in content["post_processor"]["pair"][-1:]:
+        part["SpecialToken"]["type_id"] = 2
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert rehearsed(model) == []
+    with pytest.raises(ModelError, match=r"pairs: it gives the tokens of a pair the types \[0, 0, 0, 1, 2\]") as caught:
+        rehearsed(model, pairs=True)
+    assert "model.pretrained" in caught.value.todo
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
@@ -339,7 +385,7 @@ def test_a_fast_encoder_that_computes_something_else_is_refused(
     from textcls.modeling.cpu_scoring import RaggedModel
 
     logits = RaggedModel.logits
-    monkeypatch.setattr(RaggedModel, "logits", lambda self, windows: logits(self, windows) * 1.01)
+    monkeypatch.setattr(RaggedModel, "logits", lambda self, *windows: logits(self, *windows) * 1.01)
     monkeypatch.setattr(RaggedModel, "of", classmethod(lambda cls, model, *, bf16: cls(model, bf16=bf16)))
     with pytest.raises(ModelError, match="scores differently from its bundle"):
         rehearsed(tiny_model_dir)

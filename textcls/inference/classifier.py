@@ -22,7 +22,7 @@ import torch
 
 from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import ModelError
-from textcls.modeling.batching import micro_batches, padded
+from textcls.modeling.batching import micro_batches, padded, token_types
 from textcls.modeling.build import logits_of
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
@@ -34,13 +34,15 @@ from textcls.text.windows import mean_over_windows
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
 _GPU_BATCH = (65536, 4096)  # not measured
+_NO_TOKEN = "has no character that the model knows; a word is needed"
 
 
 class ItemError(NamedTuple):
     """Why one text has no scores; its neighbours are not affected.
 
     Attributes:
-        code: `empty_text`, `not_unicode`, `text_too_long`, or in serving `scoring_failed`.
+        code: `empty_text`, `not_unicode`, `text_too_long`, or in serving `scoring_failed`; `pair_needed` or
+            `pair_not_taken` if the bundle reads the other kind of input.
         message: what was found and what was expected.
     """
 
@@ -56,12 +58,16 @@ class Encoded(NamedTuple):
         tokens: tokens of the whole text, before any cut, special tokens included.
         truncated: whether some of them are in no window.
         error: why it cannot be scored, or None.
+        second: for a pair, the place in its window from which on tokens have type 1; None if the model reads no types.
+        text_tokens: for a pair, the tokens of each text before any cut, without special tokens.
     """
 
     windows: Sequence[Sequence[int]]
     tokens: int
     truncated: bool
     error: ItemError | None = None
+    second: int | None = None
+    text_tokens: tuple[int, int] = (0, 0)
 
     @property
     def cost(self) -> int:
@@ -81,6 +87,7 @@ class Scores:
         tokens: int32 [N], tokens of each text before any cut, special tokens included.
         truncated: bool [N], whether part of the text was not seen.
         errors: None, or why the text has no scores, for each text.
+        text_tokens: of pairs, int32 [N, 2], tokens of each text before any cut, without special tokens; else None.
     """
 
     task: Task
@@ -90,6 +97,7 @@ class Scores:
     tokens: np.ndarray
     truncated: np.ndarray
     errors: tuple[ItemError | None, ...]
+    text_tokens: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -122,6 +130,7 @@ class Classifier:
         bundle: what it was loaded from.
         task: what is predicted.
         labels: label names in id order.
+        pairs: whether an input is a pair of texts.
         max_tokens: a longer text is cut, windowed or refused.
         device: "cpu" or "cuda:0".
         precision: "bf16" or "fp32", of the matrix products.
@@ -131,12 +140,13 @@ class Classifier:
         self, bundle: Bundle, model: "RaggedModel | PaddedModel", tokenizer: TokenizerFiles, *, device: str, bf16: bool
     ) -> None:
         manifest = bundle.manifest
-        self.bundle, self.task, self.labels = bundle, bundle.task, manifest.labels
+        self.bundle, self.task, self.labels, self.pairs = bundle, bundle.task, manifest.labels, manifest.pairs
         self.max_tokens = tokenizer.max_tokens
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.threshold = manifest.calibration.threshold
         self._on_long = manifest.text.on_long
-        self._tokenizer, self._lock = InputTokenizer(tokenizer, on_long=self._on_long), threading.Lock()
+        self._tokenizer = InputTokenizer(tokenizer, on_long=self._on_long, of_pairs=self.pairs)
+        self._lock = threading.Lock()
         self._model = model
 
     @classmethod
@@ -192,24 +202,39 @@ class Classifier:
         """Scores of inputs, in the order given; an unusable one has an error and nothing else.
 
         Args:
-            inputs: a plain string stands for the `TextInput` of one text.
+            inputs: a plain string stands for the `TextInput` of one text; a pair is `TextInput(text, text_pair)`.
         """
         return self.score_encoded(self.encode(inputs))
 
     def encode(self, inputs: Sequence[TextInput | str]) -> list[Encoded]:
         """Inputs as the model sees them, in the order given."""
         read = [TextInput(one) if isinstance(one, str) else one for one in inputs]
-        outcomes: list[Encoded | None] = [_unusable(one) for one in read]
+        outcomes: list[Encoded | None] = [_unusable(one, pairs=self.pairs) for one in read]
         usable = [i for i, outcome in enumerate(outcomes) if outcome is None]
-        with self._lock:
-            windows, counts = self._tokenizer.windows([read[i] for i in usable])
-        for i, parts, count in zip(usable, windows, counts.tolist(), strict=True):
-            outcomes[i] = self._encoded(parts, count)
+        of_usable = self._encoded_pairs if self.pairs else self._encoded_texts
+        for i, outcome in zip(usable, of_usable([read[i] for i in usable]), strict=True):
+            outcomes[i] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _encoded_texts(self, inputs: Sequence[TextInput]) -> list[Encoded]:
+        with self._lock:
+            windows, counts = self._tokenizer.windows(inputs)
+        return [self._encoded(parts, count) for parts, count in zip(windows, counts.tolist(), strict=True)]
+
+    def _encoded_pairs(self, inputs: Sequence[TextInput]) -> list[Encoded]:
+        with self._lock:
+            pairs = self._tokenizer.pairs(inputs)
+        texts = zip(pairs.first_counts.tolist(), pairs.second_counts.tolist(), strict=True)
+        seconds = [None] * len(inputs) if pairs.seconds is None else pairs.seconds.tolist()
+        encoded = []
+        for ids, count, second, each in zip(pairs.ids, pairs.counts.tolist(), seconds, texts, strict=True):
+            one = self._encoded([ids], count) if all(each) else _failed("empty_text", f"a text of the pair {_NO_TOKEN}")
+            encoded.append(one._replace(second=second, text_tokens=each))
+        return encoded
 
     def _encoded(self, parts: list[list[int]], count: int) -> Encoded:
         if count <= self._tokenizer.special_tokens:
-            return _failed("empty_text", "the text has no character that the model knows; a word is needed")
+            return _failed("empty_text", f"the text {_NO_TOKEN}")
         if count <= self.max_tokens:
             return Encoded(parts, count, False)
         if self._on_long == "error":
@@ -222,9 +247,10 @@ class Classifier:
     def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
         """Scores of encoded texts, in the order given."""
         windows = [ids for one in encoded for ids in one.windows]
+        seconds = [one.second for one in encoded if one.windows] if self.pairs else []
         lengths_W = np.fromiter(map(len, windows), np.int64, len(windows))
         windows_N = np.fromiter((len(one.windows) for one in encoded), np.int64, len(encoded))
-        probabilities_WC = self._probabilities(windows) if windows else np.empty((0, len(self.labels)))
+        probabilities_WC = self._probabilities(windows, seconds) if windows else np.empty((0, len(self.labels)))
         probabilities_NC = mean_over_windows(probabilities_WC, lengths_W, windows_N).astype(np.float32)
         return Scores(
             task=self.task,
@@ -234,6 +260,7 @@ class Classifier:
             tokens=np.fromiter((one.tokens for one in encoded), np.int32, len(encoded)),
             truncated=np.fromiter((one.truncated for one in encoded), bool, len(encoded)),
             errors=tuple(one.error for one in encoded),
+            text_tokens=np.array([one.text_tokens for one in encoded], np.int32).reshape(-1, 2) if self.pairs else None,
         )
 
     def warm_up(self, *, batch_tokens: int = 4096) -> None:
@@ -246,19 +273,20 @@ class Classifier:
         """
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
-            ids = self._tokenizer.sample(length)
-            alone = self._probabilities([ids])
+            ids, second = self._tokenizer.sample(length), self._tokenizer.sample_second(length)
+            alone = self._probabilities([ids], [second])
             count = max(1, batch_tokens // length)
-            together = self._probabilities([ids] * count)
+            together = self._probabilities([ids] * count, [second] * count)
             if not (np.isfinite(together).all() and np.abs(together - alone).max() < 0.02):
                 raise ModelError(
                     f"{self.bundle.uri}: a text of {length} tokens scores {alone[0]} alone, {together[0]} in a batch"
                 )
 
-    def _probabilities(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
-        """float64 [n, C] of at least one window."""
+    def _probabilities(self, windows: Sequence[Sequence[int]], seconds: Sequence[int | None] = ()) -> np.ndarray:
+        """float64 [n, C] of at least one window; `seconds` has the place of the second segment of each, if any."""
+        typed = [second for second in seconds if second is not None]
         with torch.inference_mode():
-            logits: np.ndarray = self._model.logits(windows).cpu().numpy()
+            logits: np.ndarray = self._model.logits(windows, np.array(typed) if typed else None).cpu().numpy()
         return self.task.probabilities(logits)
 
 
@@ -276,19 +304,25 @@ class PaddedModel:
         self._model, self._pad_id, self._device, self._bf16 = model, pad_id, device, bf16
         self._batch_tokens, self._max_padding = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
 
-    def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """float32 [N, C] of at least one window of token ids."""
+    def logits(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
+        """float32 [N, C] of at least one window of token ids; arguments as of `RaggedModel.logits`."""
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
         batches = micro_batches(np.arange(len(windows)), lengths_N, self._batch_tokens, self._max_padding)
-        logits_NC = torch.cat([self._logits([windows[place] for place in places]) for places in batches])
+        logits_NC = torch.cat(
+            [
+                self._logits([windows[place] for place in places], None if seconds_N is None else seconds_N[places])
+                for places in batches
+            ]
+        )
         found_NC = torch.empty_like(logits_NC)
         found_NC[torch.from_numpy(np.concatenate(batches)).to(self._device)] = logits_NC
         return found_NC
 
-    def _logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _logits(self, windows: Sequence[Sequence[int]], seconds_B: np.ndarray | None) -> torch.Tensor:
         ids_BL, mask_BL = padded(windows, self._pad_id)
+        types_BL = None if seconds_B is None else token_types(seconds_B, ids_BL.shape[1]).to(self._device)
         ids_BL, mask_BL = ids_BL.to(self._device), None if mask_BL is None else mask_BL.to(self._device)
-        return logits_of(self._model, ids_BL, mask_BL, bf16=self._bf16)
+        return logits_of(self._model, ids_BL, mask_BL, types_BL, bf16=self._bf16)
 
 
 def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -> str | None:
@@ -297,11 +331,16 @@ def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -
     return fp32_note(asked, "bf16" if uses_bf16(asked, torch.device(device)) else "fp32")
 
 
-def _unusable(one: object) -> Encoded | None:
+def _unusable(one: object, *, pairs: bool) -> Encoded | None:
     if not isinstance(one, TextInput):
         return _failed("not_unicode", f"a text is needed, not {type(one).__name__}")
+    if pairs and not one.is_pair:
+        return _failed("pair_needed", "one text, and the bundle reads pairs; TextInput(text, text_pair) is needed")
+    if not pairs and one.is_pair:
+        return _failed("pair_not_taken", "a pair of texts, and the bundle reads one text; TextInput(text) is needed")
     if one.is_blank:
-        return _failed("empty_text", "the text is empty or white space; a word is needed")
+        which = "a text of the pair" if pairs else "the text"
+        return _failed("empty_text", f"{which} is empty or white space; a word is needed")
     for segment in one.segments:
         try:
             segment.encode()

@@ -1,7 +1,8 @@
 """A BERT-family classifier for scoring on CPUs: the same mathematics as transformers in fewer and faster operations.
 
-In: a transformers classifier; then windows of token ids, in any number and of any lengths. Out: their logits.
-Not here: other architectures and GPUs, which run transformers' own code (inference/classifier.py).
+In: a transformers classifier; then windows of token ids, in any number and of any lengths, and where the second segment
+of each begins. Out: their logits. Not here: other architectures and GPUs, which run transformers' own code
+(inference/classifier.py).
 
 Differences from transformers:
   - Only attention is padded, in groups of windows of similar length. The matrix products, which are most of the work,
@@ -82,14 +83,20 @@ class RaggedModel:
         fits = has_onednn and platform.machine() in ("x86_64", "AMD64") and layers_like_bert(model) is not None
         return cls(model, bf16=bf16) if fits and model.config.hidden_act in _ACTIVATIONS else None
 
-    def logits(self, windows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """float32 [N, C] of at least one window of token ids."""
+    def logits(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
+        """float32 [N, C] of at least one window of token ids.
+
+        Args:
+            windows: token ids.
+            seconds_N: the place in each from which on tokens have type 1; left out, none has.
+        """
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
         apart = self._threads > 1 and lengths_N.sum() >= self._threads * _SHARE_TOKENS
         batches = _batches(lengths_N, self._threads if apart else 1)
 
         def run(indices: np.ndarray) -> torch.Tensor:
-            return self._first_tokens([windows[index] for index in indices], lengths_N[indices])
+            seconds = None if seconds_N is None else seconds_N[indices]
+            return self._first_tokens([windows[index] for index in indices], lengths_N[indices], seconds)
 
         outcomes = self._on_a_thread_each(run, batches) if apart else [run(indices) for indices in batches]
         first_NE = torch.empty(len(windows), outcomes[0].shape[1])
@@ -112,12 +119,15 @@ class RaggedModel:
         torch.set_num_threads(self._threads)
         return [one.result() for one in running]
 
-    def _first_tokens(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+    def _first_tokens(
+        self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray, seconds_N: np.ndarray | None
+    ) -> torch.Tensor:
         """float32 [N, E]: the encoder's output for the first token of each window."""
         parts = micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
         order_N = np.concatenate(parts)
         groups = _Group.of_parts([lengths_N[indices] for indices in parts])
-        hidden_TE = self._embedded([windows[index] for index in order_N], lengths_N[order_N])
+        seconds = None if seconds_N is None else seconds_N[order_N]
+        hidden_TE = self._embedded([windows[index] for index in order_N], lengths_N[order_N], seconds)
         for layer in self._layers:
             hidden_TE = layer(hidden_TE, groups)
         ordered_NE = self._last(hidden_TE, groups)
@@ -125,7 +135,9 @@ class RaggedModel:
         first_NE[torch.from_numpy(order_N)] = ordered_NE
         return first_NE
 
-    def _embedded(self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray) -> torch.Tensor:
+    def _embedded(
+        self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray, seconds_N: np.ndarray | None
+    ) -> torch.Tensor:
         """float32 [T, E]: embeddings of the tokens of all windows in order, and of the padding that rounds T up."""
         tokens = int(lengths_N.sum())
         rounded = tokens if tokens <= _EXACT else -(-tokens // _ROUND) * _ROUND
@@ -139,8 +151,11 @@ class RaggedModel:
             counted_T = ids_T[:tokens] != self._padding_position
             before_T = np.cumsum(counted_T) - counted_T
             positions_T[:tokens] = np.where(counted_T, before_T - before_T[first_T] + 1, 0) + self._padding_position
-        ids_1T, positions_1T = torch.from_numpy(ids_T)[None], torch.from_numpy(positions_T)[None]
-        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=torch.zeros_like(ids_1T), position_ids=positions_1T)
+        types_T = np.zeros(rounded, np.int64)
+        if seconds_N is not None:
+            types_T[:tokens] = np.arange(tokens) - first_T >= np.repeat(seconds_N, lengths_N)
+        ids_1T, types_1T, positions_1T = (torch.from_numpy(of_T)[None] for of_T in (ids_T, types_T, positions_T))
+        out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=types_1T, position_ids=positions_1T)
         out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
         return out_TE
 

@@ -2,7 +2,8 @@
 
 In: a pretrained tokenizer and a `TextSpec`; later, inputs. Out: tokenizer files that are complete by themselves (the
 normalizer in `tokenizer.json`, the length limit in `tokenizer_config.json`); token ids, and their number before
-truncation. Not here: the normalizer (normalizer.py), padding (modeling/batching.py), reading CSV (data/rows.py).
+truncation. Not here: the normalizer (normalizer.py), the layout of a pair (pair_frame.py), padding
+(modeling/batching.py), reading CSV (data/rows.py).
 """
 
 import functools
@@ -11,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from textcls.errors import ModelError
 from textcls.plain_text import json_text
 from textcls.settings.recipe import TextSpec
 from textcls.text.normalizer import build_normalizer
+from textcls.text.pair_frame import EncodedPairs, PairFrame, longest_first
 from textcls.text.text_input import TextInput
 from textcls.text.windows import overlap_of
 
@@ -211,16 +213,18 @@ class InputTokenizer:
     Args:
         files: the tokenizer, from `prepare_tokenizer` or a bundle.
         on_long: `TextSpec.on_long`; the windows of a long text overlap only if they are all used.
+        of_pairs: whether inputs are pairs; decides what `sample` and `special_tokens` are.
     """
 
-    def __init__(self, files: TokenizerFiles, *, on_long: str = "truncate") -> None:
+    def __init__(self, files: TokenizerFiles, *, on_long: str = "truncate", of_pairs: bool = False) -> None:
         from tokenizers import Tokenizer
 
         overlap = overlap_of(files.max_tokens) if on_long == "windows" else 0
         self._tokenizer = Tokenizer.from_str(files.tokenizer_json)
         self._tokenizer.enable_truncation(files.max_tokens, stride=overlap)
         self._overlap = overlap
-        self.special_tokens = int(self._tokenizer.num_special_tokens_to_add(False))
+        self.of_pairs = of_pairs
+        self.special_tokens = int(self._tokenizer.num_special_tokens_to_add(of_pairs))
         self._repeated = self.special_tokens + overlap
         self.max_tokens = files.max_tokens
         self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
@@ -240,7 +244,7 @@ class InputTokenizer:
         encoded = self._encoded(inputs)
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
 
-    def pairs(self, inputs: Sequence[TextInput]) -> "EncodedPairs":
+    def pairs(self, inputs: Sequence[TextInput]) -> EncodedPairs:
         """Pairs of texts, in order, each cut to `max_tokens` as `longest_first` says.
 
         Raises:
@@ -263,7 +267,7 @@ class InputTokenizer:
         )
 
     @functools.cached_property
-    def frame(self) -> "PairFrame":
+    def frame(self) -> PairFrame:
         """What the tokenizer puts around the texts of a pair.
 
         Raises:
@@ -275,30 +279,28 @@ class InputTokenizer:
                 return PairFrame.of(pair.ids, pair.sequence_ids, pair.type_ids)
         raise ValueError(f"it finds no token in any of the texts {', '.join(_PROBES)}")
 
-    def sample_pair(self, length: int) -> tuple[list[int], int | None]:
-        """(token ids, place of the second segment as in `EncodedPairs`) of an artificial pair.
-
-        Args:
-            length: the number of token ids, at least two more than the special tokens of a pair.
-        """
-        frame, ordinary = self.frame, self._ordinary_ids
-        within = [ordinary[i * _STRIDE % len(ordinary)] for i in range(length - frame.special_tokens)]
-        first = len(within) // 2
-        ids = frame.around(within[:first], within[first:])
-        return ids, frame.second(first, len(within) - first) if self._token_types else None
-
     def sample(self, length: int) -> list[int]:
         """Token ids of an artificial input: the special tokens of every input, and ordinary tokens between them.
 
         The tokens are taken by id, because no word is sure to be in the vocabulary.
 
         Args:
-            length: the number of token ids, more than `special_tokens`.
+            length: the number of token ids, more than `special_tokens`; for pairs by at least 2.
         """
-        frame = self._tokenizer.encode("").ids
         ordinary = self._ordinary_ids
-        within = [ordinary[i * _STRIDE % len(ordinary)] for i in range(length - len(frame))]
+        within = [ordinary[i * _STRIDE % len(ordinary)] for i in range(length - self.special_tokens)]
+        if self.of_pairs:
+            first = len(within) // 2
+            return self.frame.around(within[:first], within[first:])
+        frame = self._tokenizer.encode("").ids
         return [*frame[:1], *within, *frame[1:]]
+
+    def sample_second(self, length: int) -> int | None:
+        """The place in `sample(length)` from which on tokens have type 1; None if the model reads no types."""
+        if not self.of_pairs or not self._token_types:
+            return None
+        within = length - self.special_tokens
+        return self.frame.second(within // 2, within - within // 2)
 
     @functools.cached_property
     def _ordinary_ids(self) -> list[int]:
@@ -328,99 +330,6 @@ class InputTokenizer:
             np.int32,
             len(encoded),
         )
-
-
-class EncodedPairs(NamedTuple):
-    """N pairs of texts as token ids.
-
-    Attributes:
-        ids: at most `max_tokens` for each pair, special tokens included, without padding.
-        seconds: int32 [N], the place in the ids from which on tokens have type 1; None if the model reads no types.
-        counts: int32 [N], tokens of both texts before the cut, special tokens included.
-        first_counts: int32 [N], tokens of the first text before the cut, without special tokens.
-        second_counts: int32 [N], the same of the second text.
-    """
-
-    ids: list[list[int]]
-    seconds: np.ndarray | None
-    counts: np.ndarray
-    first_counts: np.ndarray
-    second_counts: np.ndarray
-
-
-@dataclass(frozen=True)
-class PairFrame:
-    """The special tokens of a pair, in the order: before, first text, between, second text, after.
-
-    Attributes:
-        before: ids before the first text.
-        between: ids between the texts.
-        after: ids after the second text.
-        first_type: how many tokens of `between` belong to the first text; None if all tokens have type 0.
-    """
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    first_type: int | None
-
-    @classmethod
-    def of(cls, ids: list[int], of_text: list[int | None], types: list[int]) -> "PairFrame":
-        """The frame of an encoded pair of texts.
-
-        Args:
-            ids: of its tokens.
-            of_text: for each, the index of its text; None for special tokens.
-            types: for each, its token type.
-
-        Raises:
-            ValueError: see `InputTokenizer.frame`.
-        """
-        places = [i for text in (0, 1) for i, found in enumerate(of_text) if found == text]
-        start, end = of_text.index(0), len(of_text) - of_text[::-1].index(0)
-        second, after = of_text.index(1), len(of_text) - of_text[::-1].index(1)
-        if places != [*range(start, end), *range(second, after)] or end > second:
-            raise ValueError("it does not put the first text of a pair before the second")
-        typed = types.index(1) if 1 in types else None
-        expected = [0] * len(types) if typed is None else [0] * typed + [1] * (len(types) - typed)
-        if types != expected or (typed is not None and not end <= typed <= second):
-            raise ValueError(f"it gives the tokens of a pair the types {types}, not 0 in one part and 1 in the other")
-        return cls(ids[:start], ids[end:second], ids[after:], None if typed is None else typed - end)
-
-    @property
-    def special_tokens(self) -> int:
-        """How many tokens of a pair are of no text."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-    def around(self, first: Sequence[int], second: Sequence[int]) -> list[int]:
-        """The token ids of a pair, from those of its texts."""
-        return [*self.before, *first, *self.between, *second, *self.after]
-
-    def second(self, first: int, second: int) -> int:
-        """The place from which on tokens have type 1, from the number of tokens of each text; the end without one."""
-        if self.first_type is None:
-            return first + second + self.special_tokens
-        return len(self.before) + first + self.first_type
-
-
-def longest_first(first: int, second: int, most: int) -> tuple[int, int]:
-    """(tokens of the first, of the second text) that are kept of a pair: the longer one is cut until both are equal.
-
-    As `truncate_encodings` of the tokenizers library, which transformers calls. 100 and 30 tokens with a limit of 60
-    keep 30 and 30; 100 and 10 keep 50 and 10.
-
-    Args:
-        first: tokens of the first text.
-        second: tokens of the second text.
-        most: the limit for both.
-    """
-    if first + second <= most:
-        return first, second
-    shorter = min(first, second)
-    longer = most - shorter
-    if longer < shorter:
-        shorter, longer = most // 2, most - most // 2
-    return (longer, shorter) if first > second else (shorter, longer)
 
 
 @functools.lru_cache(maxsize=2)

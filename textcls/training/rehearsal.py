@@ -13,12 +13,13 @@ The driver writes the bundle at the end of a run, so it has the memory and the d
 Shapes: N texts, L tokens of the longest, C labels.
 """
 
+import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from textcls import storage
 from textcls.bundle import Calibration, seal_bundle
 from textcls.errors import ModelError, StorageError
 from textcls.inference.classifier import Classifier, Encoded
-from textcls.modeling.batching import padded
+from textcls.modeling.batching import padded, token_types
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
@@ -88,7 +89,7 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
         pad_id=tokenizer.pad_id,
         seed=recipe.train.seed,
     ).eval()
-    input_tokenizer = InputTokenizer(tokenizer)
+    input_tokenizer = InputTokenizer(tokenizer, of_pairs=recipe.data.pair is not None)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))  # Ray starts meanwhile, and all threads wait for the slowest
     try:
@@ -110,8 +111,10 @@ def _rehearse(
     name = recipe.model.pretrained
     head = head_of(model, len(_labels(recipe))) if recipe.calibration.temperature else ""
     _check_vocabulary(name, model, input_tokenizer)
+    if input_tokenizer.of_pairs:
+        _check_frame(name, input_tokenizer)
     longest = _check_limit(name, model, input_tokenizer)
-    samples = [input_tokenizer.sample(length) for length in _lengths(model, input_tokenizer)]
+    samples = [_Sample.of(input_tokenizer, length) for length in _lengths(model, input_tokenizer)]
     expected = _Expected.of(name, model, task, samples, longest, tokenizer.pad_id)
     _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as directory:
@@ -139,11 +142,53 @@ def _weights(model: Any) -> int:
 def _lengths(model: Any, input_tokenizer: InputTokenizer) -> list[int]:
     """The lengths that are tried, ascending: all that a text can have if that is cheap, else those at which models
     and kernels switch algorithms."""
-    shortest, longest = input_tokenizer.special_tokens + 1, input_tokenizer.max_tokens
+    shortest, longest = _shortest(input_tokenizer), input_tokenizer.max_tokens
     if longest <= _EVERY and _weights(model) * longest <= _SMALL:
         return list(range(shortest, longest + 1))
     chosen = {shortest, shortest + 1, longest, *_LADDER}
     return sorted(length for length in chosen if shortest <= length <= longest)
+
+
+def _shortest(input_tokenizer: InputTokenizer) -> int:
+    """Tokens of the shortest text or pair of texts."""
+    return input_tokenizer.special_tokens + (2 if input_tokenizer.of_pairs else 1)
+
+
+class _Sample(NamedTuple):
+    """An artificial text or pair of texts.
+
+    Attributes:
+        ids: its token ids.
+        second: the place from which on tokens have type 1; None if the model reads no types.
+    """
+
+    ids: Sequence[int]
+    second: int | None
+
+    @classmethod
+    def of(cls, input_tokenizer: InputTokenizer, length: int) -> "_Sample":
+        """The sample of a number of tokens."""
+        return cls(input_tokenizer.sample(length), input_tokenizer.sample_second(length))
+
+
+def _batched(samples: Sequence[_Sample], pad_id: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """(input_ids_BL, attention_mask_BL, token_types_BL) of samples, as in training."""
+    ids_BL, mask_BL = padded([one.ids for one in samples], pad_id)
+    seconds = [one.second for one in samples if one.second is not None]
+    return ids_BL, mask_BL, token_types(np.array(seconds), ids_BL.shape[1]) if seconds else None
+
+
+def _check_frame(name: str, input_tokenizer: InputTokenizer) -> None:
+    """Refuses a tokenizer whose pairs textcls cannot cut as transformers does."""
+    try:
+        _ = input_tokenizer.frame
+    except ValueError as error:
+        raise ModelError(
+            f"{name}: its tokenizer cannot be used for pairs: {error}",
+            expected="the first text, then the second, with token types 0 in one part and 1 in the other, or 0 in both",
+            todo="choose another model.pretrained for data.pair; BERT, RoBERTa, ELECTRA, DistilBERT, MPNet, DeBERTa "
+            "and their kin work",
+        ) from error
 
 
 def _check_vocabulary(name: str, model: Any, input_tokenizer: InputTokenizer) -> None:
@@ -167,18 +212,18 @@ def _check_limit(name: str, model: Any, input_tokenizer: InputTokenizer) -> torc
     Its configuration does not give the limit: RoBERTa's positions start after the padding's, DeBERTa has none.
     """
     try:
-        return _alone(model, input_tokenizer.sample(input_tokenizer.max_tokens))
+        return _alone(model, _Sample.of(input_tokenizer, input_tokenizer.max_tokens))
     except _FAILURES as error:
         failure = error
     works, fails = 0, input_tokenizer.max_tokens
     while fails - works > 1:
         length = (works + fails) // 2
         try:
-            _alone(model, input_tokenizer.sample(max(length, input_tokenizer.special_tokens + 1)))
+            _alone(model, _Sample.of(input_tokenizer, max(length, _shortest(input_tokenizer))))
             works = length
         except _FAILURES as error:
             fails, failure = length, error
-    if works <= max(8, input_tokenizer.special_tokens + 1):
+    if works <= max(8, _shortest(input_tokenizer)):
         raise _unusable(name, "it cannot be run on token ids alone", failure) from failure
     raise ModelError(
         f"{name}: text.max_tokens {input_tokenizer.max_tokens} is more than the model's positions for {works} tokens",
@@ -196,11 +241,11 @@ def _unusable(name: str, what: str, error: Exception) -> ModelError:
     )
 
 
-def _alone(model: Any, ids: Sequence[int]) -> torch.Tensor:
+def _alone(model: Any, sample: _Sample) -> torch.Tensor:
     """float32 [C], as `transformers.pipeline` computes it."""
-    ids_1L = torch.tensor([ids])
+    ids_1L, _, types_1L = _batched([sample], 0)
     with torch.inference_mode():
-        return logits_of(model, ids_1L, torch.ones_like(ids_1L), bf16=False)[0]
+        return logits_of(model, ids_1L, torch.ones_like(ids_1L), types_1L, bf16=False)[0]
 
 
 @dataclass(frozen=True)
@@ -209,42 +254,42 @@ class _Expected:
 
     Attributes:
         task: what is predicted.
-        samples: token ids of N texts, ascending by length.
+        samples: N texts or pairs, ascending by length.
         logits_NC: float32.
     """
 
     task: Task
-    samples: Sequence[Sequence[int]]
+    samples: Sequence[_Sample]
     logits_NC: torch.Tensor
 
     @classmethod
     def of(
-        cls, name: str, model: Any, task: Task, samples: Sequence[Sequence[int]], longest_C: torch.Tensor, pad_id: int
+        cls, name: str, model: Any, task: Task, samples: Sequence[_Sample], longest_C: torch.Tensor, pad_id: int
     ) -> "_Expected":
         """Scores each text alone, and compares with its scores in a batch.
 
         The longest has been scored before any other: some models adapt to the first text that they see.
         """
         logits = []
-        for ids in samples[:-1]:
+        for one in samples[:-1]:
             try:
-                logits.append(_alone(model, ids))
+                logits.append(_alone(model, one))
             except _FAILURES as error:
-                raise _unusable(name, f"it cannot be run on a text of {len(ids)} tokens", error) from error
+                raise _unusable(name, f"it cannot be run on a text of {len(one.ids)} tokens", error) from error
         expected = cls(task, samples, torch.stack([*logits, longest_C]))
         if not expected.logits_NC.isfinite().all():
             raise _unusable(name, "it gives no finite scores", ValueError("nan or inf"))
         for positions in expected.batches():
-            ids_BL, mask_BL = padded([samples[position] for position in positions], pad_id)
+            batch = _batched([samples[position] for position in positions], pad_id)
             with torch.inference_mode():
-                logits_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
+                logits_BC = logits_of(model, *batch, bf16=False)
             expected.compare_logits(name, logits_BC, positions, "padded in a batch")
         return expected
 
     @property
     def usable(self) -> list[int]:
         """Positions of the texts that are short enough to be scored more than once."""
-        return [position for position, ids in enumerate(self.samples) if len(ids) <= _LONG]
+        return [position for position, one in enumerate(self.samples) if len(one.ids) <= _LONG]
 
     def batches(self) -> list[list[int]]:
         """Positions of texts that share a batch: each with the longest if there are many, which are short then."""
@@ -263,7 +308,7 @@ class _Expected:
         apart, worst = max(zip(apart_B.tolist(), positions, strict=True))
         if apart > _TOLERANCE:
             raise ModelError(
-                f"{name}: a text of {len(self.samples[worst])} tokens scores differently {how}: its "
+                f"{name}: a text of {len(self.samples[worst].ids)} tokens scores differently {how}: its "
                 f"probabilities differ by {apart:.2g} from those of the text alone",
                 expected=f"the same score alone and in a batch, within {_TOLERANCE:g}",
                 todo="choose another model.pretrained: the scores of this one would depend on the other texts of a "
@@ -277,14 +322,14 @@ def _check_training(name: str, model: Any, labels: Sequence[str], expected: _Exp
     The replacements of `adapt_to_cpu` must not change the logits, with or without gradients.
     """
     adapt_to_cpu(model, alone=True)
-    short = [position for position, ids in enumerate(expected.samples) if len(ids) <= _SHORT] or [0]
+    short = [position for position, one in enumerate(expected.samples) if len(one.ids) <= _SHORT] or [0]
     positions = [short[0], short[-1]]
-    ids_BL, mask_BL = padded([expected.samples[position] for position in positions], pad_id)
+    batch = _batched([expected.samples[position] for position in positions], pad_id)
     try:
         with torch.inference_mode():
-            scored_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
-        learning_BC = logits_of(model, ids_BL, mask_BL, bf16=False)
-        alone_BC = logits_of(model, torch.tensor([expected.samples[positions[-1]]]), None, bf16=False)
+            scored_BC = logits_of(model, *batch, bf16=False)
+        learning_BC = logits_of(model, *batch, bf16=False)
+        alone_BC = logits_of(model, *_batched([expected.samples[positions[-1]]], pad_id), bf16=False)
         targets_B = target_tensor(expected.task.encode([labels[0]] * len(positions), labels))
         losses_B = row_losses(expected.task.problem_type, learning_BC, targets_B, None, 0.0)
         losses_B.sum().backward()  # type: ignore[no-untyped-call]
@@ -333,8 +378,7 @@ def _check_tokenizer(name: str, bundle: str, input_tokenizer: InputTokenizer) ->
     except (*_FAILURES, OSError) as error:
         raise _unusable(name, "transformers cannot load the tokenizer of its bundle", error) from error
     texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
-    ours, _ = input_tokenizer(list(map(TextInput, texts)))
-    for text, own, other in zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True):
+    for text, own, other in _encoded_by_both(input_tokenizer, theirs, texts):
         if own != other:
             raise ModelError(
                 f"{name}: transformers makes other token ids of {text[:30]!r} than the tokenizers library: "
@@ -342,6 +386,21 @@ def _check_tokenizer(name: str, bundle: str, input_tokenizer: InputTokenizer) ->
                 expected="a tokenizer.json that says all that the tokenizer does",
                 todo="save the tokenizer anew: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)",
             )
+
+
+def _encoded_by_both(
+    input_tokenizer: InputTokenizer, theirs: Any, texts: Sequence[str]
+) -> Iterator[tuple[str, list[int], list[int]]]:
+    """(text, our token ids, those of transformers) of each text; of pairs with the token types after the ids."""
+    if not input_tokenizer.of_pairs:
+        ours, _ = input_tokenizer(list(map(TextInput, texts)))
+        yield from zip(texts, ours, theirs(texts, truncation=True)["input_ids"], strict=True)
+        return
+    for one, other in itertools.permutations(texts, 2):
+        found = input_tokenizer.pairs([TextInput(one, other)])
+        (ids,), expected = found.ids, theirs(one, other, truncation=True)
+        types = [] if found.seconds is None else token_types(found.seconds, len(ids))[0].tolist()
+        yield one, [*ids, *types], [*expected["input_ids"], *expected.get("token_type_ids", [])]
 
 
 def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperature: float) -> None:
@@ -352,7 +411,8 @@ def _check_classifier(name: str, bundle: str, expected: _Expected, *, temperatur
 
     def scored(positions: Sequence[int]) -> np.ndarray:
         samples = [expected.samples[position] for position in positions]
-        return classifier.score_encoded([Encoded([ids], len(ids), False) for ids in samples]).probabilities
+        encoded = [Encoded([ids], len(ids), False, second=second) for ids, second in samples]
+        return classifier.score_encoded(encoded).probabilities
 
     try:
         classifier = Classifier.load(bundle, device="cpu", precision="fp32")
