@@ -87,6 +87,7 @@ def test_http_gives_the_classifier_s_scores(service: Service, classifier: Classi
         )
         assert [pair["score"] for pair in one["scores"]] == sorted(by_label.values(), reverse=True)
         assert (one["tokens"], one["truncated"]) == (expected.tokens[i], expected.truncated[i])
+        assert one["unknown_tokens"] == expected.unknown[i]
     assert found[2]["truncated"]
     assert not found[0]["truncated"]
 

@@ -61,6 +61,10 @@ class Lengths:
         return np.array([len(text) > 10 for text in self.texts], bool)
 
     @property
+    def unknown(self) -> np.ndarray:
+        return np.array([text.count("a") for text in self.texts], np.int32)
+
+    @property
     def errors(self) -> list[object]:
         return [SimpleNamespace(code="empty_text") if text.startswith("!") else None for text in self.texts]
 
@@ -112,6 +116,7 @@ def test_every_record_is_one_row_with_its_cells_its_place_and_its_outcome(tmp_pa
     # Each row has its own text's scores, not a neighbour's.
     assert [row["tokens"] for row in rows] == [10, None, None, None, None, 4, 12, 8, 15]
     assert [row["truncated"] for row in rows] == [False, None, None, None, None, False, True, False, True]
+    assert [row["unknown_tokens"] for row in rows] == [0, None, None, None, None, 0, 0, 0, 1]
     assert [row["score"] is None for row in rows] == [row["label"] is None for row in rows]
     assert [row["label"] for row in rows] == ["good", None, None, None, None, "good", "good", None, "good"]
     assert rows[5]["score"] == pytest.approx(0.996)
@@ -178,7 +183,7 @@ def test_a_file_without_rows_gives_none(tmp_path: Path) -> None:
 
 # --- columns ---------------------------------------------------------------------------------------------------------
 
-OURS = ["file", "line", "label", "score", "tokens", "truncated", "error"]
+OURS = ["file", "line", "label", "score", "tokens", "truncated", "unknown_tokens", "error"]
 
 
 def test_our_columns_keep_their_names_and_those_of_the_input_give_way() -> None:

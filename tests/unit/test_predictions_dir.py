@@ -32,7 +32,7 @@ def test_a_new_directory_is_taken_and_says_whose_it_is(tmp_path: Path) -> None:
     target = claim(tmp_path / "new" / "out")
     assert (target.resumed, target.records()) == (False, {})
     job = json.loads((tmp_path / "new/out/progress/job.json").read_text())
-    assert job == {"format_version": 1, **IDENTITY}
+    assert job == {"format_version": 2, **IDENTITY}
 
 
 def test_the_same_job_goes_on_with_the_parts_that_are_finished(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_finished_directory_holds_parts_and_a_manifest_and_is_never_taken_agai
     finish_part(target, 0)
     target.finish({"rows": 1})
     assert files_in(tmp_path) == ["parts/part-00000.csv", "predictions.json"]
-    assert json.loads((tmp_path / "predictions.json").read_text()) == {"format_version": 1, "rows": 1}
+    assert json.loads((tmp_path / "predictions.json").read_text()) == {"format_version": 2, "rows": 1}
     with pytest.raises(RunDirError, match="holds finished predictions"):
         claim(tmp_path)
 

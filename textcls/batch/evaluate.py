@@ -211,6 +211,7 @@ class _EvaluateBlock:
             summary = RowSummary(
                 rows=int(scored.sum()),
                 reasons=Counter(one.reason for one in refused),
+                unknown=int(scores.unknown[scored].sum()),
                 token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
             )
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.threshold)
@@ -257,9 +258,12 @@ def _account(read: ReadRows, found: _BlockResult | None) -> Account:
 
 def _tokens(bundle: Bundle, found: _BlockResult) -> dict[str, Any]:
     """As `RowSummary.token_lengths`, except that truncated rows are those that the classifier has cut."""
-    tokens = found.summary.token_lengths(bundle.manifest.text.max_tokens)
-    cut = {"truncated_rows": found.truncated, "truncated_fraction": found.truncated / max(found.summary.rows, 1)}
-    return tokens | cut
+    limit = bundle.manifest.text.max_tokens
+    return found.summary.token_lengths(limit) | {
+        "truncated_rows": found.truncated,
+        "truncated_fraction": found.truncated / max(found.summary.rows, 1),
+        "unknown_fraction": found.summary.unknown_fraction(limit if found.truncated else None),
+    }
 
 
 def _classifier_rejects(read: ReadRows, found: _BlockResult) -> Iterator[pa.Table]:

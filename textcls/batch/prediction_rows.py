@@ -29,6 +29,7 @@ _OF_ROW = (("file", pa.string()), ("line", pa.int64()))
 _OF_TEXT = (
     ("tokens", pa.int32()),
     ("truncated", pa.bool_()),
+    ("unknown_tokens", pa.int32()),
     ("error", pa.string()),
 )
 
@@ -59,6 +60,10 @@ class Scored(Protocol):
     @property
     def truncated(self) -> np.ndarray:
         """bool [N]."""
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """int32 [N]."""
 
     @property
     def errors(self) -> Sequence[Any]:
@@ -247,6 +252,7 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
         ),
         of_texts(scores.tokens, pa.int32(), has_text),
         of_texts(scores.truncated, pa.bool_(), has_text),
+        of_texts(scores.unknown, pa.int32(), has_text),
         pa.array(errors, pa.string()),
     ]
     each = [of_texts(probabilities[:, i], pa.float32(), scored) for i in range(len(columns.score_columns))]

@@ -23,7 +23,8 @@ from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import NOTE as LOCK_NOTE
 
 MANIFEST = "predictions.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the files of a job. Version 2 added the column `unknown_tokens`: a job that began with 1 cannot be continued."""
 IDENTITY = "progress/job.json"
 _REFUSED = "refused.json"
 _FOLDERS = ("parts", "progress")

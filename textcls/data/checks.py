@@ -15,6 +15,7 @@ from textcls.data import spellings as spelled
 from textcls.data.spellings import Spellings
 from textcls.data.split import cut_points
 from textcls.errors import DataError
+from textcls.reporting.verdict import MANY_UNKNOWN
 from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.labels import ABSTAIN, merged_map
@@ -221,6 +222,11 @@ def warnings(
                 if on_long == "truncate"
                 else ""
             )
+        )
+    if tokens.get("unknown_fraction", 0.0) >= MANY_UNKNOWN:
+        found.append(
+            f"{tokens['unknown_fraction']:.0%} of the tokens are [UNK], which the model's vocabulary lacks; choose a "
+            "model.pretrained whose vocabulary has the language of the texts"
         )
     return found
 

@@ -12,7 +12,11 @@ from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
 from textcls.data.split_blocks import PreparedData
+from textcls.data.token_limits import suggestion
 from textcls.settings.recipe import TextSpec
+
+# Share of unknown tokens that is worth a word.
+_SOME_UNKNOWN = 0.001
 
 
 def read_lines(read: ReadRows) -> Iterator[str]:
@@ -79,7 +83,14 @@ def token_line(prepared: PreparedData, text: TextSpec) -> str:
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
     cut = "are cut to" if text.on_long == "truncate" else "are in training cut to"
-    return f"tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}"
+    unknown = f"; {tokens['unknown_fraction']:.1%} are [UNK]" if tokens["unknown_fraction"] >= _SOME_UNKNOWN else ""
+    return f"tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}{unknown}"
+
+
+def limit_notes(read: ReadRows, text: TextSpec, most_tokens: int | None) -> Iterator[str]:
+    """Which `text.max_tokens` would suit the rows better; see `token_limits.suggestion`."""
+    if found := suggestion(read.summary.token_histogram, text, most_tokens, pairs=read.data.pair is not None):
+        yield f"note: {found}"
 
 
 def split_lines(prepared: PreparedData) -> Iterator[str]:

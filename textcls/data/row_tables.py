@@ -45,7 +45,7 @@ _KEYS = ["row_id", "key_hi", "key_lo", "label"]
 # What training reads of `tokenized`, as far as a table has it.
 TOKEN_COLUMNS = ("input_ids", "windows", "second")
 # The numbers of tokens that a tokenized table has of its rows: of the whole input, and of each text of a pair.
-_TOKENS = ("tokens", "first_tokens", "second_tokens")
+_TOKENS = ("tokens", "unknown", "first_tokens", "second_tokens")
 
 
 def schema_of(data: DataSpec) -> pa.Schema:
@@ -137,6 +137,7 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles, on_long: str = "trunca
 
     Returns:
         `input_ids`: list<int32>, cut to the tokenizer's limit, not padded. `tokens`: int32, the number before the cut.
+        `unknown`: int32, how many of the input_ids stand for something that the vocabulary lacks.
         Where long texts become windows, `input_ids` holds all windows of the row, one after another, and `windows`:
         list<int32> the length of each.
         For pairs also `first_tokens` and `second_tokens`: int32, the number of each text before the cut, without
@@ -144,28 +145,49 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles, on_long: str = "trunca
     """
     if "text_pair" in table.column_names:
         return _tokenized_pairs(table, tokenizer)
+    encode = tokenizer_of(tokenizer, on_long) if on_long == "windows" else tokenizer_of(tokenizer)
     ids: list[list[int]] = []
-    windows: list[list[int]] = []
+    parts: list[list[list[int]]] = []
     lengths = np.empty(0, np.int32)
     # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
     if table.num_rows and on_long == "windows":
-        parts, lengths = tokenizer_of(tokenizer, on_long).windows(inputs_of(table))
+        parts, lengths = encode.windows(inputs_of(table))
         ids = [list(chain.from_iterable(of_row)) for of_row in parts]
-        windows = [list(map(len, of_row)) for of_row in parts]
     elif table.num_rows:
-        ids, lengths = tokenizer_of(tokenizer)(inputs_of(table))
-    table = table.append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
+        ids, lengths = encode(inputs_of(table))
+    column = pa.array(ids, pa.list_(pa.int32()))
+    unknown = _unknown(column, encode.unknown_id)
+    table = table.append_column("input_ids", column)
     if on_long == "windows":
+        unknown = np.fromiter(map(encode.unknown, parts), np.int32, len(parts))
+        windows = [list(map(len, of_row)) for of_row in parts]
         table = table.append_column("windows", pa.array(windows, pa.list_(pa.int32())))
-    return table.append_column("tokens", pa.array(lengths, pa.int32()))
+    table = table.append_column("tokens", pa.array(lengths, pa.int32()))
+    return table.append_column("unknown", pa.array(unknown, pa.int32()))
+
+
+def _unknown(ids: pa.ListArray, unknown_id: int | None) -> np.ndarray:
+    """int32 [N]: how many of the ids of each row are this one."""
+    if unknown_id is None:
+        return np.zeros(len(ids), np.int32)
+    places = np.flatnonzero(ids.values.to_numpy() == unknown_id)
+    before: np.ndarray = np.searchsorted(places, ids.offsets.to_numpy()).astype(np.int32)
+    return np.diff(before)
 
 
 def _tokenized_pairs(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
-    pairs = tokenizer_of(tokenizer).pairs(inputs_of(table))
-    added = {"tokens": pairs.counts, "first_tokens": pairs.first_counts, "second_tokens": pairs.second_counts}
+    encode = tokenizer_of(tokenizer)
+    pairs = encode.pairs(inputs_of(table))
+    column = pa.array(pairs.ids, pa.list_(pa.int32()))
+    added = {
+        "unknown": _unknown(column, encode.unknown_id),
+        "tokens": pairs.counts,
+        "first_tokens": pairs.first_counts,
+        "second_tokens": pairs.second_counts,
+    }
     if pairs.seconds is not None:
         added["second"] = pairs.seconds
-    table = table.append_column("input_ids", pa.array(pairs.ids, pa.list_(pa.int32())))
+    table = table.append_column("input_ids", column)
     for name, numbers in added.items():
         table = table.append_column(name, pa.array(numbers, pa.int32()))
     return table
@@ -247,6 +269,7 @@ def summarize(table: pa.Table, task: Task) -> RowSummary:
         _add_counts(found, counts)
     if "tokens" in clean.column_names:
         found.token_histogram = histogram(clean["tokens"].to_numpy())
+        found.unknown = pc.sum(clean["unknown"]).as_py() or 0
     if "first_tokens" in clean.column_names:
         found.text_histograms = [histogram(clean[name].to_numpy()) for name in ("first_tokens", "second_tokens")]
     for row in rejected.to_pylist():

@@ -31,6 +31,7 @@ class RowSummary:
         spellings: rows by spelling of the cells that settings name.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
         text_histograms: the same for each text of a pair, without special tokens; empty for one text.
+        unknown: tokens of the clean rows, after the cut, that stand for something that the vocabulary lacks.
         digests: sha256 of the clean rows of each block, in order.
     """
 
@@ -42,6 +43,7 @@ class RowSummary:
     spellings: Spellings = field(default_factory=Spellings)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     text_histograms: list[np.ndarray] = field(default_factory=list)
+    unknown: int = 0
     digests: list[bytes] = field(default_factory=list)
 
     def add(self, other: "RowSummary") -> None:
@@ -56,6 +58,7 @@ class RowSummary:
         self.token_histogram = _added(self.token_histogram, other.token_histogram)
         texts = zip_longest(self.text_histograms, other.text_histograms, fillvalue=histogram(()))
         self.text_histograms = [_added(own, new) for own, new in texts]
+        self.unknown += other.unknown
         self.digests += other.digests
 
     @property
@@ -69,7 +72,8 @@ class RowSummary:
         return self.rows + self.rejects
 
     def token_lengths(self, max_tokens: int) -> dict[str, Any]:
-        """Percentiles of the number of tokens before the cut, and the share of rows that the cut shortens.
+        """Percentiles of the number of tokens before the cut, the share of rows that the cut shortens, and the share of
+        unknown tokens among those that are kept.
 
         For pairs, `texts` has the percentiles of each text.
 
@@ -82,8 +86,19 @@ class RowSummary:
             "percentiles": _percentiles(self.token_histogram),
             "truncated_rows": cut,
             "truncated_fraction": cut / max(self.rows, 1),
+            "unknown_fraction": self.unknown_fraction(max_tokens if cut else None),
             **({"texts": [*map(_percentiles, self.text_histograms)]} if self.text_histograms else {}),
         }
+
+    def unknown_fraction(self, max_tokens: int | None) -> float:
+        """The share of unknown tokens among those of all rows.
+
+        Args:
+            max_tokens: the limit to which rows are cut; None if they are not.
+        """
+        lengths = np.arange(len(self.token_histogram))
+        kept = lengths if max_tokens is None else np.minimum(lengths, max_tokens)
+        return self.unknown / max(int(self.token_histogram @ kept), 1)
 
 
 def histogram(tokens: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ class Encoded(NamedTuple):
         error: why it cannot be scored, or None.
         second: for a pair, the place in its window from which on tokens have type 1; None if the model reads no types.
         text_tokens: for a pair, the tokens of each text before any cut, without special tokens.
+        unknown: tokens of the windows that stand for something that the vocabulary lacks, each counted once.
     """
 
     windows: Sequence[Sequence[int]]
@@ -68,6 +69,7 @@ class Encoded(NamedTuple):
     error: ItemError | None = None
     second: int | None = None
     text_tokens: tuple[int, int] = (0, 0)
+    unknown: int = 0
 
     @property
     def cost(self) -> int:
@@ -86,6 +88,7 @@ class Scores:
         decisions: the answers, as `Task.decide` gives them; abstained where there is an error.
         tokens: int32 [N], tokens of each text before any cut, special tokens included.
         truncated: bool [N], whether part of the text was not seen.
+        unknown: int32 [N], tokens of each text that the model read as [UNK]: its vocabulary lacks what they stand for.
         errors: None, or why the text has no scores, for each text.
         text_tokens: of pairs, int32 [N, 2], tokens of each text before any cut, without special tokens; else None.
     """
@@ -96,6 +99,7 @@ class Scores:
     decisions: np.ndarray
     tokens: np.ndarray
     truncated: np.ndarray
+    unknown: np.ndarray
     errors: tuple[ItemError | None, ...]
     text_tokens: np.ndarray | None = None
 
@@ -235,14 +239,12 @@ class Classifier:
     def _encoded(self, parts: list[list[int]], count: int) -> Encoded:
         if count <= self._tokenizer.special_tokens:
             return _failed("empty_text", f"the text {_NO_TOKEN}")
-        if count <= self.max_tokens:
-            return Encoded(parts, count, False)
-        if self._on_long == "error":
+        truncated = count > self.max_tokens and self._on_long != "windows"
+        if truncated and self._on_long == "error":
             message = f"the text has {count} tokens; at most {self.max_tokens} are taken"
             return Encoded((), count, False, ItemError("text_too_long", message))
-        if self._on_long == "windows":
-            return Encoded(parts, count, False)
-        return Encoded(parts[:1], count, True)
+        seen = parts[:1] if truncated else parts
+        return Encoded(seen, count, truncated, unknown=self._tokenizer.unknown(seen))
 
     def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
         """Scores of encoded texts, in the order given."""
@@ -259,6 +261,7 @@ class Classifier:
             decisions=self.task.decide(probabilities_NC, self.threshold),
             tokens=np.fromiter((one.tokens for one in encoded), np.int32, len(encoded)),
             truncated=np.fromiter((one.truncated for one in encoded), bool, len(encoded)),
+            unknown=np.fromiter((one.unknown for one in encoded), np.int32, len(encoded)),
             errors=tuple(one.error for one in encoded),
             text_tokens=np.array([one.text_tokens for one in encoded], np.int32).reshape(-1, 2) if self.pairs else None,
         )

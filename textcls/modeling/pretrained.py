@@ -178,6 +178,19 @@ def read_config(directory: str) -> dict[str, Any]:
     return config
 
 
+def most_tokens(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> int | None:
+    """The most tokens that a pretrained model is made for, by its `config.json` and `tokenizer_config.json`.
+
+    None if neither says. RoBERTa's kind begins to count positions after the padding token's id.
+    """
+    named = tokenizer_config.get("model_max_length")
+    positions, pad = config.get("max_position_embeddings"), config.get("pad_token_id") or 0
+    limits = [named] if isinstance(named, int) and named > 0 else []
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions - pad - 1 if 0 < pad < positions - 1 else positions)
+    return min(limits, default=None)
+
+
 def has_token_types(config: Mapping[str, Any]) -> bool:
     """Whether a model of this configuration tells the texts of a pair apart by token types; RoBERTa's kind does not."""
     types = config.get("type_vocab_size")

@@ -286,6 +286,7 @@ def _prediction(outcome: TextScores | ItemError, top_k: int | None) -> dict[str,
         **scores.answer(row, top_k),
         "tokens": int(scores.tokens[row]),
         "truncated": bool(scores.truncated[row]),
+        "unknown_tokens": int(scores.unknown[row]),
     }
 
 

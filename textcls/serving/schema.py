@@ -226,6 +226,8 @@ class Prediction(_Model):
     """Tokens of the whole text."""
     truncated: bool
     """Whether the model read only its beginning."""
+    unknown_tokens: int = Field(ge=0)
+    """Tokens that the model read as [UNK]: its vocabulary lacks what they stand for."""
 
 
 class ErrorDetail(_Model):

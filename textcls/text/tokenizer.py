@@ -28,6 +28,8 @@ _TOKEN_TYPES = "token_type_ids"
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 # A prime number: samples take their ordinary tokens from all parts of the vocabulary.
 _STRIDE = 7919
+# A character for private use: no vocabulary has it.
+_UNKNOWN = "\U000f1234"
 # Texts of which any tokenizer knows one.
 _PROBES = ("a", "1", ".", "中")
 
@@ -229,6 +231,7 @@ class InputTokenizer:
         self.max_tokens = files.max_tokens
         self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
         self._token_types = files.token_types
+        self.unknown_id = _unknown_id(self._tokenizer)
 
     def __call__(self, inputs: Sequence[TextInput]) -> tuple[list[list[int]], np.ndarray]:
         """(token ids, token counts) of inputs, in order.
@@ -243,6 +246,17 @@ class InputTokenizer:
         """(token ids of each window, token counts) of inputs, in order; an input within the limit is one window."""
         encoded = self._encoded(inputs)
         return [[part.ids for part in (one, *one.overflowing)] for one in encoded], self._counts(encoded)
+
+    def unknown(self, windows: Sequence[Sequence[int]]) -> int:
+        """How many tokens of an input's windows stand for something that the vocabulary lacks, each counted once.
+
+        Texts as bytes, as RoBERTa's kind reads them, have no such tokens.
+        """
+        if self.unknown_id is None:
+            return 0
+        # A further window begins with a special token and the tokens that it shares with the one before.
+        found = [ids if i == 0 else ids[1 + self._overlap :] for i, ids in enumerate(windows)]
+        return sum(ids.count(self.unknown_id) for ids in found)
 
     def pairs(self, inputs: Sequence[TextInput]) -> EncodedPairs:
         """Pairs of texts, in order, each cut to `max_tokens` as `longest_first` says.
@@ -330,6 +344,16 @@ class InputTokenizer:
             np.int32,
             len(encoded),
         )
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The id that stands for what the vocabulary lacks; None if every text is spelled in known tokens."""
+    try:
+        found = tokenizer.model.tokenize(_UNKNOWN)
+    except Exception:  # tokenizers raises bare Exception where a vocabulary of whole words has no such token
+        return None
+    # Several tokens spell the bytes of the character.
+    return int(found[0].id) if len(found) == 1 else None
 
 
 @functools.lru_cache(maxsize=2)

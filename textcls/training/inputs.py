@@ -16,12 +16,12 @@ from textcls.data.input_files import InputFile, expand
 from textcls.data.read import read_rows
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.errors import RecipeError
-from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, read_config
+from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config
 from textcls.output.account import write_account, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
 from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
 
@@ -127,6 +127,10 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     say(f"  {prepared.account}")
     checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
+    model = sources.model.directory
+    most = most_tokens(read_config(model), read_tokenizer_config(model))
+    for note in messages.limit_notes(rows, recipe.text, most):
+        say(f"  {note}")
     for warning in messages.warning_lines(rows, prepared, recipe.text):
         say(f"  warning: {warning}")
     if run is not None:
