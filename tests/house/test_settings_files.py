@@ -15,8 +15,8 @@ RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 CLUSTER = sorted(path for pattern in ("*.yaml", "*.yml") for path in (ROOT / "cluster").rglob(pattern))
 
 
-def test_the_two_recipes_are_found() -> None:
-    assert {"quickstart.yaml", "base.yaml"} <= {path.name for path in RECIPES}
+def test_the_recipes_are_found() -> None:
+    assert {"quickstart.yaml", "pairs.yaml", "base.yaml"} <= {path.name for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
