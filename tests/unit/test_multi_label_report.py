@@ -138,6 +138,17 @@ def test_the_curves_are_of_the_scores_that_the_history_has():
     assert draw_report(report) != draw_report(without)
 
 
+def test_temperatures_and_abstaining_of_several_labels_are_in_words():
+    calibration = {"temperature": 1.0, "temperatures": [0.8, 1.25, 1.1], "thresholds": [0.3, 0.4, 0.5, 0.1]}
+    report = {**report_of(THREE), "calibration": calibration | {"ece_before": 0.09, "ece_after": 0.02}}
+    text = " ".join(printed(report).split())
+    assert "a temperature for each label, 0.80 to 1.25: ECE on the validation split 0.090 -> 0.020" in text
+    assert "abstains" not in text
+    report["test"]["answered"] = {"rows": 300, "coverage": 0.75, "accuracy": 0.9511}
+    text = " ".join(printed(report).split())
+    assert "answers 75.0% of the test rows, 0.9511 of them with exactly their labels" in text
+
+
 def test_no_test_rows_leave_dashes():
     empty = {"rows": 0, "macro_f1": None, "subset_accuracy": {"value": None, "low": 0.0, "high": 1.0}, "map": None}
     assert "Test split: 0 rows" in printed({"test": empty})

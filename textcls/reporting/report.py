@@ -226,9 +226,13 @@ class CalibrationSummary(_Part):
     """How scores were fitted to observed frequencies, as the bundle says it."""
 
     temperature: float
+    temperatures: tuple[float, ...] | None = None
+    """By label id, where each label has its own."""
     ece_before: float | None = None
     ece_after: float | None = None
     threshold: float = 0.0
+    thresholds: tuple[float, ...] | None = None
+    """Where there are several: the probability from which on each label is given, and others of the task."""
     min_precision: float | None = None
 
 

@@ -184,12 +184,23 @@ def _costs(report: Report) -> Iterator[str]:
 
 def _calibration(calibration: CalibrationSummary, test: TaskScores) -> Iterator[str]:
     if calibration.ece_before is not None:
+        temperature = f"temperature {calibration.temperature:.2f}"
+        if of_labels := calibration.temperatures:
+            temperature = f"a temperature for each label, {min(of_labels):.2f} to {max(of_labels):.2f}"
         yield (
-            f"calibrated by temperature {calibration.temperature:.2f}: ECE on the validation split "
+            f"calibrated by {temperature}: ECE on the validation split "
             f"{number(calibration.ece_before, 3)} -> {number(calibration.ece_after, 3)}"
         )
-    if calibration.min_precision is not None and test.answered and test.answered.coverage is not None:
-        answered = test.answered
+    answered = test.answered
+    if answered is None or answered.coverage is None:
+        return
+    if calibration.thresholds:
+        if answered.coverage < 1:
+            yield (
+                f"abstains where no label is sure and absence is not either: answers {answered.coverage:.1%} of the "
+                f"test rows, {number(answered.accuracy)} of them with exactly their labels"
+            )
+    elif calibration.min_precision is not None:
         yield (
             f"abstains below {calibration.threshold:.3f}, for {calibration.min_precision:.1%} right answers: "
             f"answers {answered.coverage:.1%} of the test rows, {number(answered.accuracy)} of them rightly"
