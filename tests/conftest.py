@@ -138,6 +138,12 @@ def tiny_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     return save_tiny_bundle(tiny_model_dir, tmp_path_factory.mktemp("bundles") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def pair_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_bundle`, of pairs of texts."""
+    return save_tiny_bundle(tiny_model_dir, tmp_path_factory.mktemp("bundles") / "pairs", pairs=True)
+
+
 def save_tiny_bundle(
     model: Path,
     target: Path,
@@ -146,14 +152,15 @@ def save_tiny_bundle(
     calibration: Any = None,
     labels: tuple[str, ...] = ("bad", "good", "so so"),
     precision: Any = "fp32",
+    pairs: bool = False,
     **text: Any,
 ) -> Path:
-    """A bundle at `target`; another seed gives other scores, `text` other text settings."""
+    """A bundle at `target`; another seed gives other scores, `text` other text settings, `pairs` one of pairs."""
     import torch
 
     from textcls.bundle import write_bundle
     from textcls.modeling.build import build_model
-    from textcls.settings.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
+    from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, TextSpec, TrainSpec
     from textcls.tasks.single_label import SINGLE_LABEL
     from textcls.text.tokenizer import prepare_tokenizer
 
@@ -163,9 +170,10 @@ def save_tiny_bundle(
         built.classifier.weight *= 20  # a fresh head would give every text about the same scores
     source = target.parent / f"{target.name}-files"
     built.save_pretrained(source)
-    prepare_tokenizer(str(model), spec).save(str(source))
+    prepare_tokenizer(str(model), spec, token_types=pairs).save(str(source))
     # So that tests mean the same on processors that multiply bf16.
-    recipe = Recipe(text=spec, train=TrainSpec(precision=precision))
+    data = DataSpec(pair=("question", "answer")) if pairs else DataSpec()
+    recipe = Recipe(data=data, text=spec, train=TrainSpec(precision=precision))
     write_bundle(
         str(source),
         str(target),

@@ -82,6 +82,10 @@ FOLLOWED = {
     "batch.predictions_dir.PredictionsDir.claim": [
         f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command"
     ],
+    "batch.settings._check_inputs": [
+        "unit/test_pairs.py::test_a_batch_job_reads_the_kind_of_input_that_its_bundle_scores"
+    ]
+    * 2,
     "batch.settings.nothing_scored": [
         "local_ray/test_predict.py::test_where_no_row_can_be_scored_the_parts_say_why_and_the_todo_leads_on"
     ],
@@ -137,6 +141,9 @@ FOLLOWED = {
     "storage._inside_package": [f"{ADVICE}test_a_package_that_is_missing_can_be_installed"],
     "directories.cache_directory": [
         "unit/test_storage.py::test_without_a_home_directory_copies_lie_among_the_temporary_files"
+    ],
+    "serving.scorer._other_inputs": [
+        "http/test_pairs.py::test_a_hot_reload_changes_the_kind_of_input_only_if_new_labels_are_allowed"
     ],
     "serving.scorer._check_labels": [
         "http/test_api.py::test_a_bundle_with_other_labels_is_refused_unless_the_service_was_started_to_take_them"

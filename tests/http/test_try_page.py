@@ -120,3 +120,16 @@ def test_docs_show_every_path_and_refusal(browser: Any, service: Service) -> Non
             for answer in operation["responses"].values():
                 assert answer["description"] in text
     assert problems(browser) == []
+
+
+def test_a_model_of_pairs_has_a_second_field(browser: Any, pair_bundle: Path, service: Service) -> None:
+    with service_of(pair_bundle) as pairs:
+        browser.get(pairs.url + "/try")
+        second = browser.find_element(By.ID, "text_pair")
+        WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: second.is_displayed())
+        browser.find_element(By.ID, "text").send_keys("the film")
+        second.send_keys("was great")
+        browser.find_element(By.ID, "go").click()
+        WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "answer"))
+    classify(browser, service, "great")
+    assert not browser.find_element(By.ID, "text_pair").is_displayed()

@@ -1,6 +1,7 @@
 """Pairs of texts, from the settings to the batch: rows, token ids and token types are those that transformers makes."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.batch.settings import UnlabelledSpec
+from textcls.batch.settings import UnlabelledSpec, evaluate_settings, predict_settings
+from textcls.bundle import load_bundle
 from textcls.data import row_tables
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
+from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner
 from textcls.data.summary import RowSummary
-from textcls.errors import RecipeError
+from textcls.errors import DataError, RecipeError
 from textcls.settings.recipe import DataSpec, Recipe, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -77,6 +80,36 @@ def test_a_recipe_of_one_text_is_written_as_before_and_one_of_pairs_is_read_back
     assert one.fingerprint == "be46acdd16b087d64885419c5b01cbed843ad1a98aff7e977c25d3f95414528f"
     assert Recipe.model_validate(json.loads(json.dumps(pairs.model_dump(mode="json")))) == pairs
     assert pairs.learning_fingerprint not in (one.learning_fingerprint, parse_recipe("", ["data.pair=[a, b]"]))
+
+
+def test_a_batch_job_reads_the_kind_of_input_that_its_bundle_scores(pair_bundle: Path, tiny_bundle: Path) -> None:
+    pairs, one = load_bundle(str(pair_bundle)), load_bundle(str(tiny_bundle))
+    for settings in (predict_settings, evaluate_settings):
+        assert settings(pairs, ["a.csv"], []).data.pair == ("question", "answer")
+        with pytest.raises(RecipeError, match="scores pairs of texts") as caught:
+            settings(pairs, ["a.csv"], ["data.pair=null"])
+        advised = caught.value.todo.split()[1].rstrip(",").replace("[NAME,NAME]", "[a,b]")
+        assert settings(pairs, ["a.csv"], [advised]).data.pair == ("a", "b")
+        with pytest.raises(RecipeError, match="scores one text") as caught:
+            settings(one, ["a.csv"], ["data.pair=[a,b]", "data.text_columns=null"])
+        assert settings(one, ["a.csv"], [caught.value.todo.split()[1]]).data.text_columns == ("NAME",)
+
+
+def test_a_column_of_a_pair_that_is_missing_comes_with_the_setting_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("Question,answers,label\na,b,c\n")
+    data = parse_recipe("", [PAIR, f"data.csv={tmp_path}/p.csv"]).data
+    with pytest.raises(DataError, match="no column 'question' or 'answer'") as caught:
+        plan_shards(expand(data.csv), data)
+    advised = shlex.split(caught.value.todo)[1]
+    assert parse_recipe("", [advised]).data.pair == ("Question", "answers")
+
+
+def test_an_empty_column_of_a_pair_comes_with_the_setting_that_names_another(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("question,answer,reply,label\n" + "a,,long enough,c\n" * 20)
+    data = parse_recipe("", [PAIR, f"data.csv={tmp_path}/p.csv"]).data
+    advised = remedy(Reason.MISSING_TEXT, CsvFiles.whole(expand(data.csv), data))
+    assert "column 'answer' is empty; is it column 'reply'?" in advised
+    assert parse_recipe("", [shlex.split(advised.partition("--set ")[2])[0]]).data.pair == ("question", "reply")
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

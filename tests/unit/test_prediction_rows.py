@@ -39,6 +39,7 @@ class Lengths:
     """Scores that tell the text they are of: its length in tokens; a text that begins with `!` has an error."""
 
     texts: list[str]
+    text_tokens: np.ndarray | None = None
     task = SINGLE_LABEL
     labels = LABELS
 

@@ -26,7 +26,7 @@ from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
-from textcls.data.summary import RowSummary
+from textcls.data.summary import RowSummary, histogram
 from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
@@ -208,11 +208,13 @@ class _EvaluateBlock:
                 for i, error in enumerate(scores.errors)
                 if error is not None
             ]
+            texts = [] if scores.text_tokens is None else scores.text_tokens[scored].T
             summary = RowSummary(
                 rows=int(scored.sum()),
                 reasons=Counter(one.reason for one in refused),
                 unknown=int(scores.unknown[scored].sum()),
-                token_histogram=np.bincount(scores.tokens[scored], minlength=1).astype(np.int64),
+                token_histogram=histogram(scores.tokens[scored]),
+                text_histograms=[*map(histogram, texts)],
             )
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.threshold)
             in_fp32 = classifier.precision == "fp32"

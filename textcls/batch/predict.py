@@ -134,7 +134,8 @@ def _predicted(
     for line in layout_notes(layouts):
         say(f"  note: {line}")
     headers = [column_names(layout) for layout in layouts]
-    columns = Columns.plan(headers, bundle.task, bundle.manifest.labels, all_scores=all_scores)
+    manifest = bundle.manifest
+    columns = Columns.plan(headers, bundle.task, manifest.labels, all_scores=all_scores, pairs=manifest.pairs)
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
     records = target.records()

@@ -32,6 +32,8 @@ _OF_TEXT = (
     ("unknown_tokens", pa.int32()),
     ("error", pa.string()),
 )
+# Tokens of each text of a pair.
+_OF_PAIR = (("first_tokens", pa.int32()), ("second_tokens", pa.int32()))
 
 
 class Scored(Protocol):
@@ -56,6 +58,10 @@ class Scored(Protocol):
     @property
     def tokens(self) -> np.ndarray:
         """int32 [N]."""
+
+    @property
+    def text_tokens(self) -> np.ndarray | None:
+        """Int32 [N, 2], tokens of each text of pairs; None for single texts."""
 
     @property
     def truncated(self) -> np.ndarray:
@@ -90,7 +96,13 @@ class Columns:
 
     @classmethod
     def plan(
-        cls, headers: Sequence[Sequence[str]], task: Task, labels: Sequence[str], *, all_scores: bool
+        cls,
+        headers: Sequence[Sequence[str]],
+        task: Task,
+        labels: Sequence[str],
+        *,
+        all_scores: bool,
+        pairs: bool = False,
     ) -> "Columns":
         """The columns for files with these headers.
 
@@ -102,9 +114,11 @@ class Columns:
             task: names the columns of the answer.
             labels: label names in id order.
             all_scores: whether each label has a column `score_LABEL`.
+            pairs: whether an input is a pair: there are columns for the tokens of each of its texts.
         """
         score_columns = tuple(f"score_{label}" for label in labels) if all_scores else ()
         ours = (*_OF_ROW, *((name, _arrow_type(kind)) for name, kind in task.answer_columns), *_OF_TEXT)
+        ours += _OF_PAIR if pairs else ()
         taken = {*(name for name, _ in ours), *score_columns}
         positions: list[dict[tuple[str, int], int]] = []
         for header in headers:
@@ -255,6 +269,8 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
         of_texts(scores.unknown, pa.int32(), has_text),
         pa.array(errors, pa.string()),
     ]
+    if scores.text_tokens is not None:
+        ours += [of_texts(of_each, pa.int32(), has_text) for of_each in scores.text_tokens.T]
     each = [of_texts(probabilities[:, i], pa.float32(), scored) for i in range(len(columns.score_columns))]
     return pa.table([*inputs, *ours, *each], schema=columns.schema)
 

@@ -101,6 +101,7 @@ def evaluate_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[st
         RecipeError: an unknown key, a key that has no meaning here, an invalid value.
     """
     spec = resolve(EvaluateSpec, _content(bundle, EvaluateSpec, csv, overrides), overrides, source=_source(bundle))
+    _check_inputs(bundle, spec.data)
     # Not validated: a label_map may map to a label that no training row had.
     return spec.model_copy(update={"data": spec.data.model_copy(update={"labels": bundle.manifest.labels})})
 
@@ -131,7 +132,25 @@ def changed_text(bundle: Bundle, overrides: Sequence[str]) -> tuple[TextSpec, li
 
 def predict_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[str]) -> PredictSpec:
     """Settings of a prediction; arguments and errors as in `evaluate_settings`."""
-    return resolve(PredictSpec, _content(bundle, PredictSpec, csv, overrides), overrides, source=_source(bundle))
+    spec = resolve(PredictSpec, _content(bundle, PredictSpec, csv, overrides), overrides, source=_source(bundle))
+    _check_inputs(bundle, spec.data)
+    return spec
+
+
+def _check_inputs(bundle: Bundle, data: DataSpec) -> None:
+    """Refuses to read pairs for a bundle of one text, and the other way round: it would score none of them."""
+    if bundle.manifest.pairs and data.pair is None:
+        raise RecipeError(
+            f"{bundle.uri} scores pairs of texts, and data.pair is null",
+            expected="two columns",
+            todo="--set data.pair=[NAME,NAME], or leave it out if the columns have the names of the training data",
+        )
+    if not bundle.manifest.pairs and data.pair is not None:
+        raise RecipeError(
+            f"{bundle.uri} scores one text, and data.pair names two columns",
+            expected="the columns of one text",
+            todo="--set data.text_columns=NAME in place of data.pair",
+        )
 
 
 def with_small_shards(data: DataSpec, files: Sequence[InputFile]) -> DataSpec:

@@ -219,7 +219,7 @@ def warnings(
             "are truncated in training; a higher limit, up to that of the model, uses more of each text and costs more"
             + (
                 f"; {set_option('text.on_long', 'windows')} scores the whole text in inference"
-                if on_long == "truncate"
+                if on_long == "truncate" and data.pair is None
                 else ""
             )
         )

@@ -11,9 +11,11 @@ from textcls.data.csv_layout import layout_notes
 from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
+from textcls.data.rows import shown
 from textcls.data.split_blocks import PreparedData
 from textcls.data.token_limits import suggestion
 from textcls.settings.recipe import TextSpec
+from textcls.settings.yaml_text import set_option
 
 # Share of unknown tokens that is worth a word.
 _SOME_UNKNOWN = 0.001
@@ -91,6 +93,18 @@ def limit_notes(read: ReadRows, text: TextSpec, most_tokens: int | None) -> Iter
     """Which `text.max_tokens` would suit the rows better; see `token_limits.suggestion`."""
     if found := suggestion(read.summary.token_histogram, text, most_tokens, pairs=read.data.pair is not None):
         yield f"note: {found}"
+
+
+def text_lines(read: ReadRows, prepared: PreparedData) -> Iterator[str]:
+    """Token lengths of each text of a pair; an example where one text is made of several columns."""
+    data = read.data
+    for column, percentiles in zip(data.pair or (), prepared.tokens.get("texts", ()), strict=True):
+        yield f"tokens of {column}: " + ", ".join(f"{p} % ≤ {n}" for p, n in percentiles.items())
+    if data.pair is None and len(data.text_columns) > 1 and (found := read.first_input()):
+        row_id, one = found
+        joined = f"{', '.join(data.text_columns)} are joined by a space to one text, as in {read.location(row_id)}: "
+        pair = f"; if they are a pair: --set data.text_columns=null {set_option('data.pair', data.text_columns)}"
+        yield joined + shown(" ".join(one.segments)) + (pair if len(data.text_columns) == 2 else "")
 
 
 def split_lines(prepared: PreparedData) -> Iterator[str]:

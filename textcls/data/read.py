@@ -32,6 +32,7 @@ from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.labels import label_order
 from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 
 
@@ -78,6 +79,10 @@ class ReadRows:
         """Tables (file, line, column, reason, value) of all rejects in row order, block by block."""
         for block in self.blocks_with_rejects:
             yield ray.get(_rejects.remote(block, self.files))
+
+    def first_input(self) -> tuple[int, TextInput] | None:
+        """(row id, input) of the first clean row; None if there is none."""
+        return next(filter(None, (ray.get(_first_input.remote(block)) for block in self.blocks)), None)
 
     def location(self, row_id: int) -> str:
         """Where a row is, as FILE:LINE."""
@@ -168,6 +173,12 @@ def _read_shard(
 @ray.remote(num_returns=2)
 def _summarize(block: pa.Table, task: Task) -> tuple[RowSummary, pa.Table]:
     return row_tables.summarize(block, task), row_tables.keys(block)
+
+
+@ray.remote
+def _first_input(block: pa.Table) -> tuple[int, TextInput] | None:
+    row = row_tables.clean_rows(block).slice(0, 1)
+    return next(zip(row["row_id"].to_pylist(), row_tables.inputs_of(row), strict=True), None)
 
 
 @ray.remote

@@ -263,6 +263,8 @@ class TokenLengths(_Part):
 
     percentiles: dict[str, int]
     """Percentile -> tokens; "100" is the longest row."""
+    texts: tuple[dict[str, int], ...] = ()
+    """For pairs, the same for each text, without special tokens."""
     truncated_fraction: float
     unknown_fraction: float | None = None
     """Share of the tokens that stand for something unknown to the vocabulary, [UNK]."""

@@ -4,7 +4,7 @@ In: a `Report`; parts that it does not have are left out. Out: rich tables, or p
 (picture.py), computing the numbers (tasks/metrics.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from textcls.plain_text import visible
@@ -169,8 +169,9 @@ def _costs(report: Report) -> Iterator[str]:
     if report.calibration:
         yield from _calibration(report.calibration, report.test)
     if tokens := report.tokens:
-        parts = [f"{'longest' if at == '100' else at + ' %'} {n:,.0f}" for at, n in tokens.percentiles.items()]
-        yield f"tokens per row: {', '.join(parts)}; {tokens.truncated_fraction:.1%} of the rows were cut"
+        yield f"tokens per row: {_lengths(tokens.percentiles)}; {tokens.truncated_fraction:.1%} of the rows were cut"
+        for which, percentiles in zip(("first", "second"), tokens.texts, strict=False):
+            yield f"tokens of the {which} text: {_lengths(percentiles)}"
     if speed := report.speed:
         yield f"trained in {speed.seconds:,.0f} s: {speed.rows_per_s:,.0f} rows/s, {speed.tokens_per_s:,.0f} tokens/s"
     if report.padding_ratio:
@@ -231,3 +232,7 @@ def _text(name: str, style: str = "") -> "Text":
     from rich.text import Text
 
     return Text(visible(name), style, overflow="ellipsis", no_wrap=True)
+
+
+def _lengths(percentiles: Mapping[str, int]) -> str:
+    return ", ".join(f"{'longest' if at == '100' else at + ' %'} {n:,.0f}" for at, n in percentiles.items())

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from textcls.inference.classifier import ItemError
+from textcls.inference.classifier import ItemError, Scores
 from textcls.plain_text import json_text
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull
@@ -79,8 +79,10 @@ class Api:
         self.counters.waiting.set_function(lambda: scorer.batcher.admitted)
         scorer.batcher.on_batch = self.counters.batch
         self._cors = Cors(limits.cors_origins)
-        document = to_json(openapi(limits, version, keyed=key is not None))
-        self.document, self.docs, self.try_page = _static(document, JSON), _page("docs.html"), _page("try.html")
+        self._documents = {
+            pairs: to_json(openapi(limits, version, keyed=key is not None, pairs=pairs)) for pairs in (False, True)
+        }
+        self.docs, self.try_page = _page("docs.html"), _page("try.html")
         self._methods = {route.path: route.method for route in ROUTES}
         routes = [Route(route.path, self._endpoint(route), methods=[route.method]) for route in ROUTES]
         self._router = Router(routes, redirect_slashes=False)
@@ -185,6 +187,8 @@ class Api:
         limits = self._limits
         body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
         asked = read(body, limits)
+        if (classifier := self._scorer.classifier) is not None:
+            schema.refuse_other_inputs(asked.inputs, pairs=classifier.pairs)
         read_s = time.perf_counter() - started
         scored = await self._scorer.score(asked.inputs)
         self._count(scored)
@@ -222,6 +226,7 @@ class Api:
         shown = ("max_texts_per_request", "max_chars_per_text", "max_body_bytes", "max_queued_texts")
         content = {
             "labels": list(classifier.labels),
+            "pairs": classifier.pairs,
             "max_tokens": classifier.max_tokens,
             "on_long": bundle.manifest.text.on_long,
             "abstain_below": classifier.threshold,
@@ -240,6 +245,11 @@ class Api:
             "version": self._version,
         }
         return Response(json_text(content).encode(), media_type=JSON)
+
+    async def document(self, request: Request) -> Response:
+        """GET /openapi.json: of the model in use; before one is loaded, of a model of one text."""
+        classifier = self._scorer.classifier
+        return Response(self._documents[classifier is not None and classifier.pairs], media_type=JSON)
 
     async def health(self, request: Request) -> Response:
         """GET /health."""
@@ -285,9 +295,17 @@ def _prediction(outcome: TextScores | ItemError, top_k: int | None) -> dict[str,
     return {
         **scores.answer(row, top_k),
         "tokens": int(scores.tokens[row]),
+        **_text_tokens(scores, row),
         "truncated": bool(scores.truncated[row]),
         "unknown_tokens": int(scores.unknown[row]),
     }
+
+
+def _text_tokens(scores: Scores, row: int) -> dict[str, int]:
+    """Tokens of each text of a pair; nothing for one text."""
+    if scores.text_tokens is None:
+        return {}
+    return dict(zip(("first_tokens", "second_tokens"), scores.text_tokens[row].tolist(), strict=True))
 
 
 def _check_key(request: Request, key: bytes) -> None:

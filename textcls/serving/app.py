@@ -85,13 +85,13 @@ class Replica:
         """Loads the bundle that `config["bundle"]` names; keeps the one in use if that fails.
 
         `jobs/serve.py` also names the bundle in use (`serving`), for a replica that starts meanwhile and cannot use the
-        new one, and the labels to keep (`labels`).
+        new one, the labels to keep (`labels`), and whether it reads pairs (`pairs`).
         """
         async with self._one_at_a_time:
             settings = config if isinstance(config, dict) else {}
             wanted, before = settings.get("bundle"), settings.get("serving", self._first)
             if isinstance(wanted, str):
-                await self._load(wanted, before, settings.get("labels"))
+                await self._load(wanted, before, settings.get("labels"), settings.get("pairs"))
             else:
                 problem = f"user_config is {config!r}; expected: {{bundle: URI}}"
                 if self._scorer.classifier is None:
@@ -102,9 +102,9 @@ class Replica:
             if self._scorer.problem:
                 logging.getLogger("ray.serve").error(self._scorer.problem)
 
-    async def _load(self, wanted: str, before: str, labels: list[str] | None) -> None:
+    async def _load(self, wanted: str, before: str, labels: list[str] | None, pairs: bool | None) -> None:
         try:
-            await self._scorer.load(wanted, labels)
+            await self._scorer.load(wanted, labels, pairs)
         except Exception:
             if wanted == before:
                 raise

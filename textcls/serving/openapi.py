@@ -20,22 +20,27 @@ from textcls.serving.schema import (
     PredictRequest,
     PredictResponse,
     TaskRequest,
+    inputs_schema,
 )
 from textcls.settings.recipe import ServeSpec
 
 
-def openapi(limits: ServeSpec, version: str, *, keyed: bool) -> dict[str, Any]:
+def openapi(limits: ServeSpec, version: str, *, keyed: bool, pairs: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the service.
 
     Args:
         limits: that it states.
         version: of textcls.
         keyed: whether the service has an API key.
+        pairs: whether the model reads pairs of texts.
     """
     kinds = (PredictRequest, TaskRequest, PredictResponse, ErrorResponse, LabelScore, FailedText)
     _, schemas = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
+    for request in (PredictRequest, TaskRequest):
+        asked = inputs_schema(pairs=pairs, strict=request is PredictRequest)
+        schemas["$defs"][request.__name__]["properties"]["inputs"] |= asked
     definitions = _filled(
         schemas["$defs"], {"maxLength": limits.max_chars_per_text, "maxItems": limits.max_texts_per_request}
     )

@@ -11,7 +11,7 @@ send more than a service needs: there, unknown keys are ignored. Both refuse wha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -81,12 +81,25 @@ def _inputs(value: object) -> tuple[TextInput, ...]:
     # Not pydantic's str: it refuses half a surrogate pair, and with it the text's neighbours.
     if isinstance(value, str):
         return (TextInput(value),)
+    if isinstance(value, dict):
+        return (_of_object(value),)
     if not isinstance(value, list):
         raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
     for place, text in enumerate(value):
-        if not isinstance(text, str):
+        if not isinstance(text, (str, dict)):
             raise ValueError(f"text {place} is no string but {type(text).__name__}")
-    return tuple(map(TextInput, value))
+    return tuple(TextInput(one) if isinstance(one, str) else _of_object(one) for one in value)
+
+
+def _of_object(value: dict[str, object], *, strict: bool = True) -> TextInput:
+    """The input of `{"text": ..., "text_pair": ...}`; without a second text, or with null, it is one text."""
+    text, text_pair = value.get("text"), value.get("text_pair")
+    if strict and (unknown := [key for key in value if key not in TextInput._fields]):
+        raise ValueError(f"there is no key {unknown[0]!r} beside text and text_pair")
+    for name, one in (("text", text), ("text_pair", "" if text_pair is None else text_pair)):
+        if not isinstance(one, str):
+            raise ValueError(f"{name} is no string but {type(one).__name__}")
+    return TextInput(text, text_pair)  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> object:
@@ -110,15 +123,36 @@ Yes = Annotated[Literal[True], BeforeValidator(_truth)]
 No = Annotated[Literal[False], BeforeValidator(_truth)]
 
 
+def inputs_schema(*, pairs: bool, strict: bool) -> dict[str, Any]:
+    """JSON schema of `inputs`: one input or a list of them.
+
+    Args:
+        pairs: whether the model reads pairs.
+        strict: that of POST /predict, not of POST /.
+    """
+    second: dict[str, Any] = _ONE_TEXT if pairs else {"type": "null"}
+    required = ["text", "text_pair"] if pairs else ["text"]
+    item: dict[str, Any] = {
+        "type": "object",
+        "properties": {"text": _ONE_TEXT, "text_pair": second},
+        "required": required,
+        **({"additionalProperties": False} if strict else {}),
+    }
+    alone = [item] if pairs else [_ONE_TEXT, item]
+    # Text-embeddings-inference spells the inputs of a batch as lists of one text or two.
+    count = len(required)
+    listed = {"type": "array", "items": _ONE_TEXT, "minItems": count, "maxItems": count}
+    items = alone if strict else [*alone, listed]
+    return {"anyOf": [*alone, {"type": "array", "items": {"anyOf": items}, **_TEXTS}]}
+
+
 class PredictRequest(_Model):
-    """Texts to classify."""
+    """Texts, or pairs of texts, to classify."""
 
     inputs: Annotated[
-        tuple[TextInput, ...],
-        PlainValidator(_inputs),
-        WithJsonSchema({"anyOf": [_ONE_TEXT, {"type": "array", "items": _ONE_TEXT, **_TEXTS}]}),
+        tuple[TextInput, ...], PlainValidator(_inputs), WithJsonSchema(inputs_schema(pairs=False, strict=True))
     ]
-    """One text, or several."""
+    """One input or several. An input is a text or, for a model of pairs, `{"text": ..., "text_pair": ...}`."""
     top_k: Count | None = None
     """How many labels to give for each text, the most probable first. Left out: all."""
     truncate: Bool | None = None
@@ -144,25 +178,17 @@ def _task_inputs(value: object) -> tuple[tuple[TextInput, ...], bool]:
 
 
 def _task_input(value: object) -> TextInput:
-    """An input as `transformers.pipeline` and text-embeddings-inference spell it: "...", {"text": "..."} or ["..."]."""
-    if isinstance(value, dict) and value.get("text_pair") is None:
-        value = value.get("text")
-    elif isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, (dict, list)):
-        raise ValueError("a pair of texts, which this model does not take; send one text, or a list of texts")
+    """An input as `transformers.pipeline` and text-embeddings-inference spell it.
+
+    A text is "...", {"text": "..."} or ["..."]; a pair is {"text": "...", "text_pair": "..."} or ["...", "..."].
+    """
+    if isinstance(value, list) and len(value) in (1, 2) and all(isinstance(one, str) for one in value):
+        return TextInput(*value)
+    if isinstance(value, dict):
+        return _of_object(value, strict=False)
     if not isinstance(value, str):
         raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
     return TextInput(value)
-
-
-_TEXT_OBJECT = {
-    "type": "object",
-    "properties": {"text": _ONE_TEXT, "text_pair": {"type": "null"}},
-    "required": ["text"],
-}
-_LISTED_TEXT = {"anyOf": [_ONE_TEXT, _TEXT_OBJECT, {"type": "array", "items": _ONE_TEXT, "minItems": 1, "maxItems": 1}]}
-_TASK_INPUTS = {"anyOf": [_ONE_TEXT, _TEXT_OBJECT, {"type": "array", "items": _LISTED_TEXT, **_TEXTS}]}
 
 
 class TaskParameters(_Lenient):
@@ -185,13 +211,13 @@ class TaskParameters(_Lenient):
     candidate_labels: None = None
     """Of zero-shot classification; the labels are the bundle's."""
     text_pair: None = None
-    """The model reads one text."""
+    """A pair is `{"text": ..., "text_pair": ...}` in `inputs`."""
 
 
 class TaskRequest(_Lenient):
     """A text to classify, or several, as Hugging Face's text-classification task spells it. Other keys are ignored."""
 
-    inputs: Annotated[Any, PlainValidator(_task_inputs), WithJsonSchema(_TASK_INPUTS)]
+    inputs: Annotated[Any, PlainValidator(_task_inputs), WithJsonSchema(inputs_schema(pairs=False, strict=False))]
     """One text, or a list of texts."""
     parameters: TaskParameters | None = None
     """Options of the task."""
@@ -230,6 +256,15 @@ class Prediction(_Model):
     """Tokens that the model read as [UNK]: its vocabulary lacks what they stand for."""
 
 
+class PairPrediction(Prediction):
+    """The model's answer for one pair of texts."""
+
+    first_tokens: int = Field(ge=0)
+    """Tokens of the first text, without special tokens."""
+    second_tokens: int = Field(ge=0)
+    """Tokens of the second text, without special tokens."""
+
+
 class ErrorDetail(_Model):
     """Why there is no answer."""
 
@@ -255,7 +290,7 @@ class ModelName(_Model):
 class PredictResponse(_Model):
     """One outcome for each text, in order."""
 
-    predictions: list[Prediction | FailedText]
+    predictions: list[Prediction | PairPrediction | FailedText]
     model: ModelName
 
 
@@ -337,10 +372,27 @@ def _within(limits: ServeSpec, asked: ScoringRequest) -> ScoringRequest:
     if (count := len(asked.inputs)) > limits.max_texts_per_request:
         raise Refusal("too_many_texts", f"{count} texts; the limit is {limits.max_texts_per_request}")
     for place, one in enumerate(asked.inputs):
-        if (chars := one.chars) > limits.max_chars_per_text:
+        if (chars := max(map(len, one.segments))) > limits.max_chars_per_text:
             found = f"text {place} has {chars} characters"
             raise Refusal("too_many_characters", f"{found}; the limit is {limits.max_chars_per_text}")
     return asked
+
+
+def refuse_other_inputs(inputs: Sequence[TextInput], *, pairs: bool) -> None:
+    """Refuses one text for a model of pairs, and a pair for a model of one text.
+
+    Args:
+        inputs: of a request.
+        pairs: whether the model reads pairs.
+
+    Raises:
+        Refusal: it names the first such input.
+    """
+    for place, one in enumerate(inputs):
+        if one.is_pair != pairs:
+            found = "one text, but the model reads pairs" if pairs else "a pair of texts, but the model reads one text"
+            asked = '{"text": ..., "text_pair": ...}' if pairs else '"..." or {"text": ...}'
+            raise Refusal("invalid", f"text {place} is {found}; send {asked}")
 
 
 def to_json(content: object) -> bytes:

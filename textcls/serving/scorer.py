@@ -78,7 +78,7 @@ class Scorer:
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizing")
         self._long_ones = 0
 
-    async def load(self, uri: str, labels: Collection[str] | None = None) -> None:
+    async def load(self, uri: str, labels: Collection[str] | None = None, pairs: bool | None = None) -> None:
         """Switches to a bundle after it has been verified, tested and warmed up.
 
         If the bundle cannot be used, the previous one keeps serving, and `problem` says why.
@@ -86,6 +86,7 @@ class Scorer:
         Args:
             uri: of the bundle.
             labels: that it must have, unless `serve.allow_new_labels`; None for those of the bundle in use, if any.
+            pairs: whether it must read pairs, under the same conditions.
 
         Raises:
             TextclsError: the first bundle cannot be used.
@@ -95,12 +96,15 @@ class Scorer:
             # than cores they sleep at every step, which doubles the time of one short text.
             with ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=_let_requests_go_first) as own:
                 new = await asyncio.get_running_loop().run_in_executor(own, self._loaded, uri)
-            if labels is None and self.classifier is not None:
-                labels = self.classifier.labels
+            if self.classifier is not None:
+                labels = self.classifier.labels if labels is None else labels
+                pairs = self.classifier.pairs if pairs is None else pairs
             if labels is not None and not self.spec.allow_new_labels:
                 _check_labels(uri, new.labels, labels)
+            if pairs not in (None, new.pairs) and not self.spec.allow_new_labels:
+                raise _other_inputs(uri, pairs=new.pairs)
             # Through the queue like any text, since the thread that runs the model must be warmed up as well.
-            encoded = new.encode(["the " * 8])
+            encoded = new.encode([TextInput("the " * 8, "the " * 8 if new.pairs else None)])
             outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]
             if isinstance(outcome, Exception):
                 raise outcome
@@ -174,6 +178,16 @@ def _check_labels(uri: str, found: Collection[str], expected: Collection[str]) -
     raise BundleError(
         f"{uri} has other labels: {new or 'none'} are new, {gone or 'none'} are gone",
         expected="the labels of the bundle that serves",
+        todo="start the service again, with this bundle or with --allow-new-labels",
+    )
+
+
+def _other_inputs(uri: str, *, pairs: bool) -> BundleError:
+    kinds = ("pairs of texts", "one text")
+    found, expected = kinds if pairs else kinds[::-1]
+    return BundleError(
+        f"{uri} scores {found}",
+        expected=f"{expected}, as the bundle that serves",
         todo="start the service again, with this bundle or with --allow-new-labels",
     )
 

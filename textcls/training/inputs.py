@@ -127,6 +127,8 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     say(f"  {prepared.account}")
     checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
+    for line in messages.text_lines(rows, prepared):
+        say(f"  {line}")
     model = sources.model.directory
     most = most_tokens(read_config(model), read_tokenizer_config(model))
     for note in messages.limit_notes(rows, recipe.text, most):

@@ -18,10 +18,11 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from textcls import storage
 from textcls.bundle import Bundle, load_bundle, precision_asked
@@ -93,7 +94,7 @@ def run_service(
                 say(note)
         key = read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
-            _deploy(first, first, spec, 0, serving=first, labels=None)
+            _deploy(first, first, spec, 0, serving=first, interface={})
             _wait_until_ready(Path(folder))
             scheme = "http" if tls is None else "https"
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
@@ -114,17 +115,18 @@ def _follow(
     say: Callable[[str], None],
 ) -> None:
     """Loads the bundle again on each SIGHUP and prints the result; never returns."""
-    loads, serving, labels = 0, first.uri, list(first.manifest.labels)
+    loads, serving = 0, first.uri
+    interface: dict[str, Any] = {"labels": list(first.manifest.labels), "pairs": first.manifest.pairs}
     while True:
         hangups.get()
         loads += 1
         uri = _resolved(bundle)
-        _deploy(uri, first.uri, spec, loads, serving=serving, labels=labels)
+        _deploy(uri, first.uri, spec, loads, serving=serving, interface=interface)
         _wait_until_loaded()
         infos = haproxy.ask_replicas(folder, "/info", key)
         say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], uri, serving)}")
         if infos and not any(info["last_load_failed"] for info in infos):
-            serving, labels = uri, infos[0]["labels"]
+            serving, interface = uri, {name: infos[0][name] for name in interface}
 
 
 def outcome_of(problems: Sequence[str | None], uri: str, serving: str) -> str:
@@ -250,7 +252,9 @@ def _end() -> None:
             time.sleep(0.05)
 
 
-def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, labels: list[str] | None) -> None:
+def _deploy(
+    bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, interface: Mapping[str, Any]
+) -> None:
     """Deploys the application, as `serve deploy` does.
 
     Args:
@@ -259,13 +263,13 @@ def _deploy(bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: st
         spec: settings.
         loads: number of this load.
         serving: fallback of a replica that starts meanwhile and cannot use `bundle`.
-        labels: labels that `bundle` must have; None for any.
+        interface: the `labels` that `bundle` must have, and whether it reads `pairs`; empty for any.
     """
     # If only user_config changes, replicas keep running; serve.run would replace them each time.
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
-    user_config = {"bundle": bundle, "loads": loads, "serving": serving, "labels": labels}
+    user_config = {"bundle": bundle, "loads": loads, "serving": serving, **interface}
     application = {
         "name": _APP,
         "route_prefix": "/",
