@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Sets the environment before any test module is imported: libraries read these once, at import."""
     os.environ.update(ENVIRONMENT)
     # A slow machine is no failure.
-    hypothesis.settings.register_profile("any speed", deadline=None)
+    hypothesis.settings.register_profile("any speed", deadline=None, max_examples=50)
     hypothesis.settings.register_profile("full", deadline=None, max_examples=400)
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "any speed")
 
