@@ -228,8 +228,8 @@ def seal_copy(bundle: Bundle, directory: str, *, metrics: Mapping[str, JsonValue
 
 
 def stated_metrics(scores: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The metrics that a bundle states: a task's summary without the confusion, whose place is the report."""
-    return {name: value for name, value in scores.items() if name != "confusion"}
+    """The metrics that a bundle states: a task's summary without its matrices, whose place is the report."""
+    return {name: value for name, value in scores.items() if name not in ("confusion", "co_occurrence")}
 
 
 def _write_manifest(directory: str, manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_reports import NASTY, cells, draw_report, printed, size_of
+from textcls.bundle import stated_metrics
 from textcls.reporting.picture import PNG_SIZE
 from textcls.reporting.report import CoOccurrence, LabelScores, Report
 
@@ -58,6 +59,11 @@ def report_of(labels: list[str]) -> dict:
 def test_reading_and_writing_it_changes_nothing():
     report = report_of(THREE)
     assert Report.model_validate(report).content()["test"] == report["test"]
+
+
+def test_a_bundle_states_the_scores_and_not_which_labels_come_together():
+    scores = summary_of(THREE)
+    assert set(scores) - set(stated_metrics(scores)) == {"co_occurrence"}
 
 
 def test_its_scores_are_in_the_table_under_their_usual_names():
