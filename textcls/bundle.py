@@ -18,8 +18,9 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from textcls import storage
@@ -61,16 +62,45 @@ class FileRecord(Frozen):
 class Calibration(Frozen):
     """How scores were fitted to observed frequencies."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"temperatures", "thresholds"})
+
     temperature: float = Field(default=1.0, gt=0)
     """What the logits were divided by; already folded into the head, so whatever loads the model need not know."""
+    temperatures: tuple[float, ...] | None = None
+    """The same, where each label has its own; in the order of label ids."""
     ece_before: float | None = None
     """Expected calibration error on the validation split as the model was trained."""
     ece_after: float | None = None
     """The same, as the bundle scores."""
     threshold: float = Field(default=0.0, ge=0, le=1)
     """Below this probability of the most probable label the answer is `abstain`; 0: every text has a label."""
+    thresholds: tuple[float, ...] | None = None
+    """All thresholds of the task, where it has not only the one above: for several labels a row, the probability from
+    which on each is given, in the order of label ids, and the one below which the most probable label is absent."""
     min_precision: float | None = None
-    """The share of right answers that the threshold was chosen for."""
+    """The share of right answers that the thresholds were chosen for."""
+
+    @classmethod
+    def fitted(cls, temperatures: "float | np.ndarray", thresholds: np.ndarray, **others: Any) -> Self:
+        """A calibration from what a task chose: numbers where there is one, tuples in the order of ids otherwise."""
+        if isinstance(temperatures, np.ndarray):
+            others["temperatures"] = tuple(temperatures.tolist())
+        else:
+            others["temperature"] = temperatures
+        if len(thresholds) > 1:
+            others["thresholds"] = tuple(thresholds.tolist())
+        else:
+            others["threshold"] = float(thresholds[0])
+        return cls(**others)
+
+    @property
+    def divisors(self) -> "float | tuple[float, ...]":
+        """What the logits were divided by: one number, or one for each label."""
+        return self.temperature if self.temperatures is None else self.temperatures
+
+    def task_thresholds(self) -> np.ndarray:
+        """float64 [K]: the thresholds as `Task.decide` takes them."""
+        return np.array([self.threshold] if self.thresholds is None else self.thresholds)
 
 
 class Origin(Frozen):

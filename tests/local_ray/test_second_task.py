@@ -116,7 +116,7 @@ def test_the_classifier_scores_by_its_rules(ordinal_run: Run) -> None:
             logits = model(**tokenizer(text, return_tensors="pt", truncation=True)).logits.numpy()
         np.testing.assert_allclose(scores.probabilities[i], ORDINAL.probabilities(logits)[0], atol=1e-5)
         assert scores.answer(i)["label"] == scores.label(i)
-        assert scores.abstained(i) == (scores.confidence(i) < classifier.threshold)
+        assert scores.abstained(i) == (scores.confidence(i) < classifier.thresholds[0])
     assert (scores.label(3), scores.abstained(3)) == (None, True)
 
 
@@ -130,7 +130,7 @@ def test_it_is_evaluated_as_it_was_tested(ordinal_run: Run, tmp_path: Path) -> N
     scores = Classifier.load(bundle.uri, device="cpu").scores([row["text"] for row in rows])
     targets = ORDINAL.encode([row["label"] for row in rows], STEPS)
     expected = ORDINAL.summarise(
-        ORDINAL.counts(scores.probabilities, targets, bundle.manifest.calibration.threshold), STEPS
+        ORDINAL.counts(scores.probabilities, targets, bundle.manifest.calibration.task_thresholds()), STEPS
     )
     assert report["test"]["rows"] == 400
     for name in ("mean_missed_steps", "macro_f1", "log_loss"):

@@ -253,7 +253,7 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     texts = [text for block in ray.get(prepared.inputs["test"]) for text in block["text"].to_pylist()]
     labels = [label for block in ray.get(prepared.blocks["test"]) for label in block["target"].to_pylist()]
     scores = classifier.scores(texts)
-    counts = Counts.of(scores.probabilities, np.array(labels), threshold=classifier.threshold)
+    counts = Counts.of(scores.probabilities, np.array(labels), threshold=classifier.thresholds[0])
     assert (counts.confusion == outcome.test.confusion).all()
     np.testing.assert_allclose(counts.loss, outcome.test.loss, rtol=1e-5)
     assert (counts.answered, counts.answered_correct) == (outcome.test.answered, outcome.test.answered_correct)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from textcls.tasks.calibration import TEMPERATURES, confidence_counts
+from textcls.tasks.calibration import confidence_counts
 from textcls.tasks.metrics import Counts, summarise
 from textcls.tasks.single_label import SingleLabel
 from textcls.tasks.task import HeadlineMetric
@@ -62,14 +62,11 @@ class Ordinal(SingleLabel):
         step = super().encode(labels, names)
         return (np.arange(len(names)) <= step[:, None]).astype(np.float32)
 
-    def strata(self, targets: np.ndarray) -> np.ndarray:
-        return targets.sum(axis=1).astype(np.int32) - 1
-
     def label_rows(self, targets: np.ndarray, classes: int) -> np.ndarray:
-        return super().label_rows(self.strata(targets), classes)
+        return super().label_rows(_step_of(targets), classes)
 
-    def baseline_classes(self, targets: np.ndarray) -> np.ndarray:
-        return self.strata(targets).astype(np.int64)
+    def baseline_targets(self, targets: np.ndarray) -> np.ndarray:
+        return _step_of(targets)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         reached = 1 / (1 + np.exp(-logits.astype(np.float64)))
@@ -77,9 +74,9 @@ class Ordinal(SingleLabel):
         reached = np.minimum.accumulate(reached, axis=1)
         return reached - np.pad(reached[:, 1:], ((0, 0), (0, 1)))
 
-    def decide(self, probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    def decide(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            is_sure = self.confidence(probabilities) >= threshold
+            is_sure = self.confidence(probabilities) >= thresholds[0]
         return np.where(is_sure, self._steps(probabilities), -1).astype(np.int32)
 
     def _steps(self, probabilities: np.ndarray) -> np.ndarray:
@@ -95,8 +92,9 @@ class Ordinal(SingleLabel):
         score = float(self.confidence(probabilities[None])[0])
         return super().answer(probabilities, decision, names, most) | {"score": score}
 
-    def counts(self, probabilities: np.ndarray, targets: np.ndarray, threshold: float = 0.0) -> Any:
-        found, truth = self._steps(probabilities), self.strata(targets)
+    def counts(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | None = None) -> Any:
+        found, truth = self._steps(probabilities), _step_of(targets)
+        threshold = 0.0 if thresholds is None else thresholds[0]
         exact = Counts.of(probabilities, truth, threshold=threshold, predicted=found)
         return OrdinalCounts(exact, int(np.abs(found - truth).sum()))
 
@@ -109,13 +107,16 @@ class Ordinal(SingleLabel):
             name: of_one_label[name] for name in ("accuracy", "loss", "ece")
         }
 
-    def temperature_losses(self, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        scaled = logits.astype(np.float64) / TEMPERATURES[:, None, None]
-        return (np.logaddexp(0, scaled) - targets * scaled).sum(axis=(1, 2))
+    def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return super().log_losses(probabilities, _step_of(targets))
 
-    def confidence_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        is_right = self._steps(probabilities) == self.strata(targets)
+    def threshold_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        is_right = self._steps(probabilities) == _step_of(targets)
         return confidence_counts(self.confidence(probabilities), is_right)
+
+
+def _step_of(targets: np.ndarray) -> np.ndarray:
+    return targets.sum(axis=1).astype(np.int64) - 1
 
 
 ORDINAL = Ordinal()

@@ -31,7 +31,6 @@ from textcls.data import checks
 from textcls.data.csv_head import read_layout
 from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
-from textcls.data.split import cut_points
 from textcls.directories import put_directory
 from textcls.errors import (
     BundleError,
@@ -47,6 +46,7 @@ from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
 from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.shares import rounded_shares
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
 from textcls.training import scaling as training_workers
@@ -399,7 +399,7 @@ def test_a_split_without_a_row_comes_with_a_share_that_gives_it_one(rows: int, s
 
     def attempt(*settings: str) -> None:
         recipe = parse_recipe("", ["split.val=0.01" if split == "val" else "split.test=0.01", *settings])
-        test, val = cut_points(sizes, recipe.split).T
+        test, val = rounded_shares(sizes, recipe.split).T
         counts = {"train": list(sizes - val), "val": list(val - test), "test": list(test)}
         checks.refuse_empty_splits(recipe.data, recipe.split, ["a", "b"], counts)
 

@@ -230,12 +230,12 @@ def test_smoothing_moves_each_of_several_labels_towards_one_half() -> None:
 
 @given(counts=st.lists(st.integers(1, 10**6), min_size=2, max_size=9))
 def test_balanced_classes_weigh_the_same_and_a_row_weighs_one_on_average(counts: list[int]) -> None:
-    weights = class_weights(counts, "balanced", CPU)
+    weights = class_weights(ONE_LABEL, counts, sum(counts), "balanced", CPU)
     assert weights is not None
     assert weights.dtype == torch.float32
     totals = weights.double() * torch.tensor(counts)
     torch.testing.assert_close(totals, torch.full_like(totals, sum(counts) / len(counts)), rtol=1e-6, atol=0)
-    assert class_weights(counts, "none", CPU) is None
+    assert class_weights(ONE_LABEL, counts, sum(counts), "none", CPU) is None
 
 
 def test_logits_are_float32_whatever_the_products_are(tiny_model_dir: Path) -> None:

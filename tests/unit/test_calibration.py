@@ -11,9 +11,9 @@ from textcls.tasks.calibration import (
     TEMPERATURES,
     best_temperature,
     confidence_counts,
+    log_loss,
     lowest_threshold,
     softmax,
-    temperature_losses,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -25,6 +25,10 @@ def drawn(seed: int, rows: int, classes: int, temperature: float = 1.0) -> tuple
     logits = draw.normal(size=(rows, classes)) * 2
     below = softmax(logits).cumsum(axis=1) < draw.random((rows, 1))
     return logits * temperature, np.minimum(below.sum(axis=1), classes - 1)
+
+
+def temperature_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.array([log_loss(softmax(logits / temperature), labels) for temperature in TEMPERATURES])
 
 
 def counted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def test_probabilities_are_those_of_torch_in_float64(rows: list[list[float]]) ->
 @given(ROWS, st.floats(0, 1))
 def test_an_answer_is_the_most_probable_label_or_to_abstain(rows: list[list[float]], threshold: float) -> None:
     p = SINGLE_LABEL.probabilities(np.array(rows, np.float32).reshape(-1, 3))
-    decisions = SINGLE_LABEL.decide(p, threshold)
+    decisions = SINGLE_LABEL.decide(p, np.array([threshold]))
     words, confidence = SINGLE_LABEL.answer_cells(p, decisions, NAMES)
     assert (decisions.dtype, decisions.shape, confidence.shape) == (np.int32, (len(rows),), (len(rows),))
     for row, best in enumerate(p.argmax(axis=1)):
@@ -46,19 +46,19 @@ def test_an_answer_is_the_most_probable_label_or_to_abstain(rows: list[list[floa
 
 def test_a_confidence_equal_to_the_threshold_is_answered() -> None:
     p = np.array([[0.0, 0.25, 0.75]])
-    assert SINGLE_LABEL.words(SINGLE_LABEL.decide(p, 0.75)[0], NAMES) == "so so"
-    assert SINGLE_LABEL.counts(p, np.array([2]), 0.75).answered == 1
+    assert SINGLE_LABEL.words(SINGLE_LABEL.decide(p, np.array([0.75]))[0], NAMES) == "so so"
+    assert SINGLE_LABEL.counts(p, np.array([2]), np.array([0.75])).answered == 1
 
 
 def test_a_row_without_scores_is_never_answered() -> None:
     nothing = np.full((1, 3), np.nan, np.float32)
-    assert SINGLE_LABEL.abstained(SINGLE_LABEL.decide(nothing, 0.0)).all()
+    assert SINGLE_LABEL.abstained(SINGLE_LABEL.decide(nothing, SINGLE_LABEL.default_thresholds(3))).all()
 
 
 def test_cells_become_labels_and_labels_become_ids() -> None:
     data = DataSpec(label_map={"+": "good"}, labels=("good", "bad"))
     read = SINGLE_LABEL.label_reader(data)
-    assert [read(cell) for cell in ("+", "bad", "", "so so")] == [
+    assert [read((cell,))[:2] for cell in ("+", "bad", "", "so so")] == [
         ("good", ""),
         ("bad", ""),
         ("", "missing_label"),
@@ -66,7 +66,7 @@ def test_cells_become_labels_and_labels_become_ids() -> None:
     ]
     targets = SINGLE_LABEL.encode(("good", "bad", "good"), ("good", "bad"))
     assert (targets.dtype, targets.tolist()) == (np.int32, [0, 1, 0])
-    assert SINGLE_LABEL.strata(targets).tolist() == SINGLE_LABEL.baseline_classes(targets).tolist() == [0, 1, 0]
+    assert SINGLE_LABEL.baseline_targets(targets).tolist() == [0, 1, 0]
     assert SINGLE_LABEL.label_rows(targets, 3).tolist() == [2, 1, 0]
     assert SINGLE_LABEL.names_in("a,b") == ("a,b",)
 

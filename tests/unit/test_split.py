@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from textcls.data import split
 from textcls.settings.recipe import SplitSpec
+from textcls.tasks.shares import rounded_shares
 
 
 def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, classes=None):
@@ -22,7 +23,7 @@ def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, c
         split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], row_ids[m], keep_all=keep_all) for m in members
     ]
     sizes = np.stack([t.stratum_sizes(classes) for t in tallies])
-    cuts = split.cut_points(sizes.sum(axis=0), spec)
+    cuts = rounded_shares(sizes.sum(axis=0), spec)
     before = np.cumsum(sizes, axis=0) - sizes
     codes = np.full(len(keys), -1, np.int8)
     for p, (m, t) in enumerate(zip(members, tallies, strict=True)):
@@ -111,5 +112,5 @@ def test_keys_that_share_a_hash_half_are_different_texts():
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_tiny_class_trains_before_it_tests(size):
-    cuts = split.cut_points(np.array([size]), SplitSpec(val=0.4, test=0.5))
+    cuts = rounded_shares(np.array([size]), SplitSpec(val=0.4, test=0.5))
     assert cuts.max() <= size - 1

@@ -216,7 +216,7 @@ class _EvaluateBlock:
                 token_histogram=histogram(scores.tokens[scored]),
                 text_histograms=[*map(histogram, texts)],
             )
-            counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.threshold)
+            counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.thresholds)
             in_fp32 = classifier.precision == "fp32"
             found.add(_BlockResult(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
             yield len(rows)

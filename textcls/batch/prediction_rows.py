@@ -116,7 +116,7 @@ class Columns:
             all_scores: whether each label has a column `score_LABEL`.
             pairs: whether an input is a pair: there are columns for the tokens of each of its texts.
         """
-        score_columns = tuple(f"score_{label}" for label in labels) if all_scores else ()
+        score_columns = tuple(f"score_{label}" for label in labels) if all_scores or task.scores_in_answer else ()
         ours = (*_OF_ROW, *((name, _arrow_type(kind)) for name, kind in task.answer_columns), *_OF_TEXT)
         ours += _OF_PAIR if pairs else ()
         taken = {*(name for name, _ in ours), *score_columns}

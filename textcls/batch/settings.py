@@ -52,7 +52,8 @@ class EvaluateSpec(Spec):
     refused: ClassVar[dict[str, str]] = {
         "data.csv": _NAMED_BY_CSV,
         "data.labels": "the labels are the bundle's; data.label_map maps the labels of the CSV to them",
-        "data.on_duplicate": "every row is evaluated, duplicates too",
+        "data.task": "the task is the bundle's",
+        **dict.fromkeys(("data.on_duplicate", "data.on_conflict"), "every row is evaluated, duplicates too"),
     }
     dropped: ClassVar[tuple[str, ...]] = ("labels",)
 
@@ -69,12 +70,18 @@ class PredictSpec(Spec):
         "data.csv": _NAMED_BY_CSV,
         **dict.fromkeys(("data.where", "data.where_not"), "every row is predicted; filter the rows before or after"),
         **dict.fromkeys(
-            ("data.label_column", "data.label_map", "data.labels", "data.on_duplicate", "data.max_reject_fraction"),
+            (
+                *("data.task", "data.label_column", "data.labels_in", "data.label_delimiter", "data.label_columns"),
+                *("data.label_map", "data.labels", "data.on_duplicate", "data.on_conflict", "data.max_reject_fraction"),
+            ),
             "every row is predicted, whatever its label",
         ),
     }
     # `where` selected the training rows.
-    dropped: ClassVar[tuple[str, ...]] = ("label_column", "label_map", "labels", "where", "where_not")
+    dropped: ClassVar[tuple[str, ...]] = (
+        *("task", "label_column", "labels_in", "label_delimiter", "label_columns", "label_map", "labels"),
+        *("on_conflict", "where", "where_not"),
+    )
 
     data: UnlabelledSpec
     """How the rows are read."""

@@ -12,15 +12,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 from textcls.data import spellings as spelled
+from textcls.data.rows import Reason
 from textcls.data.spellings import Spellings
-from textcls.data.split import cut_points
 from textcls.errors import DataError
 from textcls.reporting.verdict import MANY_UNKNOWN
 from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.labels import ABSTAIN, merged_map
+from textcls.tasks.shares import rounded_shares
 
 _FEW_ROWS = 10
+_CONFLICTS_BECOME = {
+    "first": "the label of the first row is used (data.on_conflict)",
+    "union": "each has the labels of all its rows (data.on_conflict)",
+    "reject": "none of their rows is used (data.on_conflict)",
+}
 _MANY_LABELS = 1000
 
 
@@ -141,6 +147,29 @@ def refuse_empty_splits(
             )
 
 
+def refuse_conflicts(data: DataSpec, read: int, reasons: Mapping[str, int]) -> None:
+    """Stops a run of which too many rows are rejects once those with conflicting labels are.
+
+    Args:
+        data: the settings that the rows were read with.
+        read: rows read.
+        reasons: rejects by reason.
+
+    Raises:
+        DataError: their share is above `data.max_reject_fraction`.
+    """
+    rejects, conflicting = sum(reasons.values()), reasons.get(Reason.CONFLICTING_LABELS, 0)
+    if conflicting and rejects > data.max_reject_fraction * read:
+        enough = set_option("data.max_reject_fraction", _fraction_above(rejects / read))
+        raise DataError(
+            f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects, {conflicting:,} of them because their "
+            "text has other labels in other rows",
+            expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
+            todo=f"correct them; conflicts.parquet lists each; to train without them: {enough}; to use the label of "
+            f"the first of these rows: {set_option('data.on_conflict', 'first')}",
+        )
+
+
 def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
     """The --set options with which every split has rows; "" if there are none.
 
@@ -150,7 +179,7 @@ def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
     """
     larger = [hundredths / 100 for hundredths in range(5, 100, 5)]
     for val, test in product([split.val, *larger], [split.test, *larger]):
-        cuts = cut_points(class_sizes, split.model_copy(update={"val": val, "test": test}))
+        cuts = rounded_shares(class_sizes, split.model_copy(update={"val": val, "test": test}))
         if val + test < 1 and cuts[:, 0].any() and (cuts[:, 1] > cuts[:, 0]).any():
             changed = {"val": val} if val != split.val else {}
             changed |= {"test": test} if test != split.test else {}
@@ -200,7 +229,7 @@ def warnings(
         data: the settings that the rows were read with.
         labels: label names.
         counts: clean rows by label name.
-        conflicts: (number of texts that have two labels, FILE:LINE of the first few).
+        conflicts: (number of texts that have several labels, FILE:LINE of the first few).
         tokens: statistics of token lengths, from `RowSummary.token_lengths`.
         spellings: rows by spelling of the cells that settings name.
         on_long: `text.on_long`.
@@ -212,7 +241,10 @@ def warnings(
         found.append(f"fewer than {_FEW_ROWS} rows: {spelled.first_few(rare)}; expect low scores for them")
     number, locations = conflicts
     if number:
-        found.append(f"{number:,} texts have two labels, the first at {', '.join(locations)}")
+        found.append(
+            f"{number:,} texts have several labels, the first at {', '.join(locations)}; "
+            f"{_CONFLICTS_BECOME[data.on_conflict]}"
+        )
     if tokens["truncated_fraction"] > 0.1:
         found.append(
             f"{tokens['truncated_fraction']:.0%} of the rows exceed text.max_tokens {tokens['max_tokens']} and "

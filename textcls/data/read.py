@@ -27,6 +27,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import InputFile
+from textcls.data.label_columns import named_by_columns, with_label_columns
 from textcls.data.remedies import CsvFiles
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
@@ -43,7 +44,7 @@ class ReadRows:
     Attributes:
         csv_files: the files, and how they were read.
         task: what is predicted.
-        labels: label names in id order: those of `data.labels`, or those found.
+        labels: label names in id order: those of `data.labels`, or those of the rows and of the label columns.
         summary: counts over all rows.
         blocks: object references of tables of `row_tables.schema_of`, in row order. With a tokenizer they have the
             columns of `row_tables.tokenized` as well.
@@ -112,6 +113,7 @@ def read_rows(
         StorageError: the disk or the network failed.
     """
     started = time.monotonic()
+    data = with_label_columns(files, data)
     layouts, shards = plan_shards(files, data, run=run_on_ray)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
@@ -142,7 +144,7 @@ def read_rows(
     return ReadRows(
         csv_files=CsvFiles(files, layouts, shards, data),
         task=task,
-        labels=data.labels or label_order(total.labels),
+        labels=data.labels or label_order({*total.labels, *named_by_columns(data)}),
         summary=total,
         blocks=blocks,
         keys=[keys for _, keys in summaries_and_keys],

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     MISSING_TEXT = "missing_text", "every text column, or one of data.pair, is empty or white space"
     MISSING_LABEL = "missing_label", "the label is empty, white space or invisible characters alone"
     UNKNOWN_LABEL = "unknown_label", "the label, after data.label_map, is not among data.labels"
+    SEVERAL_LABELS = "several_labels", "several label columns hold 1, and the task is single_label"
+    NOT_YES_OR_NO = "not_yes_or_no", "a label column holds something other than 0 or 1, true or false, yes or no"
+    CONFLICTING_LABELS = "conflicting_labels", "the text has other labels in other rows, and data.on_conflict is reject"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
     CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
@@ -58,7 +61,7 @@ class CleanRow(NamedTuple):
     Attributes:
         line: 1-based number of the record's first physical line.
         input: what the model reads.
-        label: content of the label cell after `label_map`, as the task spells it: for a single label, its name.
+        label: what the label cells say after `label_map`, as the task spells it: for a single label, its name.
         key: `TextInput.key`, 16 bytes, equal for duplicates; does not depend on the seed.
     """
 
@@ -168,7 +171,7 @@ class RowCleaner:
         self._data = data
         self._normalize = normalizer_of(text)
         self._reader = TextReader(layout, data)
-        self._label = position[data.label_column]
+        self._labels = [position[column] for column in data.read_label_columns]
         # (column, position, values, whether a row with one of them is kept)
         self._where = [
             (column, position[column], frozenset(values), kept)
@@ -203,15 +206,18 @@ class RowCleaner:
         if isinstance(found, Reject):
             return found
 
-        written = fields[self._label]
+        label = self._read_label(tuple([fields[position] for position in self._labels]))
         if self._names_labels:
-            count_into(self.spellings.labels, written)
-        label, reason = self._read_label(written)
-        if reason != Reason.MISSING_LABEL and _is_undecodable(label):
+            for name in label.written:
+                count_into(self.spellings.labels, name)
+        reason = label.reason
+        if reason != Reason.MISSING_LABEL and _is_undecodable(label.label):
             reason = Reason.UNDECODABLE
         if reason:
-            return Reject(line, self._data.label_column, reason, shown(written))
-        return CleanRow(line, found, label, found.key(self._normalize))
+            return Reject(
+                line, self._data.read_label_columns[label.place], reason, shown(fields[self._labels[label.place]])
+            )
+        return CleanRow(line, found, label.label, found.key(self._normalize))
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:

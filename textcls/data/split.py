@@ -3,23 +3,21 @@
 In: for each row a 128-bit key of its normalized text, its stratum and a row id. Out: a split code for each row. Pure
 numpy. Not here: hashing texts (rows.py), the stratum of a row (tasks/), Ray (split_blocks.py).
 
-The rows of each stratum are ordered by a hash of the key and the seed: the first share is test, the next val, the rest
-train. So the split of a text does not depend on the order or the layout of the files, and the shares are exact to a
-row. Rows with equal keys form a group, which always stays in one split.
+A stratum is the rows with one label. They are ordered by a hash of the key and the seed: the first are test, the next
+val, the rest train, as many as the task's cut points say. So the split of a text does not depend on the order or the
+layout of the files, and the shares are exact. Rows with equal keys form a group, which always stays in one split.
 
 The work is cut into hash ranges, so that no process holds all rows of a stratum: `tally` each range, add up the
-stratum sizes of the ranges, compute `cut_points` once, then `assign` each range, given the stratum sizes of the ranges
-before it. Strata are numbered from 0 to S - 1.
+stratum sizes of the ranges, compute the cut points once, then `assign` each range, given the stratum sizes of the
+ranges before it. Strata are numbered from 0 to S - 1.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from textcls.settings.recipe import SplitSpec
-
-TRAIN, VAL, TEST, DUPLICATE = range(4)
-SPLITS = ("train", "val", "test", "duplicates")
+TRAIN, VAL, TEST, DUPLICATE, REJECT = range(5)
+SPLITS = ("train", "val", "test", "duplicates", "rejects")
 
 
 def shuffle_hash(key_hi: np.ndarray, seed: int) -> np.ndarray:
@@ -55,6 +53,7 @@ class Tally:
         weight: int64 [G], how many rows of the group count: 1, or all of them if duplicates are kept.
         conflicts: int64 [K], for each group whose rows have several strata, the index of its first row in the input.
         keep_all: whether duplicates are kept.
+        rejected: bool [G], groups of which no row is used; None: there are none.
     """
 
     group_of_row: np.ndarray
@@ -63,6 +62,7 @@ class Tally:
     weight: np.ndarray
     conflicts: np.ndarray
     keep_all: bool
+    rejected: np.ndarray | None = None
 
     def stratum_sizes(self, strata: int) -> np.ndarray:
         """int64 [S]: rows that count in each stratum."""
@@ -101,29 +101,13 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, stratum: np.ndarray, row_id: n
     return Tally(group_of_row, first, smallest, weight, order[first_at[smallest != largest]], keep_all)
 
 
-def cut_points(stratum_sizes: np.ndarray, spec: SplitSpec) -> np.ndarray:
-    """int64 [S, 2]: in each stratum, rows before the first number are test, before the second val, the rest train.
-
-    Each split gets its share to within one row, and each stratum keeps at least one training row.
-
-    Args:
-        stratum_sizes: int64 [S], rows that count in each stratum.
-        spec: the shares.
-    """
-    test_end = np.floor(stratum_sizes * spec.test + 0.5)
-    val_end = np.floor(stratum_sizes * (spec.test + spec.val) + 0.5)
-    most = np.maximum(stratum_sizes - 1, 0)
-    cuts: np.ndarray = np.minimum(np.stack([test_end, val_end], axis=1), most[:, None]).astype(np.int64)
-    return cuts
-
-
 def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """int8 [N]: TRAIN, VAL, TEST or DUPLICATE for each row of a hash range, in input order.
+    """int8 [N]: TRAIN, VAL, TEST, DUPLICATE or REJECT for each row of a hash range, in input order.
 
     Args:
         tally: of the range.
         before: int64 [S], rows of each stratum that count in the ranges before this one.
-        cuts: int64 [S, 2], from `cut_points` of the stratum sizes over all ranges.
+        cuts: int64 [S, 2], from `Task.cut_points` of the stratum sizes over all ranges.
     """
     by_stratum = np.argsort(tally.stratum, kind="stable")
     running = np.cumsum(tally.weight[by_stratum]) - tally.weight[by_stratum]
@@ -140,4 +124,6 @@ def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     of_row: np.ndarray = split[tally.group_of_row]
     if not tally.keep_all:
         of_row[~tally.first] = DUPLICATE
+    if tally.rejected is not None:
+        of_row[tally.rejected[tally.group_of_row]] = REJECT
     return of_row

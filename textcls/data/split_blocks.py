@@ -8,8 +8,9 @@ Not here: which split a text belongs to (split.py, pure).
 No process holds a stratum or a column; the text of a row stays on its node until its own block is split.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,13 @@ import pyarrow as pa
 import ray
 
 from textcls.data import split
+from textcls.data.conflicts import Resolved, resolve
 from textcls.data.read import ReadRows
 from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, target_column, targets_of
+from textcls.data.rows import Reason
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
-from textcls.settings.recipe import SplitSpec
+from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.tasks.task import Task
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
@@ -36,11 +39,12 @@ class PreparedData:
         task: what is predicted.
         labels: label names in id order.
         blocks: split name -> object references of tables (`row_tables.TOKEN_COLUMNS`, target: as the task encodes it).
-        inputs: "train" and "test" -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
+        inputs: split name -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
         class_counts: split name -> rows that have each label name, in id order.
         account: where every row went.
         tokens: percentiles of token lengths, and the share of truncated rows.
-        conflicts: (number of texts that have two labels, FILE:LINE of the first few).
+        conflicts: (number of texts that have several labels, FILE:LINE of the first few).
+        conflict_tables: object references of tables of `conflicts.SCHEMA`.
         fingerprint: sha256 over the row id, the text key and the label of every clean row.
     """
 
@@ -52,6 +56,7 @@ class PreparedData:
     account: Account
     tokens: dict[str, Any]
     conflicts: tuple[int, list[str]]
+    conflict_tables: list[Any]
     fingerprint: str
 
     def rows_by_label(self) -> dict[str, dict[str, int]]:
@@ -62,55 +67,75 @@ class PreparedData:
         }
 
 
-def training_account(summary: RowSummary, rows_by_split: Sequence[int] = (0, 0, 0, 0)) -> Account:
+def training_account(summary: RowSummary, rows_by_split: Sequence[int] = (0, 0, 0, 0, 0)) -> Account:
     """Where the rows of a training run went.
 
     Args:
         summary: counts of the rows that were read.
         rows_by_split: rows by split code; all 0 before the rows are split.
     """
-    train, val, test, duplicates = map(int, rows_by_split)
-    outcomes = {"train": train, "val": val, "test": test, "rejects": summary.rejects, "duplicates": duplicates}
-    return Account(summary.read, outcomes, summary.outside_where, dict(summary.reasons))
+    train, val, test, duplicates, rejects = map(int, rows_by_split)
+    reasons = summary.reasons + Counter({str(Reason.CONFLICTING_LABELS): rejects})
+    outcomes = {"train": train, "val": val, "test": test, "rejects": reasons.total(), "duplicates": duplicates}
+    return Account(summary.read, outcomes, summary.outside_where, dict(reasons))
 
 
 class _Keys(NamedTuple):
-    """The keys of rows in one hash range; each array is [N]."""
+    """The keys of a block's rows in one hash range; each array is [N].
+
+    Attributes:
+        label: int32, places in `labels`.
+        labels: the different labels.
+    """
 
     hashes: np.ndarray
     key_lo: np.ndarray
-    stratum: np.ndarray
     row_id: np.ndarray
+    label: np.ndarray
+    labels: tuple[str, ...]
 
 
 class _Tallied(NamedTuple):
-    """A tallied hash range, with the row ids and the number of rows that each block has in it."""
+    """A tallied hash range, and the number of rows that each block has in it."""
 
-    tally: split.Tally
-    row_id: np.ndarray
+    resolved: Resolved
     rows_of_block: list[int]
 
 
 class _Facts(NamedTuple):
-    """What the driver needs of a tallied range: rows by stratum (int64 [C]), texts with two labels, the first few."""
+    """What the driver needs of a tallied range.
 
-    stratum_sizes: np.ndarray
+    Attributes:
+        rows_of_label: rows that count, by label.
+        conflicts: number of texts with several labels.
+        first_conflicts: row ids of the first few.
+    """
+
+    rows_of_label: dict[str, int]
     conflicts: int
     first_conflicts: list[int]
+
+
+class _Assigned(NamedTuple):
+    """What a block's rows in one hash range become: int8 [N] split codes, and row -> new label."""
+
+    codes: np.ndarray
+    relabelled: dict[int, str]
 
 
 class _SplitBlock(NamedTuple):
     """A block's rows by split and their numbers, or references to them.
 
     Attributes:
-        rows: int64 [4], rows by split code.
-        label_rows: int64 [4, C], rows that have each label name, by split code.
+        rows: int64 [5], rows by split code.
+        label_rows: int64 [3, C], rows that have each label name, by split code.
     """
 
     train: Any
     val: Any
     test: Any
     train_inputs: Any
+    val_inputs: Any
     test_inputs: Any
     rows: Any
     label_rows: Any
@@ -125,19 +150,23 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
         max_tokens: the tokenizer's limit, for the statistics of lengths.
     """
     task, labels, blocks = read.task, read.labels, read.blocks
-    keep_all = read.data.on_duplicate == "keep_all"
     ranges = max(1, -(-read.summary.rows // _ROWS_PER_RANGE))
     keys_by_range = _keys_by_range.options(num_returns=ranges)
-    by_block = [_as_list(keys_by_range.remote(keys, task, labels, spec.seed, ranges)) for keys in read.keys]
-    tallied = [_tally.remote(keep_all, *(of_block[i] for of_block in by_block)) for i in range(ranges)]
-    facts: list[_Facts] = ray.get([_facts.remote(one, len(labels)) for one in tallied])
-    sizes = np.stack([one.stratum_sizes for one in facts])
-    cuts = split.cut_points(sizes.sum(axis=0), spec)
+    by_block = [_as_list(keys_by_range.remote(keys, spec.seed, ranges)) for keys in read.keys]
+    tally = _tally.options(num_returns=3)
+    tallied, facts_refs, conflicts = zip(
+        *(tally.remote(read.data, task, labels, *(of_block[i] for of_block in by_block)) for i in range(ranges)),
+        strict=True,
+    )
+    facts: list[_Facts] = ray.get(list(facts_refs))
+    strata = _in_order(task, labels, {label for one in facts for label in one.rows_of_label})
+    sizes = np.array([[one.rows_of_label.get(label, 0) for label in strata] for one in facts], np.int64)
+    cuts = task.cut_points(strata, sizes.sum(axis=0), labels, spec)
     before = np.cumsum(sizes, axis=0) - sizes
-    assign = _assign.options(num_returns=len(blocks))
-    codes = [_as_list(assign.remote(one, before[i], cuts)) for i, one in enumerate(tallied)]
+    assign, strata_ref = _assign.options(num_returns=len(blocks)), ray.put(strata)
+    assigned = [_as_list(assign.remote(one, strata_ref, before[i], cuts)) for i, one in enumerate(tallied)]
     done = [
-        _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, *(of_range[b] for of_range in codes)))
+        _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, *(one[b] for one in assigned)))
         for b, block in enumerate(blocks)
     ]
     rows = np.sum(ray.get([one.rows for one in done]), axis=0)
@@ -151,13 +180,24 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
             "val": [one.val for one in done],
             "test": [one.test for one in done],
         },
-        inputs={"train": [one.train_inputs for one in done], "test": [one.test_inputs for one in done]},
+        inputs={
+            "train": [one.train_inputs for one in done],
+            "val": [one.val_inputs for one in done],
+            "test": [one.test_inputs for one in done],
+        },
         class_counts={name: label_rows[code].tolist() for code, name in enumerate(split.SPLITS[:3])},
         account=training_account(read.summary, rows),
         tokens=read.summary.token_lengths(max_tokens),
         conflicts=(sum(one.conflicts for one in facts), [read.location(row_id) for row_id in first_conflicts]),
+        conflict_tables=list(conflicts),
         fingerprint=read.fingerprint,
     )
+
+
+def _in_order(task: Task, names: Sequence[str], labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels in the order of the ids of their names, which depends on nothing but the labels."""
+    id_of = {name: i for i, name in enumerate(names)}
+    return tuple(sorted(labels, key=lambda label: [id_of[name] for name in task.names_in(label)]))
 
 
 def _as_list(refs: Any) -> list[Any]:
@@ -171,61 +211,76 @@ def _results(results: list[Any]) -> Any:
 
 
 @ray.remote
-def _keys_by_range(keys: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int) -> Any:
+def _keys_by_range(keys: pa.Table, seed: int, ranges: int) -> Any:
     """A block's `_Keys` in each hash range."""
     hashes = split.shuffle_hash(keys["key_hi"].to_numpy(), seed)
-    strata = task.strata(targets_of(keys["label"], task, labels))
-    of_block = _Keys(hashes, keys["key_lo"].to_numpy(), strata, keys["row_id"].to_numpy())
-    range_of_row = split.range_of(hashes, ranges)
-    return _results([_Keys(*(array[range_of_row == i] for array in of_block)) for i in range(ranges)])
+    label = keys["label"].combine_chunks().dictionary_encode()
+    arrays = (hashes, keys["key_lo"].to_numpy(), keys["row_id"].to_numpy(), label.indices.to_numpy())
+    labels, range_of_row = tuple(label.dictionary.to_pylist()), split.range_of(hashes, ranges)
+    members = [np.flatnonzero(range_of_row == i) for i in range(ranges)]
+    return _results([_Keys(*(*(array[rows] for array in arrays), labels)) for rows in members])  # type: ignore[arg-type]
 
 
 @ray.remote
-def _tally(keep_all: bool, *blocks: _Keys) -> _Tallied:
-    """One hash range over all blocks."""
-    keys = _Keys(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
-    tally = split.tally(keys.hashes, keys.key_lo, keys.stratum, keys.row_id, keep_all=keep_all)
-    return _Tallied(tally, keys.row_id, [len(block.hashes) for block in blocks])
+def _tally(data: DataSpec, task: Task, names: Sequence[str], *blocks: _Keys) -> tuple[_Tallied, _Facts, pa.Table]:
+    """One hash range over all blocks: (the tally, its facts, a table of the rows in conflict)."""
+    labels = _in_order(task, names, {label for block in blocks for label in block.labels})
+    places = {label: place for place, label in enumerate(labels)}
+    label = np.concatenate([np.array([places[one] for one in b.labels], np.int32)[b.label] for b in blocks])
+    hashes, key_lo, row_id = (np.concatenate(arrays) for arrays in zip(*(block[:3] for block in blocks), strict=True))
+    tally = split.tally(hashes, key_lo, label, row_id, keep_all=data.on_duplicate == "keep_all")
+    resolved = resolve(tally, labels, label, row_id, task, data.on_conflict)
+    sizes = resolved.tally.stratum_sizes(len(resolved.labels)).tolist()
+    facts = _Facts(
+        rows_of_label={label: rows for label, rows in zip(resolved.labels, sizes, strict=True) if rows},
+        conflicts=len(tally.conflicts),
+        first_conflicts=sorted(row_id[tally.conflicts].tolist())[:EXAMPLES],
+    )
+    return _Tallied(resolved, [len(block.hashes) for block in blocks]), facts, resolved.table
 
 
 @ray.remote
-def _facts(tallied: _Tallied, strata: int) -> _Facts:
-    tally = tallied.tally
-    first_conflicts = sorted(tallied.row_id[tally.conflicts].tolist())[:EXAMPLES]
-    return _Facts(tally.stratum_sizes(strata), len(tally.conflicts), first_conflicts)
-
-
-@ray.remote
-def _assign(tallied: _Tallied, before: np.ndarray, cuts: np.ndarray) -> Any:
-    """Split codes of the rows in one hash range, for each block; see `split.assign`."""
-    codes = split.assign(tallied.tally, before, cuts)
-    return _results(np.split(codes, np.cumsum(tallied.rows_of_block)[:-1]))
+def _assign(tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: np.ndarray) -> Any:
+    """`_Assigned` of the rows in one hash range, for each block; see `split.assign`."""
+    resolved, places = tallied.resolved, {label: place for place, label in enumerate(strata)}
+    place_of = np.array([places.get(label, 0) for label in resolved.labels], np.int32)  # no row: any place will do
+    codes = split.assign(replace(resolved.tally, stratum=place_of[resolved.tally.stratum]), before, cuts)
+    ends = np.cumsum(tallied.rows_of_block)
+    assigned = [_Assigned(of_block, {}) for of_block in np.split(codes, ends[:-1])]
+    for row, label in resolved.relabelled.items():
+        block = int(np.searchsorted(ends, row, side="right"))
+        assigned[block].relabelled[row - int(ends[block] - tallied.rows_of_block[block])] = label
+    return _results(assigned)
 
 
 @ray.remote(num_returns=len(_SplitBlock._fields))
 def _split_block(
-    block: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int, *codes_by_range: np.ndarray
+    block: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int, *assigned: _Assigned
 ) -> _SplitBlock:
-    """The rows of one block by split, in order."""
+    """The rows of one block by split, in order; one `_Assigned` for each hash range."""
     clean = clean_rows(block)
     targets = targets_of(clean["label"], task, labels)
     range_of_row = split.range_of(split.shuffle_hash(clean["key_hi"].to_numpy(), seed), ranges)
     codes = np.empty(clean.num_rows, np.int8)
-    for i in range(ranges):
-        codes[range_of_row == i] = codes_by_range[i]
+    for i, of_range in enumerate(assigned):
+        rows = np.flatnonzero(range_of_row == i)
+        codes[rows] = of_range.codes
+        if of_range.relabelled:
+            targets[rows[list(of_range.relabelled)]] = task.encode(list(of_range.relabelled.values()), labels)
     tokens = clean.select([name for name in TOKEN_COLUMNS if name in clean.column_names])
     tokens = tokens.append_column("target", target_column(targets))
     inputs = clean.select(input_columns(clean))
 
-    def rows(table: pa.Table, code: int) -> pa.Table:
+    def rows_of(table: pa.Table, code: int) -> pa.Table:
         return table.filter(pa.array(codes == code)).combine_chunks()
 
     return _SplitBlock(
-        rows(tokens, split.TRAIN),
-        rows(tokens, split.VAL),
-        rows(tokens, split.TEST),
-        rows(inputs, split.TRAIN),
-        rows(inputs, split.TEST),
+        rows_of(tokens, split.TRAIN),
+        rows_of(tokens, split.VAL),
+        rows_of(tokens, split.TEST),
+        rows_of(inputs, split.TRAIN),
+        rows_of(inputs, split.VAL),
+        rows_of(inputs, split.TEST),
         np.bincount(codes, minlength=len(split.SPLITS)),
-        np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(len(split.SPLITS))]),
+        np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(3)]),
     )

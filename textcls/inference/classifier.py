@@ -136,6 +136,7 @@ class Classifier:
         labels: label names in id order.
         pairs: whether an input is a pair of texts.
         max_tokens: a longer text is cut, windowed or refused.
+        thresholds: float64 [K], with which the task decides.
         device: "cpu" or "cuda:0".
         precision: "bf16" or "fp32", of the matrix products.
     """
@@ -147,7 +148,7 @@ class Classifier:
         self.bundle, self.task, self.labels, self.pairs = bundle, bundle.task, manifest.labels, manifest.pairs
         self.max_tokens = tokenizer.max_tokens
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
-        self.threshold = manifest.calibration.threshold
+        self.thresholds = manifest.calibration.task_thresholds()
         self._on_long = manifest.text.on_long
         self._tokenizer = InputTokenizer(tokenizer, on_long=self._on_long, of_pairs=self.pairs)
         self._lock = threading.Lock()
@@ -258,7 +259,7 @@ class Classifier:
             task=self.task,
             labels=self.labels,
             probabilities=probabilities_NC,
-            decisions=self.task.decide(probabilities_NC, self.threshold),
+            decisions=self.task.decide(probabilities_NC, self.thresholds),
             tokens=np.fromiter((one.tokens for one in encoded), np.int32, len(encoded)),
             truncated=np.fromiter((one.truncated for one in encoded), bool, len(encoded)),
             unknown=np.fromiter((one.unknown for one in encoded), np.int32, len(encoded)),

@@ -134,18 +134,22 @@ def head_of(model: Any, classes: int) -> str:
     return found[-1]
 
 
-def fold_temperature(weights: Mapping[str, torch.Tensor], head: str, temperature: float) -> None:
-    """Divides weight and bias of the head in place, and with them the logits, by a temperature.
+def fold_temperature(weights: Mapping[str, torch.Tensor], head: str, temperature: float | Sequence[float]) -> None:
+    """Divides weight and bias of the head in place, and with them the logits, by a temperature or one for each label.
 
     Args:
         weights: parameters by name, of a module or a file.
         head: name of the layer, from `head_of`; "" divides nothing.
-        temperature: the divisor, rounded to float32.
+        temperature: the divisor, or C of them in the order of label ids; rounded to float32.
     """
     with torch.no_grad():
         for name, parameter in weights.items():
             if name.rpartition(".")[0] == head:
-                parameter.div_(temperature)
+                if isinstance(temperature, (int, float)):
+                    parameter.div_(temperature)
+                else:
+                    divisors_C = torch.tensor(temperature, dtype=parameter.dtype, device=parameter.device)
+                    parameter.div_(divisors_C.view(-1, *[1] * (parameter.ndim - 1)))
 
 
 def logits_of(

@@ -1,6 +1,7 @@
-"""The account of rows: where every row that was read went, in `rows.json`, and every reject, in `rejects.parquet`.
+"""The account of rows: where every row that was read went, in `rows.json`, every reject, in `rejects.parquet`, and rows
+with equal texts and different labels, in `conflicts.parquet`.
 
-In: counts, and tables of rejects. Out: both files in an --out, and the account as one line for the user.
+In: counts, and tables of rows. Out: the files in an --out, and the account as one line for the user.
 Not here: counting rows (data/summary.py), what makes a row a reject (data/rows.py).
 """
 
@@ -16,7 +17,8 @@ from textcls.output.json_files import write_json
 
 ACCOUNT = "rows.json"
 REJECTS = "rejects.parquet"
-FILES = frozenset((ACCOUNT, REJECTS))
+CONFLICTS = "conflicts.parquet"
+FILES = frozenset((ACCOUNT, REJECTS, CONFLICTS))
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -27,6 +29,16 @@ REJECT_SCHEMA = pa.schema(
         ("value", pa.string()),
     ]
 )
+CONFLICT_SCHEMA = pa.schema(
+    [
+        ("text", pa.int64()),
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("label", pa.string()),
+        ("used", pa.string()),
+    ]
+)
+"""`text` is a number that rows of the same text share, `used` the label that is used for the row."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,20 @@ def write_rejects(out: str, tables: Iterable[pa.Table]) -> None:
         out: URI of a claimed --out.
         tables: of `REJECT_SCHEMA`.
     """
-    with (
-        storage.written_whole(storage.join(out, REJECTS)) as file,
-        pq.ParquetWriter(file, REJECT_SCHEMA) as writer,
-    ):
+    _write(out, REJECTS, REJECT_SCHEMA, tables)
+
+
+def write_conflicts(out: str, tables: Iterable[pa.Table]) -> None:
+    """Writes OUT/conflicts.parquet, whole or not at all, table by table.
+
+    Args:
+        out: URI of a claimed --out.
+        tables: of `CONFLICT_SCHEMA`.
+    """
+    _write(out, CONFLICTS, CONFLICT_SCHEMA, tables)
+
+
+def _write(out: str, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    with storage.written_whole(storage.join(out, name)) as file, pq.ParquetWriter(file, schema) as writer:
         for table in tables:
             writer.write_table(table)

@@ -229,7 +229,7 @@ class Api:
             "pairs": classifier.pairs,
             "max_tokens": classifier.max_tokens,
             "on_long": bundle.manifest.text.on_long,
-            "abstain_below": classifier.threshold,
+            **classifier.task.thresholds_as_json(classifier.thresholds, classifier.labels),
             "limits": {name: getattr(self._limits, name) for name in shown},
             "model": {
                 "digest": bundle.digest,

@@ -20,7 +20,9 @@ from textcls.settings.spec import Name, Names, Spec, at_least, without_password
 class DataSpec(Spec):
     """The labelled rows, and how to read them."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"pair"})
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "on_conflict"}
+    )
 
     csv: Names = ()
     """CSV files: paths, globs or URIs (`s3://`, `gs://`, `package://NAME/path` inside an installed package)."""
@@ -30,7 +32,23 @@ class DataSpec(Spec):
     """In place of `text_columns`: two columns whose texts the model reads as a pair, in this order, such as a question
     and an answer. Without a header: 0-based positions."""
     label_column: Name = "label"
-    """Column that holds the label. Without a header: a 0-based position."""
+    """Column that holds the label. Without a header: a 0-based position. A list stands for `label_columns`."""
+    task: Literal["auto", "single_label", "multi_label"] = "auto"
+    """What a text has: exactly one label, or any number of them, none included. `auto`: one label, unless labels are
+    read from a cell of several or from columns."""
+    labels_in: Literal["one", "cell", "columns"] = "one"
+    """Where the labels of a row are. `one`: the label column holds one. `cell`: it holds any number, divided by
+    `label_delimiter` or as a JSON list; an empty cell means no label. `columns`: each of `label_columns` holds 0 or 1.
+    Default: `columns` if `label_columns` are given, `cell` if `task` is multi_label, else `one`."""
+    label_delimiter: str = ","
+    """What divides the labels in a cell: one or more characters. With `;`, the cell `billing; refund` has two labels.
+    A cell that is a JSON list, like `["billing", "refund"]`, needs none."""
+    label_columns: Names = ()
+    """Columns of 0 and 1 (or true and false, yes and no), one for each label, by name or pattern: `topic_*`."""
+    on_conflict: Literal["first", "union", "reject"] = "first"
+    """For rows with the same normalised text and different labels: use the labels of the first row in file order, all
+    labels of these rows together (multi_label only), or none of these rows. With a row for each pair of text and
+    label, `union` reads every text with all its labels. conflicts.parquet lists each such row."""
     where: dict[Name, Names] = Field({})
     """Keep only rows whose column has one of these values. Other rows are counted as `outside_where` and not used."""
     where_not: dict[Name, Names] = Field({})
@@ -62,6 +80,21 @@ class DataSpec(Spec):
     shard_bytes: int = Field(32 * 2**20, ge=1)
     """A larger file is read by several tasks at once, each an exact byte range of about this size. The default reads
     1 GB as 30 shards; smaller shards occupy more CPUs, and each costs a task of Ray."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where_labels_are(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        if isinstance(content.get("label_column"), (list, tuple)) and not content.get("label_columns"):
+            content["label_columns"] = content.pop("label_column")
+        if "labels_in" not in content:
+            if content.get("label_columns"):
+                content["labels_in"] = "columns"
+            elif content.get("task") == "multi_label":
+                content["labels_in"] = "cell"
+        return content
 
     @field_validator("csv")
     @classmethod
@@ -118,8 +151,28 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _label_is_no_text(self) -> Self:
-        if self.label_column in self.input_columns:
-            raise ValueError(f"label_column {self.label_column!r} is also a text column")
+        for column in self.read_label_columns:
+            if column in self.input_columns:
+                name = "label_column" if self.labels_in != "columns" else "one of label_columns,"
+                raise ValueError(f"{name} {column!r} is also a text column")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> Self:
+        if (self.labels_in == "columns") != bool(self.label_columns):
+            raise ValueError(
+                "labels_in columns needs label_columns, such as label_columns=[billing, refund]"
+                if self.labels_in == "columns"
+                else f"label_columns are not read with labels_in {self.labels_in}; leave one of the two out"
+            )
+        if self.task_name == "single_label" and self.labels_in == "cell":
+            raise ValueError("labels_in cell reads several labels a row; set task to multi_label, or labels_in to one")
+        if self.task_name == "single_label" and self.on_conflict == "union":
+            raise ValueError("on_conflict union gives a row several labels, which needs task multi_label")
+        if not self.label_delimiter or set(self.label_delimiter) & set('"\r\n'):
+            raise ValueError("label_delimiter: expected one or more characters other than a quote or a line end")
+        if self.label_delimiter == self.delimiter and self.quoting == "none":
+            raise ValueError(f"label_delimiter {self.label_delimiter!r} also divides the columns, without quotes")
         return self
 
     @model_validator(mode="after")
@@ -142,6 +195,8 @@ class DataSpec(Spec):
         content = self._as_before(write)
         if self.pair is not None:
             content.pop("text_columns", None)
+        if self.task == "multi_label":
+            content["labels_in"] = self.labels_in  # its default then is another one
         return content
 
     @property
@@ -156,8 +211,20 @@ class DataSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column a row must have, each once: input, label, the columns of `where` and `where_not`."""
-        return tuple(dict.fromkeys((*self.input_columns, self.label_column, *self.where, *self.where_not)))
+        """Every column a row must have, each once: input, labels, the columns of `where` and `where_not`."""
+        return tuple(dict.fromkeys((*self.input_columns, *self.read_label_columns, *self.where, *self.where_not)))
+
+    @property
+    def read_label_columns(self) -> tuple[str, ...]:
+        """The columns that labels are read from: `label_columns`, or the one `label_column`."""
+        return self.label_columns if self.labels_in == "columns" else (self.label_column,)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task: `task`, or the one that `labels_in` needs."""
+        if self.task != "auto":
+            return self.task
+        return "single_label" if self.labels_in == "one" else "multi_label"
 
 
 class SplitSpec(Spec):
@@ -236,12 +303,14 @@ class TrainSpec(Spec):
     confident scores, and less overfitting on few rows."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: each class has the same total weight in the loss. With 900 rows of one class and 100 of another, a
-    row of the second weighs nine times as much: better recall of the rare class, at some cost in accuracy."""
+    row of the second weighs nine times as much: better recall of the rare class, at some cost in accuracy. With several
+    labels a row, the rows that have a label weigh as much as those that do not, but at most 100 times as much each."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of matrix products. `auto`: bf16 where the hardware multiplies it, else fp32. `bf16` needs AVX-512 or a
     GPU."""
-    select_by: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
-    """Validation metric that selects the best checkpoint."""
+    select_by: Literal["macro_f1", "accuracy", "loss", "micro_f1", "map", "subset_accuracy"] = "macro_f1"
+    """Validation metric that selects the best checkpoint. With one label a row: macro_f1, accuracy or loss; with
+    several: macro_f1, micro_f1, map (mean average precision), subset_accuracy or loss."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many epochs without a better `select_by`. Default: run all epochs."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
@@ -259,10 +328,14 @@ class CalibrationSpec(Spec):
     """Calibrated scores: of all answers with a score of 0.9, nine in ten are right. Fitted on the validation split."""
 
     temperature: bool = True
-    """Divide the logits by the temperature with the least log loss; it is folded into the saved head."""
+    """Divide the logits by the temperature with the least log loss; it is folded into the saved head. With several
+    labels a row, each label with at least 20 validation rows has a temperature of its own."""
     min_precision: float | None = Field(None, gt=0, lt=1)
     """Answer `abstain` below a score threshold, the lowest above which this share of the answers is right. If 0.95
-    needs a score of 0.8 and one text in five scores lower, four in five are answered. Default: always answer."""
+    needs a score of 0.8 and one text in five scores lower, four in five are answered. Default: always answer. With
+    several labels a row, each label is given from the lowest score on with which this share of its rows is right,
+    instead of the score with the best F1; for a text that may have a label but is given none, the answer is to
+    abstain."""
 
 
 class ScaleSpec(Spec):

@@ -22,24 +22,23 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return found
 
 
-def temperature_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """float64 [101]: the sum over rows of -ln p(true label) at each of `TEMPERATURES`.
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 []: the sum over rows of -ln p(true label).
 
     Args:
-        logits: float [N, C].
+        probabilities: float64 [N, C].
         labels: int [N], true label ids.
     """
-    logits = np.asarray(logits, np.float64)
-    centred = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    of_truth = centred[np.arange(len(labels)), labels]
-    return np.array([(np.log(np.exp(centred / t).sum(axis=1)) - of_truth / t).sum() for t in TEMPERATURES])
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    loss: np.ndarray = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).sum()
+    return loss
 
 
 def best_temperature(losses: np.ndarray) -> float:
     """What to divide logits by so that the summed loss is least; four decimals, 1.0 if there are no rows.
 
     Args:
-        losses: float64 [101], summed `temperature_losses`.
+        losses: float64 [101], sums of `log_loss` at each of `TEMPERATURES`.
     """
     if not losses.any():
         return 1.0

@@ -170,8 +170,8 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
     np.add.at(predicted, predicted_K, counts.pair_rows)
     is_right_K = true_K == predicted_K
     hits[true_K[is_right_K]] = counts.pair_rows[is_right_K]
-    precision, recall = _ratio(hits, predicted), _ratio(hits, support)
-    f1 = _ratio(2 * hits, support + predicted)
+    precision, recall = ratio(hits, predicted), ratio(hits, support)
+    f1 = ratio(2 * hits, support + predicted)
     rows, right = counts.rows, int(hits.sum())
     low, high = wilson_interval(right, rows)
     per_class = zip(labels, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
@@ -179,7 +179,7 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         "rows": rows,
         "accuracy": {"value": right / rows if rows else None, "low": low, "high": high},
         "macro_f1": float(f1.mean()),
-        "weighted_f1": float(_ratio((f1 * support).sum(), np.asarray(rows))),
+        "weighted_f1": float(ratio((f1 * support).sum(), np.asarray(rows))),
         "log_loss": counts.loss / rows if rows else None,
         "ece": _calibration_error(counts) if rows else None,
         "per_class": {label: {"precision": p, "recall": r, "f1": f, "support": s} for label, p, r, f, s in per_class},
@@ -226,7 +226,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, min(middle - reach, share)), min(1.0, max(middle + reach, share))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, and 0 where there is nothing to divide by."""
     quotient = np.zeros(np.shape(whole))
     np.divide(part, whole, out=quotient, where=whole > 0)

@@ -6,10 +6,12 @@ A process knows the tasks of this folder. One that is defined elsewhere is known
 they use to their workers.
 """
 
+from textcls.settings.recipe import DataSpec
+from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
 
-_TASKS: dict[str, Task] = {SINGLE_LABEL.name: SINGLE_LABEL}
+_TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 
 
 def register(task: Task) -> None:
@@ -20,6 +22,11 @@ def register(task: Task) -> None:
 def task_named(name: str) -> Task | None:
     """The task of that name, None if this process knows none."""
     return _TASKS.get(name)
+
+
+def task_of(data: DataSpec) -> Task:
+    """The task that data settings ask for."""
+    return _TASKS[data.task_name]
 
 
 def known_names() -> list[str]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
 from textcls.tasks import calibration, metrics
-from textcls.tasks.labels import ABSTAIN, is_blank
-from textcls.tasks.task import HeadlineMetric, LabelReader, ranked
+from textcls.tasks.label_cells import names_reader
+from textcls.tasks.labels import ABSTAIN
+from textcls.tasks.shares import rounded_shares
+from textcls.tasks.task import HeadlineMetric, LabelReader, ReadLabel, ranked
 
 _ABSTAINED = -1
 
@@ -26,6 +28,7 @@ class SingleLabel:
     name: str = "single_label"
     problem_type: str = "single_label_classification"
     function_to_apply: str = "softmax"
+    scores_in_answer: bool = False
 
     @property
     def headline_metrics(self) -> Mapping[str, HeadlineMetric]:
@@ -44,15 +47,16 @@ class SingleLabel:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def label_reader(self, data: DataSpec) -> LabelReader:
-        """A label is the cell's label name, after `data.label_map`."""
-        label_map = dict(data.label_map)
-        known = frozenset(data.labels) if data.labels is not None else None
+        """A label is the one name that the cells have, after `data.label_map`."""
+        read_names = names_reader(data)
 
-        def read(cell: str, /) -> tuple[str, str]:
-            label = label_map.get(cell, cell)
-            if is_blank(label):
-                return label, "missing_label"
-            return label, "unknown_label" if known is not None and label not in known else ""
+        def read(cells: tuple[str, ...], /) -> ReadLabel:
+            names, found = read_names(cells)
+            if found.reason:
+                return found
+            if len(names) != 1:
+                return found._replace(reason="several_labels" if names else "missing_label")
+            return found._replace(label=names[0])
 
         return read
 
@@ -65,15 +69,19 @@ class SingleLabel:
         id_of = {name: i for i, name in enumerate(names)}
         return np.array([id_of[label] for label in labels], np.int32)
 
-    def strata(self, targets: np.ndarray) -> np.ndarray:
-        """The label ids."""
-        return targets.astype(np.int32, copy=False)
+    def merge(self, labels: Sequence[str]) -> str:
+        """Never called: a row cannot have two labels, so the settings refuse `union`."""
+        raise NotImplementedError
+
+    def cut_points(self, labels: Sequence[str], rows: np.ndarray, names: Sequence[str], spec: SplitSpec) -> np.ndarray:
+        """int64 [U, 2]: see `rounded_shares`."""
+        return rounded_shares(rows, spec)
 
     def label_rows(self, targets: np.ndarray, classes: int) -> np.ndarray:
         """int64 [C]: rows of each label."""
         return np.bincount(targets, minlength=classes).astype(np.int64)
 
-    def baseline_classes(self, targets: np.ndarray) -> np.ndarray:
+    def baseline_targets(self, targets: np.ndarray) -> np.ndarray:
         """The label ids."""
         return targets.astype(np.int64, copy=False)
 
@@ -83,11 +91,19 @@ class SingleLabel:
         """float64 [N, C], each row sums to 1."""
         return calibration.softmax(logits)
 
-    def decide(self, probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    def default_thresholds(self, classes: int) -> np.ndarray:
+        """float64 [1]: 0, the confidence below which the answer is to abstain."""
+        return np.zeros(1)
+
+    def decide(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
         """int32 [N]: the most probable label, of equal ones the smallest id; -1 where it is below the threshold."""
         with np.errstate(invalid="ignore"):
-            is_sure = probabilities.max(axis=1) >= threshold
+            is_sure = probabilities.max(axis=1) >= thresholds[0]
         return np.where(is_sure, probabilities.argmax(axis=1), _ABSTAINED).astype(np.int32)
+
+    def thresholds_as_json(self, thresholds: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+        """{abstain_below}: the confidence below which the answer is to abstain."""
+        return {"abstain_below": float(thresholds[0])}
 
     def abstained(self, decisions: np.ndarray) -> np.ndarray:
         """bool [N]."""
@@ -125,9 +141,15 @@ class SingleLabel:
 
     # --- measures ----------------------------------------------------------------------------------------------------
 
-    def counts(self, probabilities: np.ndarray, targets: np.ndarray, threshold: float = 0.0) -> metrics.Counts:
+    def counts(
+        self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | None = None
+    ) -> metrics.Counts:
         """See `metrics.Counts.of`."""
-        return metrics.Counts.of(probabilities, targets, threshold=threshold)
+        return metrics.Counts.of(probabilities, targets, threshold=0.0 if thresholds is None else thresholds[0])
+
+    def at_best_thresholds(self, counts: Any) -> Any:
+        """The counts: a threshold decides which rows are answered, and metrics are of all rows."""
+        return counts
 
     def summarise(self, counts: Any, names: Sequence[str]) -> dict[str, Any]:
         """See `metrics.summarise`."""
@@ -142,13 +164,23 @@ class SingleLabel:
             "ece": summary["ece"],
         }
 
-    def temperature_losses(self, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """See `calibration.temperature_losses`."""
-        return calibration.temperature_losses(logits, targets)
+    def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64 []: see `calibration.log_loss`."""
+        return calibration.log_loss(probabilities, targets)
 
-    def confidence_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """A row is answered rightly if its most probable label is its label."""
+    def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> float:
+        """See `calibration.best_temperature`."""
+        return calibration.best_temperature(losses)
+
+    def threshold_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """int64 [2, 2000]: a row is answered rightly if its most probable label is its label."""
         return calibration.confidence_counts(self.confidence(probabilities), probabilities.argmax(axis=1) == targets)
+
+    def choose_thresholds(self, counts: np.ndarray, spec: CalibrationSpec) -> np.ndarray:
+        """float64 [1]: see `calibration.lowest_threshold`."""
+        if spec.min_precision is None:
+            return self.default_thresholds(0)
+        return np.array([calibration.lowest_threshold(counts, spec.min_precision)])
 
 
 SINGLE_LABEL = SingleLabel()

@@ -5,14 +5,15 @@ counts and the names of metrics and columns; all that the rest of the code asks 
 Not here: the tasks (single_label.py, ...), how a name finds its task (registry.py), the loss in torch, which is chosen
 by `problem_type` (training/optimizer.py).
 
-    cell ─▶ label ─▶ target ─▶ stratum             logits ─▶ probabilities ─▶ decision ─▶ answer
-    read_label       encode      strata                        counts ─▶ summary ─▶ headline
+    cells ─▶ label ─▶ target                        logits ─▶ probabilities ─▶ decision ─▶ answer
+    label_reader  encode                                       counts ─▶ summary ─▶ headline
+                └▶ cut_points: rows of each split              threshold_counts ─▶ thresholds
 
-A label here is what a row's label cell says, as one text: one name, or several in a spelling that the task chooses. Its
-target is what a network learns, `target_shape` numbers a row. Rows are handled many at a time; only `read_label` sees
-single cells.
+A label here is what a row's label cells say, as one text: one name, or a set of names in the one spelling that the task
+chooses. Its target is what a network learns. Rows are handled many at a time; only `label_reader` sees single cells.
 
-Shapes: N rows, U different labels, C label names. T is what the shape of a target adds: nothing, or one axis [C].
+Shapes: N rows, U different labels, C label names. T is what the shape of a target adds: nothing, or one axis [C]. D is
+the same for a decision, K for thresholds: their number and meaning are the task's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,9 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
 
-FunctionToApply = Literal["softmax"]
+FunctionToApply = Literal["softmax", "sigmoid"]
 """What turns logits into scores in the tasks of this package, in the words of Hugging Face's text-classification."""
 
 
@@ -48,11 +49,28 @@ class HeadlineMetric(NamedTuple):
     sign: int
 
 
-class LabelReader(Protocol):
-    """Reads label cells under one set of rules; pure, so its results may be cached."""
+class ReadLabel(NamedTuple):
+    """What the label cells of a row say.
 
-    def __call__(self, cell: str, /) -> tuple[str, str]:
-        """(label, reason): reason is empty, or `missing_label` or `unknown_label` for a reject."""
+    Attributes:
+        label: in the task's spelling; any text where there is a reason.
+        reason: empty, or why the row is a reject: `missing_label`, `unknown_label`, `several_labels` or
+            `not_yes_or_no`.
+        place: which cell is at fault.
+        written: the names as the cells have them, before `data.label_map`.
+    """
+
+    label: str
+    reason: str = ""
+    place: int = 0
+    written: tuple[str, ...] = ()
+
+
+class LabelReader(Protocol):
+    """Reads the label cells of a row under one set of rules; pure, so its results may be cached."""
+
+    def __call__(self, cells: tuple[str, ...], /) -> ReadLabel:
+        """What the cells of `data.read_label_columns` say, in that order."""
 
 
 class Task(Protocol):
@@ -63,6 +81,7 @@ class Task(Protocol):
         problem_type: as in `config.json`; transformers and the training loop choose the network's loss by it.
         function_to_apply: what turns logits into scores, in the words of Hugging Face's text-classification task.
         headline_metrics: name -> metric, of those that may choose the best checkpoint, in the order of display.
+        scores_in_answer: whether predictions hold the score of every label even if it is not asked for.
         answer_columns: (name, `str` or a numpy type) of the columns of a prediction that hold the answer.
     """
 
@@ -83,13 +102,17 @@ class Task(Protocol):
         """Metrics that may choose a checkpoint."""
 
     @property
+    def scores_in_answer(self) -> bool:
+        """Whether every score is part of an answer."""
+
+    @property
     def answer_columns(self) -> Sequence[tuple[str, type]]:
         """Columns of an answer."""
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def label_reader(self, data: DataSpec) -> LabelReader:
-        """Reads label cells by `data.label_map` and `data.labels`."""
+        """Reads label cells by `data.labels_in`, `data.label_map` and `data.labels`."""
 
     def names_in(self, label: str) -> Sequence[str]:
         """The label names that a label consists of."""
@@ -102,27 +125,43 @@ class Task(Protocol):
             names: label names in the order of their ids.
         """
 
-    def strata(self, targets: np.ndarray) -> np.ndarray:
-        """int32 [N], from 0 to C - 1: rows of one stratum keep the asked shares of each split."""
+    def merge(self, labels: Sequence[str]) -> str:
+        """The one label of rows with equal inputs and these labels, where `data.on_conflict` is `union`."""
+
+    def cut_points(self, labels: Sequence[str], rows: np.ndarray, names: Sequence[str], spec: SplitSpec) -> np.ndarray:
+        """int64 [U, 2]: of the rows with each label, those before the first number are test, before the second val.
+
+        Args:
+            labels: the different labels, in any order that depends on nothing but the labels.
+            rows: int64 [U], how many rows have each.
+            names: label names in the order of their ids.
+            spec: the shares; each label name keeps them as nearly as its rows allow.
+        """
 
     def label_rows(self, targets: np.ndarray, classes: int) -> np.ndarray:
         """int64 [C]: rows that have each label name; a row with several counts for each of them."""
 
-    def baseline_classes(self, targets: np.ndarray) -> np.ndarray:
-        """int64 [N], from 0 to C - 1: what a classifier that knows one class a row learns, to be compared with."""
+    def baseline_targets(self, targets: np.ndarray) -> np.ndarray:
+        """What scikit-learn's classifiers learn: int64 [N] of classes, or [N, C] of 0 and 1."""
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float64 [N, C] of logits [N, C]."""
 
-    def decide(self, probabilities: np.ndarray, threshold: float) -> np.ndarray:
-        """[N, *T]: the answer for each row, as the methods below take it. Rows of NaN count as not sure enough.
+    def default_thresholds(self, classes: int) -> np.ndarray:
+        """float64 [K]: the thresholds of `decide` before any are chosen; with them nothing is abstained from."""
+
+    def decide(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """[N, *D]: the answer for each row, as the methods below take it. Rows of NaN count as not sure enough.
 
         Args:
             probabilities: float [N, C].
-            threshold: below this confidence the answer is to abstain.
+            thresholds: float64 [K], from `default_thresholds` or `choose_thresholds`.
         """
+
+    def thresholds_as_json(self, thresholds: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+        """Thresholds [K] for people and programs: what /info says about them."""
 
     def abstained(self, decisions: np.ndarray) -> np.ndarray:
         """bool [N]: where the classifier is not sure enough to answer."""
@@ -155,12 +194,15 @@ class Task(Protocol):
 
     # --- measures ----------------------------------------------------------------------------------------------------
 
-    def counts(self, probabilities: np.ndarray, targets: np.ndarray, threshold: float = 0.0) -> RowCounts:
-        """What N scored rows add up to; below the threshold the classifier abstains.
+    def counts(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | None = None) -> RowCounts:
+        """What N scored rows add up to, with the decisions of these thresholds or the default ones.
 
         Raises:
             ValueError: probabilities that are none, as of weights that are no longer finite.
         """
+
+    def at_best_thresholds(self, counts: Any) -> Any:
+        """The counts as they are with thresholds chosen on the counted rows themselves: to compare checkpoints by."""
 
     def summarise(self, counts: RowCounts, names: Sequence[str]) -> dict[str, Any]:
         """The numbers that counts stand for, ready for JSON, in the layout that reports show."""
@@ -168,11 +210,22 @@ class Task(Protocol):
     def headline(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """The few numbers of a summary that a line or a chart shows: all of `headline_metrics`, and `ece`."""
 
-    def temperature_losses(self, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """float64 [101]: the loss summed over N rows at each of `calibration.TEMPERATURES`."""
+    def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64 [] or [C]: -ln p(target) summed over N rows, for all of the target or for each label name."""
 
-    def confidence_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """int64 [2, 2000]: rows, and rows answered rightly, by confidence; see `calibration.lowest_threshold`."""
+    def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> float | np.ndarray:
+        """What to divide the logits by, one number or float64 [C].
+
+        Args:
+            losses: float64 [101] or [101, C], the sum of `log_losses` at each of `calibration.TEMPERATURES`.
+            label_rows: int64 [C], rows that have each label name, among those that the losses are of.
+        """
+
+    def threshold_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """int64 [...]: what thresholds are chosen by; adds up over rows."""
+
+    def choose_thresholds(self, counts: np.ndarray, spec: CalibrationSpec) -> np.ndarray:
+        """float64 [K], from the sum of `threshold_counts`."""
 
 
 def no_counts(task: Task, names: Sequence[str]) -> RowCounts:

@@ -8,7 +8,7 @@ dividing weights by it (modeling/build.py).
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -49,8 +49,8 @@ def export_bundle(
         tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory,
         checkpoint.local_copy(outcome.state.best_uri) as best,
     ):
-        temperature = outcome.calibration.temperature
-        export_files(best, directory, tokenizer=tokenizer, head=outcome.head, temperature=temperature)
+        divisors = outcome.calibration.divisors
+        export_files(best, directory, tokenizer=tokenizer, head=outcome.head, temperature=divisors)
         return write_bundle(
             directory,
             storage.join(out, "bundle"),
@@ -64,7 +64,9 @@ def export_bundle(
         )
 
 
-def export_files(source: str, target: str, *, tokenizer: TokenizerFiles, head: str, temperature: float) -> None:
+def export_files(
+    source: str, target: str, *, tokenizer: TokenizerFiles, head: str, temperature: float | Sequence[float]
+) -> None:
     """Writes configuration, calibrated weights and tokenizer into an empty local directory.
 
     Args:
@@ -72,7 +74,7 @@ def export_files(source: str, target: str, *, tokenizer: TokenizerFiles, head: s
         target: where to.
         tokenizer: the prepared tokenizer.
         head: name of the layer that the temperature is folded into, or "" for none.
-        temperature: the divisor of the logits.
+        temperature: the divisor of the logits, or one for each label.
     """
     _copy_config(source, target)
     weights = load_file(os.path.join(source, "model.safetensors"))

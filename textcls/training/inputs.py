@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
+import ray
 from rich.filesize import decimal
 
-from textcls.data import checks, messages
+from textcls.data import checks, conflicts, messages
 from textcls.data.input_files import InputFile, expand
-from textcls.data.read import read_rows
+from textcls.data.read import ReadRows, read_rows
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.errors import RecipeError
 from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config
-from textcls.output.account import write_account, write_rejects
+from textcls.output.account import write_account, write_conflicts, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
@@ -124,7 +126,9 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     if run is not None:
         with _account_of(run, say):
             write_account(run.uri, prepared.account, labels=prepared.rows_by_label())
+            _list_conflicts(run, rows, prepared)
     say(f"  {prepared.account}")
+    checks.refuse_conflicts(recipe.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
     for line in messages.text_lines(rows, prepared):
@@ -138,6 +142,17 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     if run is not None:
         run.bind_data(prepared.fingerprint)
     return TrainingInputs(sources.model, sources.tokenizer, prepared)
+
+
+def _list_conflicts(run: RunDir, rows: ReadRows, prepared: PreparedData) -> None:
+    """Writes the rows with equal texts and different labels, and those of them that are rejects."""
+    if not prepared.conflicts[0]:
+        return
+    write_conflicts(run.uri, (conflicts.located(ray.get(ref), rows.files) for ref in prepared.conflict_tables))
+    if rows.data.on_conflict == "reject":
+        column = rows.data.read_label_columns[0]
+        of_conflicts = (conflicts.rejects(ray.get(ref), rows.files, column) for ref in prepared.conflict_tables)
+        write_rejects(run.uri, chain(rows.rejects(), of_conflicts))
 
 
 def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:

@@ -122,7 +122,9 @@ class TrainingLoop:
             data=data["train"],
             spec=spec,
             problem_type=task.problem_type,
-            weights_C=class_weights(class_counts, spec.class_weights, context.device),
+            weights_C=class_weights(
+                task.problem_type, class_counts, len(data["train"]), spec.class_weights, context.device
+            ),
             total_steps=self._total_steps,
             pad_id=pad_id,
             bf16=self._bf16,
@@ -251,7 +253,8 @@ class TrainingLoop:
         """Validates, saves a checkpoint, and counts epochs without an improvement."""
         state, task = self.state, self._task
         state.epoch += 1
-        val = task.headline(task.summarise(self._scoring.counts("val"), self._labels))
+        counts = task.at_best_thresholds(self._scoring.counts("val"))
+        val = task.headline(task.summarise(counts, self._labels))
         score = selection_score(task, val, self._spec.select_by)
         state.history.append({"epoch": state.epoch, "step": state.step, **val})
         improved = state.best_score is None or score > state.best_score
@@ -289,7 +292,7 @@ class TrainingLoop:
         calibration = self._scoring.calibrate(self._recipe.calibration, head=self._head, ece_before=best["ece"])
         return TrainOutcome(
             state=state,
-            test=self._scoring.counts("test", calibration.threshold),
+            test=self._scoring.counts("test", calibration.task_thresholds()),
             calibration=calibration,
             head=self._head,
             bf16=self._bf16,

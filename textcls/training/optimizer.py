@@ -14,6 +14,8 @@ import torch
 
 from textcls.settings.recipe import TrainSpec
 
+_MOST_POSITIVE_WEIGHT = 100.0
+
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups: matrices decay; biases and norms do not."""
@@ -46,12 +48,28 @@ def learning_rate(step: int, total_steps: int, spec: TrainSpec) -> float:
     return spec.learning_rate * (total_steps - step) / max(total_steps - warmup, 1)
 
 
-def class_weights(counts: Sequence[int], mode: str, device: torch.device) -> torch.Tensor | None:
-    """float32 [C] with mean 1 over the training rows, or None: `balanced` gives each class the same total weight."""
+def class_weights(
+    problem_type: str, counts: Sequence[int], rows: int, mode: str, device: torch.device
+) -> torch.Tensor | None:
+    """float32 [C], or None without weights.
+
+    `balanced` gives each class of one a row the same total weight, with a mean of 1 over the rows. With several labels
+    a row it is what the rows that have a label weigh beside those that do not: as much together, up to 100 times each.
+
+    Args:
+        problem_type: the task's.
+        counts: training rows that have each label.
+        rows: training rows.
+        mode: `train.class_weights`.
+        device: where the tensor lies.
+    """
     if mode == "none":
         return None
-    rows, classes = sum(counts), len(counts)
-    return torch.tensor([rows / (classes * count) for count in counts], dtype=torch.float32, device=device)
+    if problem_type == "multi_label_classification":
+        weights = [min((rows - count) / max(count, 1), _MOST_POSITIVE_WEIGHT) for count in counts]
+    else:
+        weights = [rows / (len(counts) * count) for count in counts]
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def row_losses(
@@ -67,7 +85,7 @@ def row_losses(
         problem_type: the task's; chooses the loss, as in transformers.
         logits_BC: float32.
         targets_B: int64 label ids [B], or float32 probabilities [B, C].
-        weights_C: class weights, or None.
+        weights_C: from `class_weights`.
         smoothing: share of a target that is spread evenly over its alternatives.
     """
     return _LOSSES[problem_type](logits_BC, targets_B, weights_C, smoothing)
@@ -88,7 +106,7 @@ def _binary_cross_entropy(
     """Yes or no for each class, which count alike: the mean over classes, as transformers has it."""
     smoothed_BC = targets_BC * (1 - smoothing) + smoothing / 2
     losses_BC = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits_BC, smoothed_BC, weight=weights_C, reduction="none"
+        logits_BC, smoothed_BC, pos_weight=weights_C, reduction="none"
     )
     return losses_BC.mean(dim=1)
 

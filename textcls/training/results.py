@@ -15,6 +15,7 @@ import ray
 
 from textcls import storage
 from textcls.bundle import stated_metrics
+from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
 from textcls.output.json_files import write_json
@@ -132,7 +133,7 @@ def _report(
 def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
     """The baseline's scores, or {"error": why there are none}: a comparison must not fail a finished run."""
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
-    rows = {split: prepared.account.outcomes[split] for split in ("train", "test")}
+    rows = {split: prepared.account.outcomes[split] for split in ("train", "val", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
     at_most_s = max(_BASELINE_S, outcome.state.seconds)
     started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.inputs, prepared.blocks)
@@ -172,7 +173,7 @@ def _train_baseline(
         return values
 
     def read_inputs(split: str) -> list[TextInput]:
-        columns = (column(inputs, split, name) for name in TextInput._fields)
+        columns = (column(inputs, split, name) for name in input_columns(ray.get(inputs[split][0])))
         return [TextInput(*cells) for cells in zip(*columns, strict=True)]
 
     return train_baseline(
@@ -182,6 +183,7 @@ def _train_baseline(
         column(blocks, "test", "target"),
         labels,
         task=task,
+        val=(read_inputs("val"), column(blocks, "val", "target")),
         seed=recipe.train.seed,
         spec=recipe.text,
     )

@@ -17,7 +17,7 @@ from textcls.output.lock import locked
 from textcls.output.side_product import side_product
 from textcls.reporting.report import Report
 from textcls.settings.recipe import Recipe
-from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.registry import task_of
 from textcls.tasks.task import Task
 from textcls.tracking.journal import Journal, open_journal
 from textcls.tracking.mlflow import mlflow_requested
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 def train(
-    recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False, task: Task = SINGLE_LABEL
+    recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False, task: Task | None = None
 ) -> Report | None:
     """Trains a classifier as the recipe asks and leaves its bundle in `out`; returns the report.
 
@@ -43,7 +43,7 @@ def train(
         resume: continue an interrupted run.
         say: takes one line for the user at a time.
         verbose: show Ray's own log lines as well.
-        task: what is predicted.
+        task: what is predicted. Left out: what `data.task` names.
 
     Raises:
         InputError: recipe, data, model or directory cannot be used; nothing is left but the account of why.
@@ -57,7 +57,7 @@ def train(
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
             with open_journal(run.uri, run.run_id, recipe, say, resumed=run.resumed) as journal:
-                return _trained(recipe, task, run, journal, say, verbose=verbose)
+                return _trained(recipe, task or task_of(recipe.data), run, journal, say, verbose=verbose)
         except InputError:
             run.abandon()
             raise
@@ -91,13 +91,13 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
     return report
 
 
-def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task = SINGLE_LABEL) -> None:
+def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | None = None) -> None:
     """Reads and checks the data, shows what is in it, and trains nothing.
 
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    sources = find_sources(recipe, task, say)
+    sources = find_sources(recipe, task or task_of(recipe.data), say)
     with ray_session(verbose=verbose):
         workers = _workers(recipe, sources.rehearsal, say)
         inputs = read(sources, recipe, None, say)
