@@ -98,9 +98,11 @@ class Calibration(Frozen):
         """What the logits were divided by: one number, or one for each label."""
         return self.temperature if self.temperatures is None else self.temperatures
 
-    def task_thresholds(self) -> np.ndarray:
-        """float64 [K]: the thresholds as `Task.decide` takes them."""
-        return np.array([self.threshold] if self.thresholds is None else self.thresholds)
+    def task_thresholds(self, default: np.ndarray) -> np.ndarray:
+        """float64 [K]: the thresholds as `Task.decide` takes them, those of `default` if none were chosen."""
+        if self.thresholds is not None:
+            return np.array(self.thresholds)
+        return np.array([self.threshold]) if len(default) == 1 else default
 
 
 class Origin(Frozen):

@@ -130,7 +130,7 @@ def test_it_is_evaluated_as_it_was_tested(ordinal_run: Run, tmp_path: Path) -> N
     scores = Classifier.load(bundle.uri, device="cpu").scores([row["text"] for row in rows])
     targets = ORDINAL.encode([row["label"] for row in rows], STEPS)
     expected = ORDINAL.summarise(
-        ORDINAL.counts(scores.probabilities, targets, bundle.manifest.calibration.task_thresholds()), STEPS
+        ORDINAL.counts(scores.probabilities, targets, np.array([bundle.manifest.calibration.threshold])), STEPS
     )
     assert report["test"]["rows"] == 400
     for name in ("mean_missed_steps", "macro_f1", "log_loss"):

@@ -148,7 +148,7 @@ class Classifier:
         self.bundle, self.task, self.labels, self.pairs = bundle, bundle.task, manifest.labels, manifest.pairs
         self.max_tokens = tokenizer.max_tokens
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
-        self.thresholds = manifest.calibration.task_thresholds()
+        self.thresholds = manifest.calibration.task_thresholds(self.task.default_thresholds(len(self.labels)))
         self._on_long = manifest.text.on_long
         self._tokenizer = InputTokenizer(tokenizer, on_long=self._on_long, of_pairs=self.pairs)
         self._lock = threading.Lock()

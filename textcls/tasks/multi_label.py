@@ -70,13 +70,17 @@ class MultiLabel:
             names, found = read_names(cells)
             if found.reason == "missing_label" and data.labels_in == "one":
                 names, found = (), ReadLabel("")  # an empty cell is the empty set
-            return found if found.reason else found._replace(label=_spelled(names))
+            return found if found.reason else found._replace(label=self.label_of(names))
 
         return read
 
     def names_in(self, label: str) -> Sequence[str]:
         """The names of the set, sorted."""
         return _names_of(label)
+
+    def label_of(self, names: Sequence[str]) -> str:
+        """The names as a sorted JSON list, each once."""
+        return json.dumps(sorted(set(names)), ensure_ascii=False, separators=(",", ":"))
 
     def encode(self, labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """float32 [U, C]: 1 where a set has the name."""
@@ -88,7 +92,7 @@ class MultiLabel:
 
     def merge(self, labels: Sequence[str]) -> str:
         """The union of the sets."""
-        return _spelled({name for label in labels for name in _names_of(label)})
+        return self.label_of([name for label in labels for name in _names_of(label)])
 
     def cut_points(self, labels: Sequence[str], rows: np.ndarray, names: Sequence[str], spec: SplitSpec) -> np.ndarray:
         """int64 [U, 2]: see `stratified_shares`."""
@@ -240,10 +244,6 @@ class MultiLabel:
             for_precision(by_label, spec.min_precision),
             surely_none_below(by_highest, spec.min_precision),
         )
-
-
-def _spelled(names: Sequence[str] | set[str]) -> str:
-    return json.dumps(sorted(set(names)), ensure_ascii=False, separators=(",", ":"))
 
 
 @functools.lru_cache(maxsize=65536)

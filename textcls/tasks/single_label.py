@@ -64,6 +64,11 @@ class SingleLabel:
         """The label itself."""
         return (label,)
 
+    def label_of(self, names: Sequence[str]) -> str:
+        """The one name."""
+        (name,) = names
+        return name
+
     def encode(self, labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """int32 [U]: label ids."""
         id_of = {name: i for i, name in enumerate(names)}

@@ -117,6 +117,9 @@ class Task(Protocol):
     def names_in(self, label: str) -> Sequence[str]:
         """The label names that a label consists of."""
 
+    def label_of(self, names: Sequence[str]) -> str:
+        """The label of a row that has these names, as many as the task takes."""
+
     def encode(self, labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """[U, *T]: the target of each label; whole numbers for classes, floats for probabilities.
 

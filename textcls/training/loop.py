@@ -290,9 +290,10 @@ class TrainingLoop:
             checkpoint.read_weights(directory, self.model)
         best = next(epoch for epoch in state.history if epoch["step"] == state.best_step)
         calibration = self._scoring.calibrate(self._recipe.calibration, head=self._head, ece_before=best["ece"])
+        thresholds = calibration.task_thresholds(self._task.default_thresholds(len(self._labels)))
         return TrainOutcome(
             state=state,
-            test=self._scoring.counts("test", calibration.task_thresholds()),
+            test=self._scoring.counts("test", thresholds),
             calibration=calibration,
             head=self._head,
             bf16=self._bf16,

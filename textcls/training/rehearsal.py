@@ -330,7 +330,8 @@ def _check_training(name: str, model: Any, labels: Sequence[str], expected: _Exp
             scored_BC = logits_of(model, *batch, bf16=False)
         learning_BC = logits_of(model, *batch, bf16=False)
         alone_BC = logits_of(model, *_batched([expected.samples[positions[-1]]], pad_id), bf16=False)
-        targets_B = target_tensor(expected.task.encode([labels[0]] * len(positions), labels))
+        one = expected.task.label_of(labels[:1])
+        targets_B = target_tensor(expected.task.encode([one] * len(positions), labels))
         losses_B = row_losses(expected.task.problem_type, learning_BC, targets_B, None, 0.0)
         losses_B.sum().backward()  # type: ignore[no-untyped-call]
     except _FAILURES as error:
