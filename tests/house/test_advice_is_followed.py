@@ -40,7 +40,14 @@ FOLLOWED = {
         f"{REMEDIES}test_an_empty_label_column_comes_with_the_column_that_holds_labels",
         f"{SPELLINGS}test_labels_that_are_not_among_those_asked_for_are_told_with_what_helps",
     ],
-    "data.checks._refuse_labels": [f"{ADVICE}test_one_single_label_can_come_from_another_column"] * 2,
+    "data.checks._refuse_labels": [
+        f"{ADVICE}test_rows_without_any_label_come_with_the_settings_to_check",
+        f"{ADVICE}test_one_label_column_comes_with_the_settings_that_read_its_values_as_labels",
+        f"{ADVICE}test_one_single_label_can_come_from_another_column",
+        f"{ADVICE}test_one_single_label_can_come_from_another_column",
+    ],
+    "data.checks.refuse_conflicts": [f"{ADVICE}test_conflicts_that_are_rejects_come_with_the_settings_that_train"],
+    "data.label_columns.with_label_columns": [f"{ADVICE}test_a_pattern_of_label_columns_can_be_corrected"],
     "data.checks.refuse_empty_splits": [
         f"{SPELLINGS}test_a_label_without_training_rows_can_be_left_out_as_advised",
         f"{ADVICE}test_a_split_without_a_row_comes_with_a_share_that_gives_it_one",

@@ -31,6 +31,7 @@ from textcls.data import checks
 from textcls.data.csv_head import read_layout
 from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
+from textcls.data.label_columns import several_labels_warnings, with_label_columns
 from textcls.directories import put_directory
 from textcls.errors import (
     BundleError,
@@ -44,7 +45,7 @@ from textcls.errors import (
 )
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
-from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec
+from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec, SplitSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.shares import rounded_shares
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -156,8 +157,8 @@ def test_a_certificate_without_its_key_can_go_or_be_completed(monkeypatch: pytes
 
 def test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name() -> None:
     for value in ("[1", "x: y: z", "{label #1: a}", "'it"):
-        todo = todo_of(lambda value=value: parse_recipe("", [f"data.label_column={value}"]), RecipeError)
-        assert parse_recipe("", options(todo)).data.label_column == value
+        todo = todo_of(lambda value=value: parse_recipe("", [f"model.pretrained={value}"]), RecipeError)
+        assert parse_recipe("", options(todo)).model.pretrained == value
 
 
 def test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says() -> None:
@@ -414,6 +415,64 @@ def test_one_single_label_can_come_from_another_column() -> None:
         lambda: checks.refuse_unfit(DataSpec(), labels=many, **(fit | {"read": 2000}))
     )
     checks.refuse_unfit(DataSpec(label_column="verdict"), labels=["one", "other"], **fit)
+
+
+def test_rows_without_any_label_come_with_the_settings_to_check() -> None:
+    fit: dict[str, Any] = {"read": 9, "outside_where": 0, "reasons": {}, "examples": []}
+    cells = DataSpec(labels_in="cell")
+    assert "data.label_column" in todo_of(lambda: checks.refuse_unfit(cells, labels=[], **fit))
+    checks.refuse_unfit(cells, labels=["one", "other"], **fit)
+
+
+def test_one_label_column_comes_with_the_settings_that_read_its_values_as_labels() -> None:
+    fit: dict[str, Any] = {"read": 9, "outside_where": 0, "reasons": {}, "examples": []}
+    recipe = parse_recipe("data: {label_columns: [spam]}")
+    todo = todo_of(lambda: checks.refuse_unfit(recipe.data, labels=["spam"], **fit))
+    corrected = parse_recipe("data: {label_columns: [spam]}", options(todo)).data
+    assert (corrected.task_name, corrected.read_label_columns) == ("single_label", ("spam",))
+
+
+def test_a_pattern_of_label_columns_can_be_corrected(here: Path) -> None:
+    (here / "data.csv").write_text("text,is_a,is_b\nfine,0,1\n")
+    files = expand(["data.csv"])
+
+    def attempt(pattern: str) -> DataSpec:
+        return with_label_columns(files, DataSpec.model_validate({"label_columns": [pattern]}))
+
+    assert "correct the pattern" in todo_of(lambda: attempt("has_*"))
+    assert attempt("is_*").label_columns == ("is_a", "is_b")
+
+
+def test_conflicts_that_are_rejects_come_with_the_settings_that_train(here: Path) -> None:
+    reasons = {"conflicting_labels": 30, "missing_text": 1}
+    data = DataSpec(on_conflict="reject")
+    more, first = options(todo_of(lambda: checks.refuse_conflicts(data, 100, reasons)))
+    checks.refuse_conflicts(parse_recipe("data: {on_conflict: reject}", [more]).data, 100, reasons)
+    assert parse_recipe("data: {on_conflict: reject}", [first]).data.on_conflict == "first"
+
+
+@pytest.mark.parametrize("content", ["data: {label_columns: [a, b, c]}", "data: {labels_in: cell, labels: [a, b, c]}"])
+def test_labels_without_training_rows_can_be_left_out_of_columns_and_cells(content: str) -> None:
+    data, counts = parse_recipe(content).data, {"train": (5, 0, 5), "val": (1, 0, 1), "test": (1, 0, 1)}
+    todo = todo_of(lambda: checks.refuse_empty_splits(data, SplitSpec(), ("a", "b", "c"), counts))
+    corrected = parse_recipe(content, options(todo)).data
+    assert "b" not in (corrected.labels or corrected.label_columns)
+
+
+def test_cells_that_look_like_several_labels_come_with_the_settings_that_read_them() -> None:
+    tokens = {"truncated_fraction": 0.0, "max_tokens": 64}
+    counts = {"billing|refund": 12, "billing": 20, "refund": 30, "refund|shipping": 9}
+    told = checks.warnings(DataSpec(), list(counts), counts, (0, []), tokens)
+    (found,) = [one for one in told if "several labels" in one]
+    data = parse_recipe("", options(found)).data
+    assert (data.task_name, data.label_delimiter) == ("multi_label", "|")
+    names = {"billing;refund": 5, "refund": 9, "billing": 9, "shipping; refund": 5}
+    (other,) = several_labels_warnings(data, names)
+    assert parse_recipe("", options(other)).data.label_delimiter == ";"
+
+
+def test_a_delimiter_in_labels_whose_parts_do_not_recur_is_part_of_their_names() -> None:
+    assert several_labels_warnings(DataSpec(), {"Earth, sea": 50, "Wind, fire": 40, "none": 9}) == []
 
 
 def test_long_texts_come_with_the_setting_that_sees_all_of_them_in_use() -> None:

@@ -349,7 +349,7 @@ def test_a_task_that_this_version_does_not_know_is_refused_by_name(bundle_dir: P
     reseal(bundle_dir, lambda content: content.update(task="of tomorrow"))
     with pytest.raises(BundleError, match="task is 'of tomorrow'") as caught:
         load_bundle(str(bundle_dir))
-    assert caught.value.expected == "one that this version of textcls knows: single_label"
+    assert caught.value.expected == "one that this version of textcls knows: multi_label, single_label"
     assert "the version of textcls that wrote the bundle" in caught.value.todo
 
 

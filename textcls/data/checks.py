@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from textcls.data import spellings as spelled
+from textcls.data.label_columns import several_labels_warnings
 from textcls.data.rows import Reason
 from textcls.data.spellings import Spellings
 from textcls.errors import DataError
@@ -102,7 +103,21 @@ def _refuse_rejects(
 
 
 def _refuse_labels(data: DataSpec, clean: int, labels: Sequence[str]) -> None:
-    """Stops a job whose clean rows have one label only, or almost as many as there are rows."""
+    """Stops a job whose clean rows have one label only or none, or almost as many as there are rows."""
+    if not labels:
+        raise DataError(
+            f"none of the {clean:,} rows has a label",
+            expected="two or more labels, some rows each",
+            todo="check data.label_column, data.label_delimiter and data.where",
+        )
+    if len(labels) == 1 and data.label_columns:
+        column = {"data.label_column": data.label_columns[0], "data.labels_in": "one", "data.label_columns": []}
+        raise DataError(
+            f"there is one label column, {spelled.quoted(data.label_columns[0])}",
+            expected="two or more label columns",
+            todo="name more columns, or predict whether it is 0 or 1: "
+            + " ".join(set_option(key, value) for key, value in column.items()),
+        )
     if len(labels) == 1:
         raise DataError(
             f"all {clean:,} rows have one label, {spelled.quoted(labels[0])}",
@@ -234,7 +249,7 @@ def warnings(
         spellings: rows by spelling of the cells that settings name.
         on_long: `text.on_long`.
     """
-    found = spelled.spelling_warnings(data, counts, spellings or Spellings())
+    found = spelled.spelling_warnings(data, counts, spellings or Spellings()) + several_labels_warnings(data, counts)
     if rare := [
         f"{spelled.quoted(label)} ({counts.get(label, 0)})" for label in labels if counts.get(label, 0) < _FEW_ROWS
     ]:

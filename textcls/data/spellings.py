@@ -229,7 +229,12 @@ def leaving_out(data: DataSpec, labels: Iterable[str]) -> str:
 
 
 def without_labels(data: DataSpec, labels: Sequence[str]) -> str:
-    """The --set that removes labels and skips their rows."""
+    """The --set that removes labels and skips their rows, or reads the rows without these labels."""
+    if data.labels_in != "one":
+        names = [name for name in data.labels or () if name not in labels]
+        columns = [name for name in data.label_columns if data.label_map.get(name, name) not in labels]
+        options = [set_option("data.label_columns", columns)] if data.labels_in == "columns" else []
+        return " ".join(options + ([set_option("data.labels", names)] if data.labels is not None else []))
     written = [key for key, name in data.label_map.items() if name in labels]
     options = [leaving_out(data, [*written, *(name for name in labels if name not in data.label_map)])]
     if written:
