@@ -83,7 +83,9 @@ def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     outcome = loop.run()
     assert isinstance(outcome, TrainOutcome)
     scores = ORDINAL.summarise(outcome.test, STEPS)
-    prepared = PreparedData(ORDINAL, STEPS, {}, {}, {"train": counts}, training_account(summary), {}, (0, []), "0" * 64)
+    prepared = PreparedData(
+        ORDINAL, STEPS, {}, {}, {"train": counts}, training_account(summary), {}, (0, []), [], "0" * 64
+    )
     export_bundle(recipe, prepared, tokenizer, outcome, str(place), scores)
     return Trained(recipe, summary, targets, context, outcome, str(place / "bundle"), scores)
 

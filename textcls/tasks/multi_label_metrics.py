@@ -18,7 +18,7 @@ from textcls.tasks.metrics import CONFIDENCE_BINS, ratio, wilson_interval
 _HIGHEST_LOGIT = 10.0
 BIN_EDGES = np.append(0.0, 1 / (1 + np.exp(-np.linspace(-_HIGHEST_LOGIT, _HIGHEST_LOGIT, 1001)[1:-1])))
 """float64 [B]: the lowest probability of each bin. All but the first are equally wide in logits, so
-that the low scores of rare labels are told apart: from 0.00005 up, in steps of 2 %."""
+that the low scores of rare labels are distinct: from 0.00005 up, in steps of 2 %."""
 MOST_PAIRS = 10_000
 """Pairs of labels that a summary holds, at most."""
 _SMALLEST_PROBABILITY = 1e-12
