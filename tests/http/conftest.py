@@ -16,7 +16,7 @@ import uvicorn
 from textcls.inference.classifier import Classifier
 from textcls.serving.api import Api
 from textcls.serving.scorer import Scorer
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 BOUND_S = 60.0
 

@@ -23,7 +23,7 @@ from textcls.inference.classifier import Classifier
 from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
 from textcls.serving.scorer import Scorer
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
 
 from ..conftest import save_tiny_bundle

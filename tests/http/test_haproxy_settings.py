@@ -25,7 +25,7 @@ from textcls.serving.local import haproxy, haproxy_settings
 from textcls.serving.local.haproxy_settings import Unmatched, Wanted, corrected
 from textcls.serving.local.private_sockets import listen_privately
 from textcls.serving.schema import SAFE_HEADERS
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from textcls.serving import schema
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 from .conftest import Service, service_of
 

@@ -26,7 +26,7 @@ from tests.conftest import save_tiny_bundle
 from tests.story.conftest import BOUND_S, CHECKOUT, Running, free_port, wait_until
 from textcls.bundle import load_bundle
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 KEY = "a key for this test"
 TEXTS = ["the film was great", "its plot was really dull", "great " * 100, "naïve"]

@@ -45,8 +45,9 @@ from textcls.errors import (
 )
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
-from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, ServeSpec, SplitSpec
+from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, SplitSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.settings.serve import ServeSpec
 from textcls.tasks.shares import rounded_shares
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textcls.serving.batcher import Answer, Batcher, QueueFull
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 BOUND_S = 20
 

@@ -29,8 +29,8 @@ OTHER = {
     "data.text_columns": "[title, body]",
     "data.pair": "[question, answer]",
     "data.label_column": "stars",
-    "data.task": "single_label",
-    "data.labels_in": "cell",
+    "data.task": "multi_label",
+    "data.labels_in": "columns",
     "data.label_delimiter": "; ",
     "data.label_columns": "[billing, refund]",
     "data.on_conflict": "reject",
@@ -105,6 +105,7 @@ OTHER = {
 BESIDE = {
     "data.header": ["data.text_columns=0", "data.label_column=1"],
     "serve.min_replicas": ["serve.max_replicas=2"],
+    "data.labels_in": ["data.label_columns=[billing, refund]"],
 }
 
 
@@ -368,7 +369,7 @@ def test_what_is_advised_for_a_value_that_is_no_yaml_is_a_value_the_setting_take
         ("data.text_columns=[x, null]", """--set 'data.text_columns=["x", "null"]'"""),
         ("data.label_map={a: NULL, null: b}", """--set 'data.label_map={"a": "NULL", "NULL": "b"}'"""),
         ("data.where.lang=Null", """--set 'data.where.lang="Null"'"""),
-        ("data.label_column=[a, b]", """--set 'data.label_column="[a, b]"'"""),
+        ("model.pretrained=[a, b]", """--set 'model.pretrained="[a, b]"'"""),
     ],
 )
 def test_a_name_to_be_put_in_quotes_is_shown_as_a_shell_hands_it_on(override: str, advised: str) -> None:

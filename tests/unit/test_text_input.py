@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from textcls.data import row_tables
 from textcls.serving.schema import Refusal, read_predict, read_task
-from textcls.settings.recipe import ServeSpec, TextSpec
+from textcls.settings.recipe import TextSpec
+from textcls.settings.serve import ServeSpec
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 

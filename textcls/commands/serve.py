@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.errors import InputError
-from textcls.settings.recipe import ServeSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.settings.serve import ServeSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ class Reason(StrEnum):
     MISSING_TEXT = "missing_text", "every text column, or one of data.pair, is empty or white space"
     MISSING_LABEL = "missing_label", "the label is empty, white space or invisible characters alone"
     UNKNOWN_LABEL = "unknown_label", "the label, after data.label_map, is not among data.labels"
-    SEVERAL_LABELS = "several_labels", "several label columns hold 1, and the task is single_label"
+    SEVERAL_LABELS = "several_labels", "several label columns hold 1, and data.task takes one label a row"
     NOT_YES_OR_NO = "not_yes_or_no", "a label column holds something other than 0 or 1, true or false, yes or no"
     CONFLICTING_LABELS = "conflicting_labels", "the text has other labels in other rows, and data.on_conflict is reject"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"

@@ -37,7 +37,7 @@ from textcls.serving.openapi import openapi
 from textcls.serving.routes import JSON, ROUTES, ApiRoute
 from textcls.serving.schema import Refusal, ScoringRequest, to_json
 from textcls.serving.scorer import NotReady, ScoredRequest, Scorer, TextScores
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 _SAFE_HEADERS = [(name.encode(), value.encode()) for name, value in schema.SAFE_HEADERS.items()]
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the response

@@ -21,7 +21,7 @@ from textcls.bundle import version_of
 from textcls.serving.api import Api
 from textcls.serving.deployment import NAME, AppArgs, read_key
 from textcls.serving.scorer import Scorer
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 # A batch takes less than a second; a model that works for longer will not return.
 _STUCK_S = 60.0

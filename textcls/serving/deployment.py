@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from textcls.errors import InputError
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 NAME = "Classifier"
 

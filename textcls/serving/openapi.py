@@ -22,7 +22,7 @@ from textcls.serving.schema import (
     TaskRequest,
     inputs_schema,
 )
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 
 def openapi(limits: ServeSpec, version: str, *, keyed: bool, pairs: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 from textcls.tasks.task import FunctionToApply
 from textcls.text.text_input import TextInput
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from textcls.errors import BundleError, TextclsError
 from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
 from textcls.serving.batcher import Batcher
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
 
 # A request of at most this many characters is tokenized on the event loop, in about 1 ms; a longer one on a thread.

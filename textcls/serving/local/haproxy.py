@@ -20,7 +20,7 @@ from textcls.errors import InputError, ServeError, TextclsError
 from textcls.on_ray import internals
 from textcls.serving.local import haproxy_settings
 from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 # Runs in place of `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray monitors.
 _SCRIPT = """#!/bin/sh

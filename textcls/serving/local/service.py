@@ -32,7 +32,7 @@ from textcls.on_ray.cluster import attached
 from textcls.on_ray.session import ray_session
 from textcls.serving.deployment import NAME, read_key
 from textcls.serving.local import haproxy
-from textcls.settings.recipe import ServeSpec
+from textcls.settings.serve import ServeSpec
 
 _APP = "textcls"
 _START_S = 300.0
