@@ -137,14 +137,18 @@ def test_ray_train_hands_its_timeouts_to_its_actors(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_trainer_takes_its_callbacks_and_its_sigint_handler_from_these_methods() -> None:
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     trainer = ray.train.torch.TorchTrainer(lambda: None)
     usual = trainer._create_default_callbacks()
     assert internals.end_at_once(trainer) is trainer
     changed = trainer._create_default_callbacks()
-    assert [type(one) for one in changed] == [type(one) for one in usual]
+    assert [type(one) for one in changed] == [type(one) for one in usual if not isinstance(one, DatasetsCallback)]
+    assert len(changed) == len(usual) - 1
+    assert "dataset_shard_provider: Optional" in source(RayTrainWorker.init_train_context)
     (cleaner,) = [one for one in changed if isinstance(one, PlacementGroupCleanerCallback)]
     assert cleaner._get_actor_timeout_s == 1
     assert "callbacks=self._create_default_callbacks()" in source(DataParallelTrainer.fit)

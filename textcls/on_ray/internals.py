@@ -138,15 +138,18 @@ def end_at_once(trainer: Any) -> Any:
 
     Ray Train's own handler of SIGINT takes up to ten seconds, exits without a message, and when training is over it
     stays and swallows the first two signals. One of its callbacks asks the dashboard for the controller's state, and
-    waits 10 s where there is no dashboard.
+    waits 10 s where there is no dashboard. Another one starts a process for each group of workers that hands out
+    datasets, although none was given: it takes two CPU seconds of imports while the workers start.
     """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
     default_callbacks = trainer._create_default_callbacks
 
     def callbacks() -> list[Any]:
         quick = PlacementGroupCleanerCallback(get_actor_timeout_s=1)
-        return [quick if isinstance(one, PlacementGroupCleanerCallback) else one for one in default_callbacks()]
+        kept = [one for one in default_callbacks() if trainer.datasets or not isinstance(one, DatasetsCallback)]
+        return [quick if isinstance(one, PlacementGroupCleanerCallback) else one for one in kept]
 
     trainer._create_default_callbacks = callbacks
     trainer._register_sigint_handler = lambda controller: None

@@ -65,21 +65,21 @@ class Confusion(_Part):
     other_rows: int = 0
     """Rows of pairs that are not listed."""
 
-    def most_confused(self, most: int) -> list[tuple[str, str, int, float]]:
+    def most_confused(self, max_pairs: int) -> list[tuple[str, str, int, float]]:
         """(true label, predicted label, rows, share of the true label's rows) of the pairs with most rows, in order."""
         pairs = np.array(self.pairs, np.int64).reshape(-1, 3)
         wrong = pairs[pairs[:, 0] != pairs[:, 1]]
-        worst = wrong[np.argsort(-wrong[:, 2], kind="stable")[:most]].tolist()
+        worst = wrong[np.argsort(-wrong[:, 2], kind="stable")[:max_pairs]].tolist()
         names, support = self.labels, self.support
         return [(names[true], names[predicted], rows, rows / support[true]) for true, predicted, rows in worst]
 
-    def matrix(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+    def matrix(self, max_cells: int) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [n, n] rows by true and predicted label id, int64 [n] rows by true label id).
 
-        Of more than `most` labels, neighbours share one of the n = `most` cells.
+        Of more than `max_cells` labels, neighbours share one of the n = `max_cells` cells.
         """
         pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 3), len(self.support)
-        cells = min(labels, most)
+        cells = min(labels, max_cells)
         cell_of = np.arange(labels) * cells // max(labels, 1)
         matrix, rows = np.zeros((cells, cells), np.int64), np.zeros(cells, np.int64)
         np.add.at(matrix, (cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]), pairs[:, 2])
@@ -99,25 +99,25 @@ class CoOccurrence(_Part):
     other_pairs: int = 0
     """Pairs with rows that are not listed."""
 
-    def most_misjudged(self, most: int) -> list[tuple[str, str, int, int]]:
+    def most_misjudged(self, max_pairs: int) -> list[tuple[str, str, int, int]]:
         """(label, label, rows that have both, rows for which both are predicted) where these differ most, in order."""
         pairs = np.array(self.pairs, np.int64).reshape(-1, 4)
         gap = np.abs(pairs[:, 2] - pairs[:, 3])
-        worst = np.argsort(-gap, kind="stable")[:most]
+        worst = np.argsort(-gap, kind="stable")[:max_pairs]
         names = self.labels
         return [
             (names[i], names[j], true, predicted) for i, j, true, predicted in pairs[worst[gap[worst] > 0]].tolist()
         ]
 
-    def matrix(self, most: int) -> np.ndarray:
+    def matrix(self, max_cells: int) -> np.ndarray:
         """float64 [n, n]: the rows of pairs of labels, as a share of the rows that have the rarer of the two.
 
         Below the diagonal are the rows that have both labels, above it those for which both are predicted, which may be
-        more than all. The diagonal, and pairs with a label that no row has, are NaN. Of more than `most` labels,
-        neighbours share one of the n = `most` cells.
+        more than all. The diagonal, and pairs with a label that no row has, are NaN. Of more than `max_cells` labels,
+        neighbours share one of the n = `max_cells` cells.
         """
         pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 4), len(self.support)
-        cells = min(labels, most)
+        cells = min(labels, max_cells)
         cell_of = np.arange(labels) * cells // max(labels, 1)
         first, second = cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]
         both, rows = np.zeros((cells, cells)), np.zeros(cells)
