@@ -16,7 +16,7 @@ CLUSTER = sorted(path for pattern in ("*.yaml", "*.yml") for path in (ROOT / "cl
 
 
 def test_the_recipes_are_found() -> None:
-    assert {"quickstart.yaml", "pairs.yaml", "base.yaml"} <= {path.name for path in RECIPES}
+    assert {"quickstart.yaml", "multi-label.yaml", "pairs.yaml", "base.yaml"} <= {path.name for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

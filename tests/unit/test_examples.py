@@ -10,6 +10,8 @@ import pytest
 from tests.unit.reading import read_as
 from textcls.examples import support
 from textcls.settings.recipe_file import parse_recipe, recipe_text
+from textcls.storage import absolute
+from textcls.tasks.registry import task_of
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
 from textcls.training.baseline import train_baseline
@@ -61,3 +63,13 @@ def test_the_recipe_of_the_pairs_reads_every_row() -> None:
     found = read_as(recipe.data, [uri]).found
     assert (found.read, found.rows) == (support.PAIRS, support.PAIRS)
     assert found.labels == {"same": support.PAIRS // 2, "different": support.PAIRS // 2}
+
+
+def test_the_recipe_of_the_messages_reads_every_row_as_a_set_of_topics() -> None:
+    recipe = parse_recipe(recipe_text("multi-label"))
+    (uri,) = recipe.data.csv
+    read = task_of(recipe.data).label_reader(recipe.data)
+    with open(absolute(uri), encoding="utf-8", newline="") as file:
+        found = [read((row["topics"],)) for row in csv.DictReader(file)]
+    assert {one.reason for one in found} == {""}
+    assert [";".join(one.written) for one in found] == [cell for _, cell in rows_of("messages.csv")]
