@@ -32,6 +32,7 @@ from textcls.data.csv_head import read_layout
 from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
 from textcls.data.label_columns import several_labels_warnings, with_label_columns
+from textcls.data.summary import RowSummary
 from textcls.directories import put_directory
 from textcls.errors import (
     BundleError,
@@ -476,13 +477,17 @@ def test_a_delimiter_in_labels_whose_parts_do_not_recur_is_part_of_their_names()
     assert several_labels_warnings(DataSpec(), {"Earth, sea": 50, "Wind, fire": 40, "none": 9}) == []
 
 
-def test_long_texts_come_with_the_setting_that_sees_all_of_them_in_use() -> None:
+def test_long_texts_come_with_the_setting_that_sees_all_of_them() -> None:
     tokens = {"truncated_fraction": 0.5, "max_tokens": 64}
     (warning,) = checks.warnings(DataSpec(), [], {}, (0, []), tokens)
     recipe = parse_recipe("", options(warning))
     assert recipe.text.on_long == "windows"
-    (warning,) = checks.warnings(DataSpec(), [], {}, (0, []), tokens, on_long=recipe.text.on_long)
-    assert "--set" not in warning
+    (refused,) = checks.warnings(DataSpec(), [], {}, (0, []), tokens, on_long="error")
+    assert options(refused) == options(warning)
+    rows = RowSummary(rows=2, token_histogram=np.bincount([60, 300]), windows=1 + 8)
+    tokens = rows.token_lengths(64)
+    assert (tokens["truncated_fraction"], tokens["windows"]) == (0, 9)
+    assert checks.warnings(DataSpec(), [], {}, (0, []), tokens, on_long=recipe.text.on_long) == []
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -12,12 +12,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from textcls.bundle import seal_bundle
 from textcls.errors import RunDirError
+from textcls.inference.classifier import Classifier, Encoded
 from textcls.modeling.build import build_model, head_of, logits_of
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
+from textcls.training.export import export_files
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.token_rows import TokenRows
 
@@ -452,3 +457,67 @@ def test_rows_of_one_window_each_train_to_the_bits_of_texts_that_are_cut(trains:
     cut = trains(OneProcess(tmp_path / "cut"))
     trains.data = {name: one_window_a_row(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
     assert_same_bits(trains(OneProcess(tmp_path / "windows")), cut)
+
+
+@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
+def test_training_reports_the_scores_that_its_bundle_gives(
+    trains: Trains, tiny_model_dir: Path, tmp_path: Path, data: dict[str, TokenRows]
+) -> None:
+    """Micro-batches of 512 tokens divide the windows of the rows that are scored together."""
+    trains.data = data
+    settings = ("calibration.min_precision=0.6", "train.max_tokens_per_micro_batch=512")
+    outcome = trains(OneProcess(tmp_path / "run"), *settings)
+    text, bundle = TextSpec(max_tokens=32, on_long="windows"), tmp_path / "bundle"
+    bundle.mkdir()
+    tokenizer, temperature = prepare_tokenizer(str(tiny_model_dir), text), outcome.calibration.temperature
+    export_files(outcome.state.best_uri, str(bundle), tokenizer=tokenizer, head=outcome.head, temperature=temperature)
+    seal_bundle(
+        str(bundle),
+        task=SINGLE_LABEL,
+        labels=LABELS,
+        text=text,
+        metrics={},
+        recipe=parse_recipe("{}", ["train.precision=fp32"]),
+        data_fingerprint="",
+        calibration=outcome.calibration,
+    )
+    classifier = Classifier.load(str(bundle), device="cpu", precision="fp32")
+
+    def counts(split: str, **how: Any) -> Any:
+        rows, encoded = data[split], []
+        for row in range(len(rows)):
+            windows = rows.windows_of(np.array([row]))
+            batch, lengths = rows.batch(windows, 0), rows.window_lengths[windows]
+            ids = [ids[:length] for ids, length in zip(batch.input_ids_BL.tolist(), lengths, strict=True)]
+            encoded.append(Encoded(ids, int(lengths.sum()), False))
+        return SINGLE_LABEL.counts(classifier.score_encoded(encoded).probabilities, rows.targets, **how)
+
+    assert temperature != 1
+    expected = SINGLE_LABEL.summarise(counts("test", thresholds=classifier.thresholds), LABELS)
+    found = SINGLE_LABEL.summarise(outcome.test, LABELS)
+    assert found["rows"] == ROWS["test"]
+    assert (found["accuracy"], found["answered"]) == (expected["accuracy"], expected["answered"])
+    assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-6)
+    ece = SINGLE_LABEL.summarise(counts("val"), LABELS)["ece"]
+    assert outcome.calibration.ece_after == pytest.approx(ece, abs=1e-6)
+
+
+def test_long_rows_are_scored_once_whatever_the_number_of_ranks(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trains.data = LONG
+    alone = trains.loop(OneProcess(tmp_path))._scoring.counts("val")
+    own: list[Any] = []
+
+    def gather(totals: list[Any], of_rank: Any) -> None:
+        own.append(of_rank[0])
+        totals[:] = [of_rank] * len(totals)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for rank in range(3):
+        scoring = trains.loop(OneProcess(tmp_path))._scoring
+        scoring._rank, scoring._world_size = rank, 3
+        scoring.counts("val")
+    together = own[0] + own[1] + own[2]
+    assert together.rows == alone.rows == ROWS["val"]
+    assert together.loss == pytest.approx(alone.loss, rel=1e-6)

@@ -263,12 +263,11 @@ def warnings(
     if tokens["truncated_fraction"] > 0.1:
         found.append(
             f"{tokens['truncated_fraction']:.0%} of the rows exceed text.max_tokens {tokens['max_tokens']} and "
-            "are truncated in training; a higher limit, up to that of the model, uses more of each text and costs more"
-            + (
-                f"; {set_option('text.on_long', 'windows')} scores the whole text in inference"
-                if on_long == "truncate" and data.pair is None
-                else ""
-            )
+            f"are truncated{' in training' * (on_long == 'error')}; a higher limit, up to that of the model, uses more "
+            "of each text and costs more"
+            # A pair is never cut into windows.
+            + f"; {set_option('text.on_long', 'windows')} trains on and scores whole texts"
+            * (data.pair is None)
         )
     if tokens.get("unknown_fraction", 0.0) >= MANY_UNKNOWN:
         found.append(

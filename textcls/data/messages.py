@@ -81,11 +81,13 @@ def warning_lines(read: ReadRows, prepared: PreparedData, text: TextSpec) -> lis
 
 
 def token_line(prepared: PreparedData, text: TextSpec) -> str:
-    """Token lengths of the rows, and how many are truncated."""
+    """Token lengths of the rows, and how many are truncated or become windows."""
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
-    cut = "are cut to" if text.on_long == "truncate" else "are in training cut to"
     unknown = f"; {tokens['unknown_fraction']:.1%} are [UNK]" if tokens["unknown_fraction"] >= _SOME_UNKNOWN else ""
+    if text.on_long == "windows":
+        return f"tokens a row: {lengths}; {tokens['windows']:,} windows of at most {tokens['max_tokens']}{unknown}"
+    cut = "are cut to" if text.on_long == "truncate" else "are in training cut to"
     return f"tokens a row: {lengths}; {tokens['truncated_fraction']:.1%} {cut} {tokens['max_tokens']}{unknown}"
 
 

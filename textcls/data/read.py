@@ -130,7 +130,7 @@ def read_rows(
             row_tables.tokenized,
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"tokenizer": tokenizer},
+            fn_kwargs={"tokenizer": tokenizer, "on_long": text.on_long},
         )
     blocks: list[Any] = dataset.to_arrow_refs()
     summaries_and_keys = [_summarize.remote(block, task) for block in blocks]

@@ -235,7 +235,7 @@ def keys(table: pa.Table) -> pa.Table:
 
 def _clean_without_texts(table: pa.Table) -> pa.Table:
     """The clean rows of a table, with the columns that are small: a filter copies what it keeps."""
-    small = [name for name in (*_KEYS, *_TOKENS) if name in table.column_names]
+    small = [name for name in (*_KEYS, *_TOKENS, "windows") if name in table.column_names]
     return table.select(small).filter(pc.is_valid(table["text"]))
 
 
@@ -270,6 +270,8 @@ def summarize(table: pa.Table, task: Task) -> RowSummary:
     if "tokens" in clean.column_names:
         found.token_histogram = histogram(clean["tokens"].to_numpy())
         found.unknown = pc.sum(clean["unknown"]).as_py() or 0
+    if "windows" in clean.column_names:
+        found.windows = pc.sum(pc.list_value_length(clean["windows"])).as_py() or 0
     if "first_tokens" in clean.column_names:
         found.text_histograms = [histogram(clean[name].to_numpy()) for name in ("first_tokens", "second_tokens")]
     for row in rejected.to_pylist():

@@ -32,6 +32,7 @@ class RowSummary:
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
         text_histograms: the same for each text of a pair, without special tokens; empty for one text.
         unknown: tokens of the clean rows, after the cut, that stand for something that the vocabulary lacks.
+        windows: windows of the clean rows; None if long texts are not read as windows.
         digests: sha256 of the clean rows of each block, in order.
     """
 
@@ -44,6 +45,7 @@ class RowSummary:
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     text_histograms: list[np.ndarray] = field(default_factory=list)
     unknown: int = 0
+    windows: int | None = None
     digests: list[bytes] = field(default_factory=list)
 
     def add(self, other: "RowSummary") -> None:
@@ -59,6 +61,8 @@ class RowSummary:
         texts = zip_longest(self.text_histograms, other.text_histograms, fillvalue=histogram(()))
         self.text_histograms = [_added(own, new) for own, new in texts]
         self.unknown += other.unknown
+        if other.windows is not None:
+            self.windows = (self.windows or 0) + other.windows
         self.digests += other.digests
 
     @property
@@ -75,12 +79,13 @@ class RowSummary:
         """Percentiles of the number of tokens before the cut, the share of rows that the cut shortens, and the share of
         unknown tokens among those that are kept.
 
-        For pairs, `texts` has the percentiles of each text.
+        For pairs, `texts` has the percentiles of each text. Where long texts are read as windows, nothing is cut, and
+        `windows` is the number of windows.
 
         Args:
             max_tokens: the limit to which rows are cut.
         """
-        cut = int(self.token_histogram[max_tokens + 1 :].sum())
+        cut = int(self.token_histogram[max_tokens + 1 :].sum()) if self.windows is None else 0
         return {
             "max_tokens": max_tokens,
             "percentiles": _percentiles(self.token_histogram),
@@ -88,6 +93,7 @@ class RowSummary:
             "truncated_fraction": cut / max(self.rows, 1),
             "unknown_fraction": self.unknown_fraction(max_tokens if cut else None),
             **({"texts": [*map(_percentiles, self.text_histograms)]} if self.text_histograms else {}),
+            **({} if self.windows is None else {"windows": self.windows}),
         }
 
     def unknown_fraction(self, max_tokens: int | None) -> float:

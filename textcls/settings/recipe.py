@@ -259,8 +259,9 @@ class TextSpec(Spec):
     model's own limit. 128 tokens are some 95 words of English; a text that fills 512 costs at least four times as much
     time and memory as one of 128."""
     on_long: Literal["truncate", "windows", "error"] = "truncate"
-    """How a longer text is scored: truncated, as the mean of overlapping windows, or refused. With 128 tokens, a text
-    of 300 is scored as 3 windows, at three times the cost. Training always truncates."""
+    """What becomes of a longer text: truncated; `windows` of max_tokens, a quarter of which overlaps; or refused in use
+    and truncated in training. Windows share the label of their row in training, and its score is the mean over them.
+    With 128 tokens, a text of 300 is 3 windows, at three times the cost in training and in use."""
 
 
 class ModelSpec(Spec):

@@ -1,11 +1,14 @@
 """What the rows of a split add up to over all workers: counts, losses, and the calibration fitted to them.
 
 In: a module, token rows, the task, this rank. Out: sums that are equal on every rank. Not here: what is counted
-(tasks/), when to score (loop.py).
+(tasks/), when to score (loop.py), how the scores of windows become those of a row (text/windows.py).
+
+Shapes: B rows that are measured together, W windows of all of them, C labels; T as in tasks/task.py.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,39 @@ from textcls.modeling.build import fold_temperature, logits_of
 from textcls.settings.recipe import CalibrationSpec
 from textcls.tasks.calibration import TEMPERATURES
 from textcls.tasks.task import RowCounts, Task
+from textcls.text.windows import mean_over_windows
 from textcls.training.token_rows import TokenRows
 
 # Rows that are measured at once: counts of many labels cost as much for one row as for a thousand.
 _ROWS_MEASURED = 2048
 
-# (float [B, C] logits, [B, *T] targets) -> arrays or counts that add up over rows.
-Measure = Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
+
+@dataclass(frozen=True)
+class RowLogits:
+    """The logits of rows, window by window.
+
+    Attributes:
+        task: what they mean.
+        logits_WC: float32.
+        lengths_W: tokens of each window.
+        windows_B: windows of each row.
+    """
+
+    task: Task
+    logits_WC: np.ndarray
+    lengths_W: np.ndarray
+    windows_B: np.ndarray
+
+    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
+        """float64 [B, C]: the probabilities of the rows, their logits divided by a temperature."""
+        found_WC = self.task.probabilities(self.logits_WC / temperature)
+        if len(found_WC) == len(self.windows_B):
+            return found_WC
+        return mean_over_windows(found_WC, self.lengths_W, self.windows_B)
+
+
+# (logits of B rows, [B, *T] targets) -> arrays or counts that add up over rows.
+Measure = Callable[[RowLogits, np.ndarray], tuple[Any, ...]]
 
 
 class Scoring:
@@ -63,8 +92,8 @@ class Scoring:
         """Counts over all rows of a split, with the decisions of these thresholds or the task's default ones."""
         task = self._task
 
-        def measure(logits_BC: np.ndarray, targets_B: np.ndarray) -> tuple[RowCounts]:
-            return (task.counts(task.probabilities(logits_BC), targets_B, thresholds),)
+        def measure(logits: RowLogits, targets_B: np.ndarray) -> tuple[RowCounts]:
+            return (task.counts(logits.probabilities(), targets_B, thresholds),)
 
         (counts,) = self._sum_over(split, measure)
         return counts  # type: ignore[no-any-return]
@@ -75,8 +104,8 @@ class Scoring:
         temperatures: float | np.ndarray = 1.0
         if spec.temperature:
 
-            def losses(logits_BC: np.ndarray, targets_B: np.ndarray) -> tuple[np.ndarray]:
-                scaled = (task.probabilities(logits_BC / temperature) for temperature in TEMPERATURES)
+            def losses(logits: RowLogits, targets_B: np.ndarray) -> tuple[np.ndarray]:
+                scaled = map(logits.probabilities, TEMPERATURES)
                 return (np.stack([task.log_losses(probabilities_BC, targets_B) for probabilities_BC in scaled]),)
 
             rows_C = task.label_rows(self._data["val"].targets, len(self._labels))
@@ -85,8 +114,8 @@ class Scoring:
             divisors = temperatures if isinstance(temperatures, float) else temperatures.tolist()
             fold_temperature(dict(self._model.named_parameters()), head, divisors)
 
-        def measure(logits_BC: np.ndarray, targets_B: np.ndarray) -> tuple[np.ndarray, RowCounts]:
-            probabilities_BC = task.probabilities(logits_BC)
+        def measure(logits: RowLogits, targets_B: np.ndarray) -> tuple[np.ndarray, RowCounts]:
+            probabilities_BC = logits.probabilities()
             return task.threshold_counts(probabilities_BC, targets_B), task.counts(probabilities_BC, targets_B)
 
         found, counts = self._sum_over("val", measure)
@@ -100,31 +129,50 @@ class Scoring:
 
     def _sum_over(self, split: str, measure: Measure) -> tuple[Any, ...]:
         """The sum of a measure over all rows of a split, the same on every rank."""
-        data = self._data[split]
-        device = next(self._model.parameters()).device
-        total = measure(np.empty((0, len(self._labels))), self._task.encode((), self._labels))
+        data, none = self._data[split], np.empty(0, np.int32)
+        no_rows = RowLogits(self._task, np.empty((0, len(self._labels)), np.float32), none, none)
+        total = measure(no_rows, self._task.encode((), self._labels))
         batches = micro_batches(np.arange(len(data)), data.lengths, self._max_tokens)
         self._model.eval()
         logits: list[np.ndarray] = []
         measured: list[np.ndarray] = []
         with torch.inference_mode():
             for rows in batches[self._rank :: self._world_size]:
-                batch = data.batch(rows, self._pad_id).to(device)
-                logits_BC = logits_of(
-                    self._model, batch.input_ids_BL, batch.attention_mask_BL, batch.token_types_BL, bf16=self._bf16
-                )
-                logits.append(logits_BC.cpu().numpy())
+                logits.append(self._logits(data, rows))
                 measured.append(rows)
                 if sum(map(len, measured)) >= _ROWS_MEASURED:
-                    total = _added(total, measure(np.concatenate(logits), data.targets[np.concatenate(measured)]))
+                    total = _added(total, measure(*self._together(data, measured, logits)))
                     logits, measured = [], []
         if measured:
-            total = _added(total, measure(np.concatenate(logits), data.targets[np.concatenate(measured)]))
+            total = _added(total, measure(*self._together(data, measured, logits)))
         if self._world_size > 1:
             totals: list[Any] = [None] * self._world_size
             torch.distributed.all_gather_object(totals, total)
             total = functools.reduce(_added, totals)
         return total
+
+    def _logits(self, data: TokenRows, rows: np.ndarray) -> np.ndarray:
+        """float32 [W, C] of all windows of these rows (int64), row by row."""
+        windows, device = data.windows_of(rows), next(self._model.parameters()).device
+        lengths_W = data.window_lengths[windows]
+        found_WC = np.empty((len(windows), len(self._labels)), np.float32)
+        # From the last to the first: micro_batches reverses equal lengths, and rows of one window stay in their order.
+        for places in micro_batches(np.arange(len(windows))[::-1], lengths_W, self._max_tokens):
+            batch = data.batch(windows[places], self._pad_id).to(device)
+            logits_BC = logits_of(
+                self._model, batch.input_ids_BL, batch.attention_mask_BL, batch.token_types_BL, bf16=self._bf16
+            )
+            found_WC[places] = logits_BC.cpu().numpy()
+        return found_WC
+
+    def _together(
+        self, data: TokenRows, rows: Sequence[np.ndarray], logits: Sequence[np.ndarray]
+    ) -> tuple[RowLogits, np.ndarray]:
+        """(logits, targets) of several groups of rows."""
+        rows_B = np.concatenate(rows)
+        lengths_W = data.window_lengths[data.windows_of(rows_B)]
+        scored = RowLogits(self._task, np.concatenate(logits), lengths_W, data.windows_of_row[rows_B])
+        return scored, data.targets[rows_B]
 
 
 def _added(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
