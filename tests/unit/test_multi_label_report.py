@@ -1,6 +1,7 @@
 """The report of a task with several labels a row: its figures, its tables and its picture."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tests.unit.test_reports import NASTY, cells, draw_report, printed, size_of
 from textcls.bundle import stated_metrics
 from textcls.reporting.picture import PNG_SIZE
 from textcls.reporting.report import CoOccurrence, LabelScores, Report
+from textcls.reporting.verdict import verdict_of
+from textcls.tasks.multi_label import MultiLabel
 
 THREE, MANY = ["billing", "delivery", "refund"], [f"topic {i}" for i in range(40)]
 
@@ -59,6 +62,27 @@ def report_of(labels: list[str]) -> dict:
 def test_reading_and_writing_it_changes_nothing():
     report = report_of(THREE)
     assert Report.model_validate(report).content()["test"] == report["test"]
+
+
+def test_what_the_task_counts_is_what_the_report_reads():
+    task, draw = MultiLabel(), np.random.default_rng(0)
+    has = (draw.random((500, 3)) < [0.5, 0.3, 0.1]).astype(np.float32)
+    scored = 1 / (1 + np.exp(2 - 4 * has - draw.normal(size=has.shape)))
+
+    def summary(probabilities: np.ndarray) -> dict:
+        return task.summarise(task.counts(probabilities, has, task.default_thresholds(3)), THREE)
+
+    good, never = summary(scored), summary(scored / 3)
+    assert {*summary_of(THREE), "answered"} == set(good)
+    report = Report.model_validate({"test": good, "baseline": never})
+    assert report.content()["test"] == json.loads(json.dumps(good))
+    assert verdict_of(report).sentence.startswith("Clearly better than the TF-IDF baseline: macro F1")
+    swapped = verdict_of(Report.model_validate({"test": never, "baseline": good}))
+    assert swapped.sentence == "No label is predicted for any of the 500 rows."
+    for name, one in report.test.per_class.items():
+        given = scored[:, THREE.index(name)] >= 0.5
+        true = has[:, THREE.index(name)] == 1
+        assert one.hits() == ((given & true).sum(), (~given & true).sum(), (given & ~true).sum())
 
 
 def test_a_bundle_states_the_scores_and_not_which_labels_come_together():
