@@ -5,6 +5,8 @@ pipeline runs as usual: float32, batches of 32 padded to their longest text, tex
 the model quantized by `quantize_dynamic` (int8 weights, a scale per channel) on batches of texts of similar length.
 Also printed: the largest difference of the probabilities from float32, and the share of the machine's matrix-product
 peak that the Classifier reaches. Needs the extra `bench`.
+
+`--pairs` compares the Classifier with itself: pairs of texts with single texts that have the same tokens.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from textcls.modeling.batching import micro_batches, padded
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.calibration import softmax
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 
 # Batches of ONNX Runtime: padded tokens, and padding tokens above which another batch costs less.
@@ -57,10 +60,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--pairs", action="store_true", help="compare pairs with single texts; a bundle of one text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     texts = sample_texts(arguments.source, arguments.rows)
     classifier = _classifier(arguments.bundle, arguments.max_tokens, arguments.threads)
+    if arguments.pairs:
+        _compare_pairs(classifier, texts, arguments.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         # The same model with another limit in its tokenizer, for the two that read a directory.
         directory = shutil.copytree(arguments.bundle, Path(folder) / "model")
@@ -91,6 +98,34 @@ def main() -> None:
             f"{name} ({classifier.precision})" if name == "textcls" else name, probabilities, found["pipeline"]
         )
     _print_limit(classifier, _stock_model(arguments.bundle), texts, statistics.median(rates["textcls"]))
+
+
+def _compare_pairs(classifier: Classifier, texts: list[str], rounds: int) -> None:
+    """Prints the rows/s of pairs, each text in halves, and of single texts with the separator between the halves."""
+    bundle, files = classifier.bundle, TokenizerFiles.load(classifier.bundle.directory)
+    of_pairs = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"pairs": True}))
+    typed = dataclasses.replace(files, max_tokens=classifier.max_tokens, token_types=True)
+    bf16 = classifier.precision == "bf16"
+    scorer = Classifier(of_pairs, classifier._model, typed, device="cpu", bf16=bf16)
+    words = [text.split() for text in texts if len(text.split()) > 1]
+    halves = [(" ".join(one[: len(one) // 2]), " ".join(one[len(one) // 2 :])) for one in words]
+    separator = json.loads(files.config_json)["sep_token"]
+    inputs = {
+        "single": (classifier, [TextInput(f"{one} {separator} {other}") for one, other in halves]),
+        "pairs": (scorer, [TextInput(*half) for half in halves]),
+    }
+    tokens = {name: [one.tokens for one in used.encode(given)] for name, (used, given) in inputs.items()}
+    print(f"mean tokens: { ({name: round(float(np.mean(found)), 2) for name, found in tokens.items()}) }")
+    rates: dict[str, list[float]] = {name: [] for name in inputs}
+    for round_ in range(rounds + 1):  # the first warms up
+        for name, (used, given) in inputs.items():
+            started = time.perf_counter()
+            used.scores(given)
+            if round_:
+                rates[name].append(len(given) / (time.perf_counter() - started))
+        print(f"round {round_}: { ({name: round(found[-1], 1) for name, found in rates.items() if found}) } rows/s")
+    ratios = [one / other for one, other in zip(rates["pairs"], rates["single"], strict=True)]
+    print(f"pairs / single: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 def sample_texts(source: str, most: int) -> list[str]:
