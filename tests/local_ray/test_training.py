@@ -75,6 +75,19 @@ def calm(reviews, tiny_model_dir, tmp_path_factory) -> Callable[[int], TrainOutc
     return run
 
 
+# What changes the loss, without dropout: it depends on the rank.
+EVERYTHING = (
+    *("model.dropout=0", "train.epochs=1", "train.class_weights=balanced", "train.label_smoothing=0.1"),
+    "calibration.min_precision=0.9",
+)
+
+
+@pytest.fixture(scope="module")
+def one_epoch(reviews, tiny_model_dir, tmp_path_factory) -> TrainOutcome:
+    """One epoch of one worker with every setting of the loss."""
+    return fitted(reviews, tiny_model_dir, tmp_path_factory.mktemp("one epoch") / "out", *EVERYTHING)
+
+
 def weights(state: TrainingState) -> dict[str, np.ndarray]:
     return load_file(os.path.join(state.best_uri, "model.safetensors"))
 
@@ -135,10 +148,8 @@ def test_workers_must_fit_the_nodes_there_are_or_may_come(monkeypatch, nodes, au
         assert asked == ((planned.min_count, planned.count) if planned.min_count else planned.count)
 
 
-def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
-    settings = ("model.dropout=0", "train.epochs=1", "train.class_weights=balanced", "train.label_smoothing=0.1")
-    one = fitted(reviews, tiny_model_dir, tmp_path / "one", *settings)
-    two = fitted(reviews, tiny_model_dir, tmp_path / "two", *settings, "scale.workers=2", workers=2)
+def test_two_workers_follow_one_worker(one_epoch, reviews, tiny_model_dir, tmp_path):
+    one, two = one_epoch, fitted(reviews, tiny_model_dir, tmp_path, *EVERYTHING, "scale.workers=2", workers=2)
     assert (one.world_size, two.world_size) == (1, 2)
     assert [step for step, _ in one.state.curve] == list(range(1, 12))
     np.testing.assert_allclose([loss for _, loss in two.state.curve], [loss for _, loss in one.state.curve], rtol=1e-5)
@@ -151,24 +162,26 @@ def test_two_workers_follow_one_worker(reviews, tiny_model_dir, tmp_path):
     assert two.state.rows == one.state.rows == 170
 
 
-def test_killed_at_any_step_ends_with_the_same_bits(calm, reviews, tiny_model_dir, tmp_path, monkeypatch):
+def test_killed_at_any_step_ends_with_the_same_bits(calm, reviews, tiny_model_dir, tmp_path, monkeypatch, full):
     expected = calm(1)
-    settings = ("train.checkpoint_every_steps=3", "scale.max_failures=3")
+    # Before the first checkpoint; after one, in the second epoch.
+    steps = (2, 7, 10, 17) if full else (2, 17)
+    settings = ("train.checkpoint_every_steps=3", f"scale.max_failures={len(steps)}")
     marks = str(tmp_path / "killed-at-")
 
-    def kill_thrice(worker, batch):
+    def kill(worker, batch):
         step = worker.state.step
-        if step in (2, 10, 17) and not os.path.exists(f"{marks}{step}"):
+        if step in steps and not os.path.exists(f"{marks}{step}"):
             Path(f"{marks}{step}").write_text(worker.context.staging_prefix)
             tempfile.mkdtemp(prefix=worker.context.staging_prefix)  # what a kill while a checkpoint is copied leaves
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(attempts, "train_worker", wrapped(kill_thrice))
+    monkeypatch.setattr(attempts, "train_worker", wrapped(kill))
     said: list[str] = []
     killed = fitted(reviews, tiny_model_dir, tmp_path / "killed", *settings, said=said)
-    (staged,) = {Path(f"{marks}{step}").read_text() for step in (2, 10, 17)}
+    (staged,) = {Path(f"{marks}{step}").read_text() for step in steps}
     assert not list(Path(tempfile.gettempdir()).glob(f"{staged}*"))
-    assert sum("a worker failed" in line for line in said) == 3
+    assert sum("a worker failed" in line for line in said) == len(steps)
     assert killed.state.best_step == expected.state.best_step
     for name, value in weights(killed.state).items():
         assert (value == weights(expected.state)[name]).all(), name
@@ -198,11 +211,8 @@ def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(
         assert (value == weights(expected.state)[name]).all(), name
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(
-    calm, reviews, tiny_model_dir, tmp_path, monkeypatch, workers
-):
-    expected = calm(workers)
+def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(calm, reviews, tiny_model_dir, tmp_path, monkeypatch):
+    expected, workers = calm(2), 2
     settings = ("scale.max_failures=0", f"scale.workers={workers}")
     steps = str(tmp_path / "steps.txt")
 
@@ -233,13 +243,11 @@ def test_workers_that_are_preempted_lose_no_step_and_not_a_bit(
         assert (value == weights(expected.state)[name]).all(), name
 
 
-def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, tiny_model_dir, tmp_path):
+def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(one_epoch, reviews, tiny_model_dir, tmp_path):
     from textcls.inference.classifier import Classifier
 
     path, prepared, tokenizer = reviews
-    settings = ("train.epochs=1", "calibration.min_precision=0.9")
-    outcome = fitted(reviews, tiny_model_dir, tmp_path / "out", *settings)
-    recipe = small_recipe(tiny_model_dir, path, *settings)
+    outcome, recipe = one_epoch, small_recipe(tiny_model_dir, path, *EVERYTHING)
     export_bundle(recipe, prepared, tokenizer, outcome, str(tmp_path / "out"), {})
 
     classifier = Classifier.load(str(tmp_path / "out" / "bundle"), threads=1)
@@ -260,14 +268,13 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(reviews, 
     assert sum(not scores.abstained(i) for i in range(len(scores))) == counts.answered
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_that_another_try_would_meet_again_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, workers):
+def test_an_error_that_another_try_would_meet_again_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path):
     broken = shutil.copytree(tiny_model_dir, tmp_path / "model")
     settings = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(settings | {"hidden_size": 48}))
     said: list[str] = []
     with pytest.raises(ModelError, match="weights of the encoder are missing or of another shape"):
-        fitted(reviews, broken, tmp_path / "out", f"scale.workers={workers}", workers=workers, said=said)
+        fitted(reviews, broken, tmp_path / "out", said=said)
     assert not any("a worker failed" in line for line in said)
     anew = small_recipe(tiny_model_dir, reviews[0], "train.epochs=1")
     assert RunDir.claim(str(tmp_path / "out"), anew, resume=False).replaces
@@ -290,19 +297,17 @@ def test_a_cluster_that_cannot_be_reached_leaves_an_out_that_any_run_may_use(
     assert RunDir.claim(out, other, resume=False).replaces
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_of_python_code_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, monkeypatch, workers):
+def test_an_error_of_python_code_in_one_rank_ends_the_run_at_once(reviews, tiny_model_dir, tmp_path, monkeypatch):
     def fail(worker, batch):
         if worker.context.rank == worker.context.world_size - 1 and worker.state.step == 2:
             raise IndexError("index 66 is out of bounds")
 
     monkeypatch.setattr(attempts, "train_worker", wrapped(fail))
     said: list[str] = []
-    out, settings = tmp_path / "out", (f"scale.workers={workers}", "scale.max_failures=3")
-    with pytest.raises(TrainingError, match=f"rank {workers - 1} failed: IndexError: index 66 is out of bounds"):
-        fitted(reviews, tiny_model_dir, out, *settings, workers=workers, said=said)
+    out, settings = tmp_path / "out", ("scale.workers=2", "scale.max_failures=3")
+    with pytest.raises(TrainingError, match="rank 1 failed: IndexError: index 66 is out of bounds"):
+        fitted(reviews, tiny_model_dir, out, *settings, workers=2, said=said)
     assert not any("a worker failed" in line for line in said)
-    if workers == 1:  # what the message advises
-        monkeypatch.undo()
-        outcome = fitted(reviews, tiny_model_dir, out, *settings, resume=True)
-        assert outcome.state.step == 2 * 11
+    monkeypatch.undo()
+    resumed = fitted(reviews, tiny_model_dir, out, *settings, resume=True)  # what the message advises
+    assert resumed.state.step == 2 * 11
