@@ -171,7 +171,9 @@ FOLLOWED = {
     "tracking.mlflow.MlflowRun.__init__": [
         "unit/test_events.py::test_an_mlflow_that_cannot_be_reached_is_told_without_its_password"
     ],
-    "training.failures.final_error": ["local_ray/test_training.py::test_an_error_of_python_code_ends_the_run_at_once"],
+    "training.failures.final_error": [
+        "local_ray/test_training.py::test_an_error_of_python_code_in_one_rank_ends_the_run_at_once"
+    ],
     "modeling.build.head_of": ["unit/test_build.py::test_the_head_is_the_last_layer_with_an_output_for_each_label"],
     "modeling.precision.refuse_bf16_without_support": [
         "local_ray/test_precision.py::test_bf16_that_a_node_cannot_multiply_is_refused_before_any_row_is_read"
