@@ -67,7 +67,7 @@ class TokenizerFiles:
 
         config = json.loads(config_json)
         pad_id = _pad_id(Tokenizer.from_str(tokenizer_json), config, directory)
-        token_types = _TOKEN_TYPES in config["model_input_names"]
+        token_types = _TOKEN_TYPES in config.get("model_input_names", ())
         return cls(tokenizer_json, config_json, config["model_max_length"], pad_id, token_types)
 
     def save(self, directory: str) -> None:
