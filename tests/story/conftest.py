@@ -121,6 +121,8 @@ def shell(scratch: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "RAY_AUTH_MODE": "disabled",
         "RAY_TMPDIR": str(scratch),
+        # As in tests/conftest.py; not in stories whose nodes are drained.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "TMPDIR": str(scratch),
     }
 
@@ -465,6 +467,7 @@ def nodes(
     for name in ("auth_token", "serve_key"):
         (secrets / name).write_text(random.Random(name).randbytes(32).hex())
     everywhere = shell | {"PATH": f"{Path(sys.executable).parent}:{shell['PATH']}", "RAY_AUTH_MODE": "token"}
+    everywhere["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1"
     with Network(3) as network, _s3_on(network.outside) as s3_url:
         head, *workers = network.machines
         operator = everywhere | {"HOME": str(home), "BUCKET": bucket}

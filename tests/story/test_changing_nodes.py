@@ -21,6 +21,7 @@ class _Nodes:
     def __init__(self, scratch: Path, shell: dict[str, str]) -> None:
         self._scratch = scratch
         self.shell = shell | {
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
             # Ray notes there which cluster is the machine's; other stories have one that goes on.
             "RAY_TMPDIR": tempfile.mkdtemp(dir=scratch, prefix=""),
             # A dead node is found out within seconds, and a busy one is not taken for dead.

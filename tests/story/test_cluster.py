@@ -1,12 +1,10 @@
 """The same file, submitted to a cluster from a checkout that is not on its machines."""
 
-import json
 import os
 import sys
-import urllib.request
 from pathlib import Path
 
-from .conftest import Cluster, Ended, FirstRun, Running, reviews
+from .conftest import Cluster, Ended, FirstRun, Running
 
 
 def _submit(cluster: Cluster, first_run: FirstRun, working_dir: Path, name: str, *arguments: str) -> Ended:
@@ -28,18 +26,3 @@ def test_submitted_job_ends_with_the_weights_of_a_local_run(
     assert ended.status == 0, ended
     assert (tmp_path / "out" / "bundle" / "model.safetensors").read_bytes() == first_run.weights
     assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(first_run.out))
-
-
-def test_submitted_job_tells_bad_input_by_its_exit_code(
-    first_run: FirstRun, cluster: Cluster, working_dir: Path, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.csv"
-    bad.write_text("text,label\n" + "".join(f"{text},positive\n" for text, _ in reviews(50)))
-    data = ["--recipe", str(first_run.user.home / "recipe.yaml"), "--csv", str(bad), "--set", "data.where={}"]
-    ended = _submit(cluster, first_run, working_dir, "bad", *data, "--out", str(tmp_path / "out"))
-    assert ended.status == 1, "what `ray job submit` says of every failed job"
-    with urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/bad", timeout=30) as answer:
-        job = json.load(answer)
-    assert job["status"] == "FAILED"
-    assert job["driver_exit_code"] == 2
-    assert "no training rows for 'negative'" in job["message"]
