@@ -142,9 +142,16 @@ def test_the_cost_is_told():
     text = printed(report_of(TWO))
 
     assert "50 % 27, 99 % 56, longest 1,078; 12.5% of the rows were cut" in text
+    assert "[UNK]" not in text
     assert "trained in 118 s: 151 rows/s, 4,401 tokens/s" in text
     assert "padding: 2.4% on top" in text
     assert "trained on 4,321 rows in 1.5 s" in text
+
+
+def test_unknown_tokens_are_told_beside_the_lengths():
+    report = report_of(TWO)
+    report["tokens"]["unknown_fraction"] = 0.047
+    assert "4.7% of the tokens are [UNK]" in " ".join(printed(report).split())
 
 
 def test_a_bundle_that_was_not_calibrated_says_nothing_of_it():

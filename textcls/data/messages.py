@@ -14,11 +14,9 @@ from textcls.data.row_tables import file_and_line
 from textcls.data.rows import shown
 from textcls.data.split_blocks import PreparedData
 from textcls.data.token_limits import suggestion
+from textcls.reporting.terminal import SOME_UNKNOWN
 from textcls.settings.recipe import TextSpec
 from textcls.settings.yaml_text import set_option
-
-# Share of unknown tokens that is worth a word.
-_SOME_UNKNOWN = 0.001
 
 
 def read_lines(read: ReadRows) -> Iterator[str]:
@@ -84,7 +82,7 @@ def token_line(prepared: PreparedData, text: TextSpec) -> str:
     """Token lengths of the rows, and how many are truncated or become windows."""
     tokens = prepared.tokens
     lengths = ", ".join(f"{p} % ≤ {n}" for p, n in tokens["percentiles"].items())
-    unknown = f"; {tokens['unknown_fraction']:.1%} are [UNK]" if tokens["unknown_fraction"] >= _SOME_UNKNOWN else ""
+    unknown = f"; {tokens['unknown_fraction']:.1%} are [UNK]" if tokens["unknown_fraction"] >= SOME_UNKNOWN else ""
     if text.on_long == "windows":
         return f"tokens a row: {lengths}; {tokens['windows']:,} windows of at most {tokens['max_tokens']}{unknown}"
     cut = "are cut to" if text.on_long == "truncate" else "are in training cut to"

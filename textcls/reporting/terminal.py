@@ -28,6 +28,8 @@ PLAIN_WIDTH = 100
 """Columns of a log, which has no width of its own."""
 MOST_CLASSES = 20
 """Up to this number of labels, all are listed; of more, only the worst."""
+SOME_UNKNOWN = 0.001
+"""Share of unknown tokens that is worth a word."""
 
 # Score -> its name in the table, in order.
 _SCORES = (
@@ -169,7 +171,11 @@ def _costs(report: Report) -> Iterator[str]:
     if report.calibration:
         yield from _calibration(report.calibration, report.test)
     if tokens := report.tokens:
-        yield f"tokens per row: {_lengths(tokens.percentiles)}; {tokens.truncated_fraction:.1%} of the rows were cut"
+        unknown = tokens.unknown_fraction or 0.0
+        yield (
+            f"tokens per row: {_lengths(tokens.percentiles)}; {tokens.truncated_fraction:.1%} of the rows were cut"
+            + (f"; {unknown:.1%} of the tokens are [UNK]" if unknown >= SOME_UNKNOWN else "")
+        )
         for which, percentiles in zip(("first", "second"), tokens.texts, strict=False):
             yield f"tokens of the {which} text: {_lengths(percentiles)}"
     if speed := report.speed:
@@ -187,7 +193,8 @@ def _calibration(calibration: CalibrationSummary, test: TaskScores) -> Iterator[
     if calibration.ece_before is not None:
         temperature = f"temperature {calibration.temperature:.2f}"
         if of_labels := calibration.temperatures:
-            temperature = f"a temperature for each label, {min(of_labels):.2f} to {max(of_labels):.2f}"
+            low, high = f"{min(of_labels):.2f}", f"{max(of_labels):.2f}"
+            temperature = f"a temperature for each label, {low} to {high}" if low != high else f"temperature {low}"
         yield (
             f"calibrated by {temperature}: ECE on the validation split "
             f"{number(calibration.ece_before, 3)} -> {number(calibration.ece_after, 3)}"
