@@ -123,14 +123,14 @@ def cluster_s_user(first_run: FirstRun, cluster: Cluster) -> User:
 
 
 def test_second_job_with_the_same_out_is_refused_and_a_torn_snapshot_does_no_harm(
-    first_run: FirstRun, cluster_s_user: User
+    first_run: FirstRun, cluster_s_user: User, here: Command
 ) -> None:
     out = cluster_s_user.home / "one out"
     running = cluster_s_user.starts("--out", "one out")
     try:
         running.until((out / "run.json").exists)
         for flags in ((), ("--resume",)):
-            refused = cluster_s_user.trains("--out", "one out", *flags).calmly(2)
+            refused = here("train", out.parent, "--recipe", "recipe.yaml", "--out", "one out", *flags).calmly(2)
             assert f"{out}: another job is writing there" in refused.err
         snapshot = out / "training" / "attempt-0001" / "checkpoint_manager_snapshot.json"
         running.until(lambda: step_of(out) > 0 and snapshot.exists())
