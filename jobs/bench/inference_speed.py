@@ -6,8 +6,8 @@ the model quantized by `quantize_dynamic` (int8 weights, a scale per channel) on
 Also printed: the largest difference of the probabilities from float32, and the share of the machine's matrix-product
 peak that the Classifier reaches. Needs the extra `bench`.
 
-`--pairs` compares the Classifier with itself: pairs of texts with single texts that have the same tokens. It measures CPU
-time, which other work on the machine changes little.
+`--pairs` compares the Classifier with itself: pairs of texts with single texts that have the same tokens. It measures
+CPU time, which other work on the machine changes little.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _compare_pairs(classifier: Classifier, texts: list[str], rounds: int) -> None:
-    """Prints the rows per CPU second of pairs, each text in halves, and of single texts with the separator between the halves."""
+    """Prints the rows per CPU second of pairs, texts in halves, and of texts with a separator in the middle."""
     bundle, files = classifier.bundle, TokenizerFiles.load(classifier.bundle.directory)
     of_pairs = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"pairs": True}))
     typed = dataclasses.replace(files, max_tokens=classifier.max_tokens, token_types=True)
@@ -125,7 +125,8 @@ def _compare_pairs(classifier: Classifier, texts: list[str], rounds: int) -> Non
             if round_:
                 rates[name].append(len(given) / (time.process_time() - started))
         print(
-            f"round {round_}: { ({name: round(found[-1], 1) for name, found in rates.items() if found}) } rows per CPU second"
+            f"round {round_}, rows per CPU second:",
+            {name: round(found[-1], 1) for name, found in rates.items() if found},
         )
     ratios = [one / other for one, other in zip(rates["pairs"], rates["single"], strict=True)]
     print(f"pairs / single: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
