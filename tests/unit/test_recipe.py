@@ -51,6 +51,7 @@ OTHER = {
     "split.val": "0.3",
     "split.test": "0.3",
     "split.seed": "7",
+    "split.group_by": "b",
     "text.lowercase": "false",
     "text.unicode_form": "NFKC",
     "text.max_tokens": "64",
@@ -105,6 +106,7 @@ OTHER = {
 BESIDE = {
     "data.header": ["data.text_columns=0", "data.label_column=1"],
     "serve.min_replicas": ["serve.max_replicas=2"],
+    "split.group_by": ["data.pair=[a, b]"],
 }
 
 
@@ -169,7 +171,7 @@ def test_set_replaces_what_the_file_says(key: str) -> None:
 
 
 def test_a_recipe_survives_being_written_and_read() -> None:
-    alone = ("data.header", "data.pair", "data.labels_in")  # other settings do not go with them
+    alone = ("data.header", "data.pair", "data.labels_in", "split.group_by")  # other settings do not go with them
     recipe = parse_recipe("", [f"{key}={value}" for key, value in OTHER.items() if key not in alone])
     assert parse_recipe(yaml.safe_dump(recipe.model_dump(mode="json"))) == recipe
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

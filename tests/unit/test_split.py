@@ -114,3 +114,31 @@ def test_keys_that_share_a_hash_half_are_different_texts():
 def test_a_tiny_class_trains_before_it_tests(size):
     cuts = rounded_shares(np.array([size]), SplitSpec(val=0.4, test=0.5))
     assert cuts.max() <= size - 1
+
+
+# --- pairs that share a text ------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=150), specs)
+def test_rows_of_one_hash_stay_in_one_split_and_duplicates_are_those_of_the_whole_key(pairs, spec):
+    shared, other, labels = (np.array(column) for column in zip(*pairs, strict=True))
+    hashes = split.shuffle_hash(shared.astype(np.uint64), spec.seed)
+    t = split.tally(
+        hashes, other.astype(np.uint64), labels.astype(np.int32), np.arange(len(pairs)), keep_all=False, by_hash=True
+    )
+    sizes = t.stratum_sizes(3)
+    codes = split.assign(t, np.zeros(3, np.int64), rounded_shares(sizes, spec))
+    for one in set(shared.tolist()):
+        assert len({code for code in codes[shared == one] if code != split.DUPLICATE}) == 1
+    assert (codes != split.DUPLICATE).sum() == len({(a, b) for a, b, _ in pairs}) == sizes.sum()
+
+
+def test_shares_of_groups_come_as_near_as_their_sizes_allow():
+    draw = np.random.default_rng(0)
+    shared, labels = draw.integers(0, 1500, 6000), draw.integers(0, 2, 6000)
+    hashes, other = split.shuffle_hash(shared.astype(np.uint64), 42), np.arange(6000, dtype=np.uint64)
+    t = split.tally(hashes, other, labels.astype(np.int32), np.arange(6000), keep_all=False, by_hash=True)
+    codes = split.assign(t, np.zeros(2, np.int64), rounded_shares(t.stratum_sizes(2), SplitSpec()))
+    for label in (0, 1):
+        assert abs((codes[labels == label] == split.TEST).mean() - 0.2) < 0.03
+        assert abs((codes[labels == label] == split.VAL).mean() - 0.1) < 0.03

@@ -37,6 +37,16 @@ def test_a_pair_has_a_key_of_its_own_which_depends_on_the_order() -> None:
     assert TextInput(" A\n", "B").key(NORMALIZE) == one
 
 
+def test_pairs_that_are_grouped_by_a_text_share_half_of_their_key() -> None:
+    def half(one: TextInput, group_by: str) -> bytes:
+        return one.key(NORMALIZE, group_by)[:8]
+
+    pairs = [TextInput("a", "b"), TextInput(" A", "c"), TextInput("d", "c")]
+    assert half(pairs[0], "a") == half(pairs[1], "a") != half(pairs[2], "a")
+    assert half(pairs[0], "b") != half(pairs[1], "b") == half(pairs[2], "b")
+    assert len({one.key(NORMALIZE, "a") for one in pairs}) == 3
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\u3000"])
 def test_an_input_without_a_character_is_blank(blank: str) -> None:
     assert TextInput(blank).is_blank

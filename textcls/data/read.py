@@ -98,6 +98,7 @@ def read_rows(
     tokenizer: TokenizerFiles | None = None,
     *,
     task: Task,
+    group_by: str = "none",
 ) -> ReadRows:
     """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
 
@@ -107,6 +108,7 @@ def read_rows(
         text: which texts are equal, and what becomes of long ones.
         tokenizer: without one, the rows can be scored as text but not split for training.
         task: what is predicted; reads the label cells.
+        group_by: `split.group_by`: which text of a pair is never in two splits.
 
     Raises:
         DataError: a file is no CSV or lacks a column.
@@ -123,7 +125,14 @@ def read_rows(
     dataset = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(
         _read_shard,
         batch_size=1,
-        fn_kwargs={"shards": shards, "layouts": layouts, "data": data, "text": text, "task": task},
+        fn_kwargs={
+            "shards": shards,
+            "layouts": layouts,
+            "data": data,
+            "text": text,
+            "task": task,
+            "group_by": group_by,
+        },
     )
     if tokenizer is not None:
         dataset = dataset.map_batches(
@@ -166,10 +175,11 @@ def _read_shard(
     data: DataSpec,
     text: TextSpec,
     task: Task,
+    group_by: str,
 ) -> Iterator[pa.Table]:
     """The tables of one shard; `batch` holds its index as `id`."""
     shard = shards[int(batch["id"][0])]
-    return row_tables.read_tables(shard, layouts[shard.file_index], data, text, task)
+    return row_tables.read_tables(shard, layouts[shard.file_index], data, text, task, group_by=group_by)
 
 
 @ray.remote(num_returns=2)

@@ -80,9 +80,11 @@ def file_and_line(row_id: int) -> tuple[int, int]:
     return row_id >> _LINE_BITS, row_id & (1 << _LINE_BITS) - 1
 
 
-def read_tables(shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, task: Task) -> Iterator[pa.Table]:
+def read_tables(
+    shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, task: Task, *, group_by: str = "none"
+) -> Iterator[pa.Table]:
     """Tables of `schema_of` with all rows of a shard, in order. The last row of the last holds the shard's counts."""
-    cleaner = RowCleaner(layout, data, text, task)
+    cleaner = RowCleaner(layout, data, text, task, group_by=group_by)
     base = row_id(shard.file_index, 0)
     # Lists of columns, not of rows: 20,000 live tuples would make the garbage collector a tenth of the work.
     schema = schema_of(data)

@@ -161,14 +161,15 @@ class RowCleaner:
         data: names of the columns, row filters, labels.
         text: the normalizer, which decides about duplicates.
         task: reads the label cells.
+        group_by: `split.group_by`.
 
     Attributes:
         spellings: counts of the cells that settings list by value, over the rows so far.
     """
 
-    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task) -> None:
+    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task, *, group_by: str = "none") -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
-        self._data = data
+        self._data, self._group_by = data, group_by
         self._normalize = normalizer_of(text)
         self._reader = TextReader(layout, data)
         self._labels = [position[column] for column in data.read_label_columns]
@@ -217,7 +218,7 @@ class RowCleaner:
             return Reject(
                 line, self._data.read_label_columns[label.place], reason, shown(fields[self._labels[label.place]])
             )
-        return CleanRow(line, found, label.label, found.key(self._normalize))
+        return CleanRow(line, found, label.label, found.key(self._normalize, self._group_by))
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:

@@ -54,6 +54,7 @@ class Tally:
         conflicts: int64 [K], for each group whose rows have several strata, the index of its first row in the input.
         keep_all: whether duplicates are kept.
         rejected: bool [G], groups of which no row is used; None: there are none.
+        cluster: int64 [G], ascending from 0: groups with the same number stay in one split; None: each may be in any.
     """
 
     group_of_row: np.ndarray
@@ -63,13 +64,37 @@ class Tally:
     conflicts: np.ndarray
     keep_all: bool
     rejected: np.ndarray | None = None
+    cluster: np.ndarray | None = None
 
     def stratum_sizes(self, strata: int) -> np.ndarray:
         """int64 [S]: rows that count in each stratum."""
-        return np.bincount(self.stratum, self.weight, minlength=strata).astype(np.int64)
+        stratum, weight = self.units()
+        return np.bincount(stratum, weight, minlength=strata).astype(np.int64)
+
+    def units(self) -> tuple[np.ndarray, np.ndarray]:
+        """(stratum, weight) of what goes to one split whole: groups, or clusters of groups.
+
+        A cluster counts in the stratum of the first of its groups, in the order of their hash.
+        """
+        if self.cluster is None:
+            return self.stratum, self.weight
+        weight = np.bincount(self.cluster, self.weight).astype(np.int64)
+        counting = np.flatnonzero(self.weight)
+        clusters, first = np.unique(self.cluster[counting], return_index=True)
+        stratum = np.zeros(len(weight), self.stratum.dtype)
+        stratum[clusters] = self.stratum[counting[first]]
+        return stratum, weight
 
 
-def tally(hashes: np.ndarray, key_lo: np.ndarray, stratum: np.ndarray, row_id: np.ndarray, *, keep_all: bool) -> Tally:
+def tally(
+    hashes: np.ndarray,
+    key_lo: np.ndarray,
+    stratum: np.ndarray,
+    row_id: np.ndarray,
+    *,
+    keep_all: bool,
+    by_hash: bool = False,
+) -> Tally:
     """Groups the rows of one hash range by text.
 
     Args:
@@ -78,6 +103,7 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, stratum: np.ndarray, row_id: n
         stratum: int32 [N].
         row_id: int64 [N], ordered as the files are; decides which of equal rows is the first.
         keep_all: whether duplicates are kept.
+        by_hash: whether groups of one hash stay in one split: the high half of a key then stands for what they share.
     """
     rows = len(hashes)
     order = np.lexsort((row_id, key_lo, hashes))
@@ -98,7 +124,9 @@ def tally(hashes: np.ndarray, key_lo: np.ndarray, stratum: np.ndarray, row_id: n
         smallest = largest = np.empty(0, np.int32)
         sizes = np.empty(0, np.int64)
     weight = sizes.astype(np.int64) if keep_all else np.ones(len(first_at), np.int64)
-    return Tally(group_of_row, first, smallest, weight, order[first_at[smallest != largest]], keep_all)
+    conflicts = order[first_at[smallest != largest]]
+    cluster = np.unique(sorted_hash[first_at], return_inverse=True)[1] if by_hash else None
+    return Tally(group_of_row, first, smallest, weight, conflicts, keep_all, cluster=cluster)
 
 
 def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
@@ -109,19 +137,21 @@ def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
         before: int64 [S], rows of each stratum that count in the ranges before this one.
         cuts: int64 [S, 2], from `Task.cut_points` of the stratum sizes over all ranges.
     """
-    by_stratum = np.argsort(tally.stratum, kind="stable")
-    running = np.cumsum(tally.weight[by_stratum]) - tally.weight[by_stratum]
-    stratum_start = np.searchsorted(tally.stratum[by_stratum], np.arange(len(before)))
+    stratum, weight = tally.units()
+    by_stratum = np.argsort(stratum, kind="stable")
+    running = np.cumsum(weight[by_stratum]) - weight[by_stratum]
+    stratum_start = np.searchsorted(stratum[by_stratum], np.arange(len(before)))
     offset = np.append(running, 0)[stratum_start]
-    position = np.empty(len(tally.stratum), np.int64)
-    position[by_stratum] = running - offset[tally.stratum[by_stratum]] + before[tally.stratum[by_stratum]]
-    # A group of several rows goes to the split that its middle row falls into.
-    position += (tally.weight - 1) // 2
+    position = np.empty(len(stratum), np.int64)
+    position[by_stratum] = running - offset[stratum[by_stratum]] + before[stratum[by_stratum]]
+    # What has several rows goes to the split that its middle row falls into.
+    position += (weight - 1) // 2
 
-    split = np.full(len(tally.stratum), TRAIN, np.int8)
-    split[position < cuts[tally.stratum, 1]] = VAL
-    split[position < cuts[tally.stratum, 0]] = TEST
-    of_row: np.ndarray = split[tally.group_of_row]
+    split = np.full(len(stratum), TRAIN, np.int8)
+    split[position < cuts[stratum, 1]] = VAL
+    split[position < cuts[stratum, 0]] = TEST
+    of_group = split if tally.cluster is None else split[tally.cluster]
+    of_row: np.ndarray = of_group[tally.group_of_row]
     if not tally.keep_all:
         of_row[~tally.first] = DUPLICATE
     if tally.rejected is not None:

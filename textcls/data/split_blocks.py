@@ -94,6 +94,10 @@ class _Keys(NamedTuple):
     label: np.ndarray
     labels: tuple[str, ...]
 
+    def part(self, rows: np.ndarray) -> "_Keys":
+        """The keys of some rows."""
+        return _Keys(self.hashes[rows], self.key_lo[rows], self.row_id[rows], self.label[rows], self.labels)
+
 
 class _Tallied(NamedTuple):
     """A tallied hash range, and the number of rows that each block has in it."""
@@ -155,7 +159,7 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
     by_block = [_as_list(keys_by_range.remote(keys, spec.seed, ranges)) for keys in read.keys]
     tally = _tally.options(num_returns=3)
     tallied, facts_refs, conflicts = zip(
-        *(tally.remote(read.data, task, labels, *(of_block[i] for of_block in by_block)) for i in range(ranges)),
+        *(tally.remote(read.data, spec, task, labels, *(of_block[i] for of_block in by_block)) for i in range(ranges)),
         strict=True,
     )
     facts: list[_Facts] = ray.get(list(facts_refs))
@@ -215,20 +219,23 @@ def _keys_by_range(keys: pa.Table, seed: int, ranges: int) -> Any:
     """A block's `_Keys` in each hash range."""
     hashes = split.shuffle_hash(keys["key_hi"].to_numpy(), seed)
     label = keys["label"].combine_chunks().dictionary_encode()
-    arrays = (hashes, keys["key_lo"].to_numpy(), keys["row_id"].to_numpy(), label.indices.to_numpy())
-    labels, range_of_row = tuple(label.dictionary.to_pylist()), split.range_of(hashes, ranges)
-    members = [np.flatnonzero(range_of_row == i) for i in range(ranges)]
-    return _results([_Keys(*(*(array[rows] for array in arrays), labels)) for rows in members])  # type: ignore[arg-type]
+    labels = tuple(label.dictionary.to_pylist())
+    of_block = _Keys(hashes, keys["key_lo"].to_numpy(), keys["row_id"].to_numpy(), label.indices.to_numpy(), labels)
+    range_of_row = split.range_of(hashes, ranges)
+    return _results([of_block.part(np.flatnonzero(range_of_row == i)) for i in range(ranges)])
 
 
 @ray.remote
-def _tally(data: DataSpec, task: Task, names: Sequence[str], *blocks: _Keys) -> tuple[_Tallied, _Facts, pa.Table]:
+def _tally(
+    data: DataSpec, spec: SplitSpec, task: Task, names: Sequence[str], *blocks: _Keys
+) -> tuple[_Tallied, _Facts, pa.Table]:
     """One hash range over all blocks: (the tally, its facts, a table of the rows in conflict)."""
     labels = _in_order(task, names, {label for block in blocks for label in block.labels})
     places = {label: place for place, label in enumerate(labels)}
     label = np.concatenate([np.array([places[one] for one in b.labels], np.int32)[b.label] for b in blocks])
     hashes, key_lo, row_id = (np.concatenate(arrays) for arrays in zip(*(block[:3] for block in blocks), strict=True))
-    tally = split.tally(hashes, key_lo, label, row_id, keep_all=data.on_duplicate == "keep_all")
+    keep_all, by_hash = data.on_duplicate == "keep_all", spec.group_by != "none"
+    tally = split.tally(hashes, key_lo, label, row_id, keep_all=keep_all, by_hash=by_hash)
     resolved = resolve(tally, labels, label, row_id, task, data.on_conflict)
     sizes = resolved.tally.stratum_sizes(len(resolved.labels)).tolist()
     facts = _Facts(

@@ -239,13 +239,9 @@ class LabelScore(_Model):
     score: float = Field(ge=0, le=1)
 
 
-class Prediction(_Model):
-    """The model's answer for one text."""
+class _Prediction(_Model):
+    """What every answer holds."""
 
-    label: str
-    """The most probable label, or `abstain` if the model is not sure enough."""
-    score: float = Field(ge=0, le=1)
-    """Probability of the most probable label."""
     scores: list[LabelScore]
     """Labels and their probabilities, the most probable first."""
     tokens: int = Field(ge=0)
@@ -256,13 +252,39 @@ class Prediction(_Model):
     """Tokens that the model read as [UNK]: its vocabulary lacks what they stand for."""
 
 
-class PairPrediction(Prediction):
-    """The model's answer for one pair of texts."""
+class _OfPair(_Model):
+    """What an answer for a pair of texts holds as well."""
 
     first_tokens: int = Field(ge=0)
     """Tokens of the first text, without special tokens."""
     second_tokens: int = Field(ge=0)
     """Tokens of the second text, without special tokens."""
+
+
+class Prediction(_Prediction):
+    """The model's answer for one text, of one label a text."""
+
+    label: str
+    """The most probable label, or `abstain` if the model is not sure enough."""
+    score: float = Field(ge=0, le=1)
+    """Probability of the most probable label."""
+
+
+class SetPrediction(_Prediction):
+    """The model's answer for one text, of any number of labels a text."""
+
+    labels: list[str]
+    """The labels whose probability reaches their threshold, the most probable first; empty: the text has none."""
+    abstained: bool
+    """Whether the model is not sure enough to say that the text has none."""
+
+
+class PairPrediction(Prediction, _OfPair):
+    """The model's answer for one pair of texts, of one label a pair."""
+
+
+class SetPairPrediction(SetPrediction, _OfPair):
+    """The model's answer for one pair of texts, of any number of labels a pair."""
 
 
 class ErrorDetail(_Model):
@@ -290,7 +312,7 @@ class ModelName(_Model):
 class PredictResponse(_Model):
     """One outcome for each text, in order."""
 
-    predictions: list[Prediction | PairPrediction | FailedText]
+    predictions: list[Prediction | PairPrediction | SetPrediction | SetPairPrediction | FailedText]
     model: ModelName
 
 

@@ -233,12 +233,18 @@ class SplitSpec(Spec):
     10,000 rows with the defaults: 7,000 train, 1,000 val, 2,000 test.
     """
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"group_by"})
+
     val: float = Field(0.1, gt=0, lt=1)
     """Fraction of each class that selects the best checkpoint and fits the calibration."""
     test: float = Field(0.2, gt=0, lt=1)
     """Fraction of each class that is scored once, after training."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Another seed gives another split."""
+    group_by: Literal["none", "a", "b"] = "none"
+    """For `data.pair`: whether all pairs with the same first (`a`) or second (`b`) text are in one split. Without it, a
+    question that occurs in many pairs is trained on and tested with. A split then keeps its share as nearly as the
+    sizes of these groups allow."""
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
@@ -393,6 +399,12 @@ class Recipe(Spec):
                 f"scale.workers {self.scale.workers} is more than train.rows_per_step {self.train.rows_per_step}: "
                 "some workers would have no rows"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_grouped(self) -> Self:
+        if self.data.pair is None and self.split.group_by != "none":
+            raise ValueError(f"split.group_by {self.split.group_by} needs data.pair, the columns of the two texts")
         return self
 
     @model_validator(mode="after")

@@ -45,8 +45,10 @@ class TextInput(NamedTuple):
         """Whether a segment is empty or white space."""
         return not all(map(str.strip, self.segments))
 
-    def key(self, normalize: TextNormalizer) -> bytes:
+    def key(self, normalize: TextNormalizer, group_by: str = "none") -> bytes:
         """A hash of 16 bytes, equal for inputs that are duplicates: these never straddle two splits.
+
+        Of a pair that is grouped by its first or second text (`a` or `b`), the first 8 bytes are a hash of that text.
 
         Two inputs are duplicates if their segments are equal, in order, after normalizing and with each run of white
         space as one space, which BERT's tokenizers do not distinguish.
@@ -56,4 +58,7 @@ class TextInput(NamedTuple):
         """
         # No segment holds a line break any more, so a pair never has the key of one text.
         words = "\n".join([" ".join(normalize(segment).split()) for segment in self.segments])
-        return blake2b(words.encode(), digest_size=16).digest()
+        if group_by == "none":
+            return blake2b(words.encode(), digest_size=16).digest()
+        shared = words.split("\n")["ab".index(group_by)]
+        return b"".join(blake2b(part.encode(), digest_size=8).digest() for part in (shared, words))

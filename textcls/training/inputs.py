@@ -112,7 +112,14 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     Raises:
         InputError: the rows cannot be used.
     """
-    rows = read_rows(sources.files, recipe.data, recipe.text, sources.tokenizer, task=sources.task)
+    rows = read_rows(
+        sources.files,
+        recipe.data,
+        recipe.text,
+        sources.tokenizer,
+        task=sources.task,
+        group_by=recipe.split.group_by,
+    )
     if run is not None:
         with _account_of(run, say):
             write_account(run.uri, training_account(rows.summary))
