@@ -15,6 +15,7 @@ import ray
 
 from tests.http.conftest import service_of
 from tests.local_ray.conftest import small_recipe
+from tests.unit.reading import options
 from textcls.batch.evaluate import evaluate
 from textcls.batch.predict import predict
 from textcls.batch.settings import evaluate_settings, predict_settings
@@ -233,3 +234,24 @@ def test_too_many_conflicts_that_are_rejects_stop_the_run_and_are_listed(tiny_mo
     listed = pq.read_table(tmp_path / "out" / "conflicts.parquet").to_pylist()
     assert {(row["file"], row["line"]) for row in rejects} == {(row["file"], row["line"]) for row in listed}
     assert {row["reason"] for row in rejects} == {"conflicting_labels"}
+
+
+def test_empty_cells_beside_several_labels_come_with_the_settings_that_read_both(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    path, out = write_cells(tmp_path / "a.csv", messages(200)), str(tmp_path / "out")
+    with pytest.raises(DataError, match="missing_label") as caught:
+        train(small_recipe(tiny_model_dir, path, *SCALE), out, resume=False, say=lambda line: None)
+    data = prepared(small_recipe(tiny_model_dir, path, *options(caught.value.todo)[:2]))
+    assert (data.labels, data.account.outcomes["rejects"]) == (tuple(NAMES), 0)
+
+
+def test_a_label_column_without_a_1_can_be_left_out_of_a_pattern(tiny_model_dir: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "columns.csv", str(tmp_path / "out")
+    with path.open("w", newline="") as file:
+        rows = [[text, *(int(name in topics) for name in TOPICS), 0] for text, topics in messages(200)]
+        csv.writer(file).writerows([["text", *(f"is_{name}" for name in TOPICS), "is_never"], *rows])
+    recipe = small_recipe(tiny_model_dir, path, "data.label_columns=is_*", *SCALE)
+    with pytest.raises(DataError, match="no training rows for 'is_never'") as caught:
+        train(recipe, out, resume=False, say=lambda line: None)
+    assert len(prepared(small_recipe(tiny_model_dir, path, *options(caught.value.todo))).labels) == 4

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
+from textcls.data.label_columns import several_labels_warnings
 from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
-from textcls.data.rows import shown
+from textcls.data.rows import Reason, shown
 from textcls.data.split_blocks import PreparedData
 from textcls.data.token_limits import suggestion
 from textcls.reporting.terminal import SOME_UNKNOWN
@@ -47,6 +48,8 @@ def check_rows(read: ReadRows, *, listed: bool = True) -> None:
     found = read.summary
 
     def remedy_of(reason: str) -> str:
+        if reason == Reason.MISSING_LABEL and (several := several_labels_warnings(read.data, found.labels)):
+            return f"an empty cell may mean no label: {several[0]}"
         return remedy(reason, read.csv_files, [file_and_line(row["row_id"]) for row in found.examples[reason]])
 
     checks.refuse_unfit(

@@ -127,7 +127,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     for line in messages.read_lines(rows):
         say(line)
     messages.check_rows(rows, listed=run is not None)
-    checks.refuse_reserved(recipe.data, rows.labels, recipe.calibration.min_precision)
+    checks.refuse_reserved(rows.data, rows.labels, recipe.calibration.min_precision)
     prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
     assert prepared.account.is_balanced, prepared.account
     if run is not None:
@@ -135,8 +135,8 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
             write_account(run.uri, prepared.account, labels=prepared.rows_by_label())
             _list_conflicts(run, rows, prepared)
     say(f"  {prepared.account}")
-    checks.refuse_conflicts(recipe.data, prepared.account.read, prepared.account.reject_reasons)
-    checks.refuse_empty_splits(recipe.data, recipe.split, rows.labels, prepared.class_counts)
+    checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
+    checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
     for line in messages.text_lines(rows, prepared):
         say(f"  {line}")
