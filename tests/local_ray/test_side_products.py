@@ -115,7 +115,7 @@ def test_a_report_that_cannot_be_made_costs_one_line(tmp_path: Path) -> None:
 def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace as Some
 
-    account = Some(outcomes={"train": 1, "test": 1})
+    account = Some(outcomes={"train": 1, "val": 1, "test": 1})
     prepared = Some(account=account, task=None, labels=("a", "b"), inputs={}, blocks={})
     outcome = Some(state=Some(seconds=seconds))
     monkeypatch.setattr(results, "_BASELINE_S", 0.1)
