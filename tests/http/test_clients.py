@@ -137,7 +137,7 @@ def test_the_task_refuses_what_asks_for_other_scores(service: Service, more: dic
 def test_a_pair_is_refused_as_a_pair(service: Service, inputs: Any) -> None:
     answer = service.ask("/", {"inputs": inputs})
     assert (answer.status, answer.json["error"]["code"]) == (422, "invalid")
-    assert "a pair of texts, which this model does not take" in answer.json["error"]["message"]
+    assert "is a pair of texts, but the model reads one text" in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from textcls.training.optimizer import (
     parameter_groups,
     row_losses,
 )
-from textcls.training.token_rows import Batch
 
 LABELS = ("bad", "good", "so so")
 CPU = torch.device("cpu")
@@ -217,7 +216,7 @@ def test_row_losses_are_the_cross_entropy_however_a_batch_is_divided(
 def test_with_several_labels_a_row_s_loss_is_the_one_that_transformers_average(weights_C: torch.Tensor | None) -> None:
     targets_BC = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.25, 0.0]])
     rows = row_losses(SEVERAL_LABELS, LOGITS_BC, targets_BC, weights_C, 0.0)
-    torch.testing.assert_close(rows.mean(), torch.nn.BCEWithLogitsLoss(weight=weights_C)(LOGITS_BC, targets_BC))
+    torch.testing.assert_close(rows.mean(), torch.nn.BCEWithLogitsLoss(pos_weight=weights_C)(LOGITS_BC, targets_BC))
     part = row_losses(SEVERAL_LABELS, LOGITS_BC[[3]], targets_BC[[3]], weights_C, 0.0)
     torch.testing.assert_close(part, rows[[3]])
 
@@ -238,13 +237,17 @@ def test_balanced_classes_weigh_the_same_and_a_row_weighs_one_on_average(counts:
     assert class_weights(ONE_LABEL, counts, sum(counts), "none", CPU) is None
 
 
+def test_balanced_labels_weigh_where_rows_have_them_as_much_as_where_they_do_not_within_a_bound() -> None:
+    weights = class_weights(SEVERAL_LABELS, [50, 10, 0, 100], 100, "balanced", CPU)
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([1, 9, 100, 0.01])
+
+
 def test_logits_are_float32_whatever_the_products_are(tiny_model_dir: Path) -> None:
     model = build(tiny_model_dir).eval()
-    batch = Batch(
-        torch.tensor([[2, 9, 10, 3], [2, 11, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), LABELS_B[:2]
-    )
+    batch = torch.tensor([[2, 9, 10, 3], [2, 11, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     with torch.no_grad():
-        exact, rounded = (logits_of(model, *batch[:2], bf16=bf16) for bf16 in (False, True))
+        exact, rounded = (logits_of(model, *batch, bf16=bf16) for bf16 in (False, True))
     assert exact.dtype == rounded.dtype == torch.float32
     assert exact.shape == (2, 3)
     torch.testing.assert_close(exact, rounded, atol=0.02, rtol=0)

@@ -54,7 +54,7 @@ def class_weights(
     """float32 [C], or None without weights.
 
     `balanced` gives each class of one a row the same total weight, with a mean of 1 over the rows. With several labels
-    a row it is what the rows that have a label weigh beside those that do not: as much together, up to 100 times each.
+    a row it is what the rows that have a label weigh beside those that do not: as much together, within 100 times each.
 
     Args:
         problem_type: the task's.
@@ -66,7 +66,8 @@ def class_weights(
     if mode == "none":
         return None
     if problem_type == "multi_label_classification":
-        weights = [min((rows - count) / max(count, 1), _MOST_POSITIVE_WEIGHT) for count in counts]
+        most = _MOST_POSITIVE_WEIGHT
+        weights = [min(max((rows - count) / max(count, 1), 1 / most), most) for count in counts]
     else:
         weights = [rows / (len(counts) * count) for count in counts]
     return torch.tensor(weights, dtype=torch.float32, device=device)
