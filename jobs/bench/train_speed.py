@@ -17,6 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -135,14 +137,7 @@ def _usual_loop(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> I
 def _textcls(recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
     """Runs one step of textcls at a time."""
     cpu = torch.device("cpu")
-    model = build_model(
-        directory,
-        _LABELS,
-        recipe.model,
-        problem_type=SINGLE_LABEL.problem_type,
-        pad_id=tokenizer.pad_id,
-        seed=42,
-    )
+    model = _built(recipe, directory, tokenizer)
     adapt_to_cpu(model, alone=True)
     stepper = Stepper(
         model=model,
@@ -173,16 +168,15 @@ def _rows_per_s(steps: Iterator[None], number: int) -> float:
     return number * 32 / (time.perf_counter() - started)
 
 
+def _built(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> Any:
+    """The module as textcls trains it."""
+    kind, pad_id = SINGLE_LABEL.problem_type, tokenizer.pad_id
+    return build_model(directory, _LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
+
+
 def _encoder_weights(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> int:
     """Number of weights that every token is multiplied by: all except the embeddings."""
-    model = build_model(
-        directory,
-        _LABELS,
-        recipe.model,
-        problem_type=SINGLE_LABEL.problem_type,
-        pad_id=tokenizer.pad_id,
-        seed=42,
-    )
+    model = _built(recipe, directory, tokenizer)
     return sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
 
 

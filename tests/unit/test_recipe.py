@@ -649,3 +649,11 @@ def test_workers_may_be_a_range() -> None:
 def test_a_range_of_workers_that_is_none_is_refused(value: str, told: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(told)):
         parse_recipe("data: {csv: a.csv}", [f"scale.workers={value}"])
+
+
+def test_a_delimiter_of_labels_matters_only_where_a_cell_holds_several() -> None:
+    settings = ["data.delimiter=,", "data.quoting=none"]
+    assert parse_recipe("", settings).data.task_name == "single_label"
+    with pytest.raises(RecipeError, match="label_delimiter ',' also divides the columns"):
+        parse_recipe("", [*settings, "data.labels_in=cell"])
+    assert parse_recipe("", [*settings, "data.labels_in=cell", "data.label_delimiter=;"]).data.label_delimiter == ";"

@@ -171,7 +171,7 @@ class DataSpec(Spec):
             raise ValueError("on_conflict union gives a row several labels, which needs task multi_label")
         if not self.label_delimiter or set(self.label_delimiter) & set('"\r\n'):
             raise ValueError("label_delimiter: expected one or more characters other than a quote or a line end")
-        if self.label_delimiter == self.delimiter and self.quoting == "none":
+        if self.labels_in == "cell" and self.label_delimiter == self.delimiter and self.quoting == "none":
             raise ValueError(f"label_delimiter {self.label_delimiter!r} also divides the columns, without quotes")
         return self
 

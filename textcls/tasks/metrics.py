@@ -184,7 +184,7 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         "ece": _calibration_error(counts) if rows else None,
         "per_class": {label: {"precision": p, "recall": r, "f1": f, "support": s} for label, p, r, f, s in per_class},
         "confusion": _confusion(counts, labels, support),
-        "reliability": _reliability(counts),
+        "reliability": reliability(counts.bin_rows, counts.bin_confidence, counts.bin_correct),
         "coverage": _coverage(counts),
         "answered": {
             "rows": counts.answered,
@@ -252,15 +252,21 @@ def _coverage(counts: Counts) -> list[dict[str, float]]:
     ]
 
 
-def _reliability(counts: Counts) -> list[dict[str, Any]]:
+def reliability(rows: np.ndarray, confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """The confidence bins that hold rows, each {low, high, rows, confidence, accuracy}.
+
+    Args:
+        rows: int64 [15], rows by confidence.
+        confidence: float64 [15], sum of their confidences.
+        right: int64 [15], those of them that are right.
+    """
     return [
         {
             "low": m / CONFIDENCE_BINS,
             "high": (m + 1) / CONFIDENCE_BINS,
-            "rows": int(rows),
-            "confidence": float(counts.bin_confidence[m] / rows),
-            "accuracy": float(counts.bin_correct[m] / rows),
+            "rows": int(rows[m]),
+            "confidence": float(confidence[m] / rows[m]),
+            "accuracy": float(right[m] / rows[m]),
         }
-        for m, rows in enumerate(counts.bin_rows)
-        if rows
+        for m in np.flatnonzero(rows).tolist()
     ]

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from textcls.tasks.metrics import CONFIDENCE_BINS, ratio, wilson_interval
+from textcls.tasks.metrics import CONFIDENCE_BINS, ratio, reliability, wilson_interval
 
 _HIGHEST_LOGIT = 10.0
 BIN_EDGES = np.append(0.0, 1 / (1 + np.exp(-np.linspace(-_HIGHEST_LOGIT, _HIGHEST_LOGIT, 1001)[1:-1])))
@@ -261,7 +261,7 @@ def summarise(counts: MultiLabelCounts, labels: Sequence[str]) -> dict[str, Any]
             for label, p, r, f, s, a, t in per_class
         },
         "co_occurrence": _co_occurrence(counts, labels),
-        "reliability": _reliability(counts),
+        "reliability": reliability(counts.bin_rows, counts.bin_confidence, counts.bin_hits),
         "answered": {
             "rows": counts.answered,
             "coverage": counts.answered / rows if rows else None,
@@ -298,17 +298,3 @@ def _co_occurrence(counts: MultiLabelCounts, labels: Sequence[str]) -> dict[str,
         "pairs": pairs.tolist(),
         "other_pairs": len(counts.pairs) - len(kept),
     }
-
-
-def _reliability(counts: MultiLabelCounts) -> list[dict[str, Any]]:
-    return [
-        {
-            "low": m / CONFIDENCE_BINS,
-            "high": (m + 1) / CONFIDENCE_BINS,
-            "rows": int(rows),
-            "confidence": float(counts.bin_confidence[m] / rows),
-            "accuracy": float(counts.bin_hits[m] / rows),
-        }
-        for m, rows in enumerate(counts.bin_rows)
-        if rows
-    ]
