@@ -290,6 +290,67 @@ class ScoredBundle(_Part):
     digest: str
 
 
+class Slice(_Part):
+    """The rows that have one thing in common, such as a length, a file, or a value in a column."""
+
+    by: str
+    """What the rows are grouped by: "length", "truncated", "file", "column NAME", "confidence" or "label"."""
+    value: str
+    """What they have in common, for people: "65 to 128", "yes", a cell."""
+    rows: int
+    share: Proportion
+    """Share of the rows that are answered rightly, as `SliceScores.metric` says."""
+    worse: bool = False
+    """Whether the slice is surely worse than all other rows."""
+    p_value: float | None = None
+    """Of the test against all other rows; None where the slice is not tested."""
+
+
+class SliceScores(_Part):
+    """Where a classifier does well and where it does not."""
+
+    metric: str
+    """What `share` is a share of, in words: "accuracy", "subset accuracy"."""
+    overall: Proportion
+    """Of all rows."""
+    slices: tuple[Slice, ...] = ()
+    """Grouped by `by`, in the order of display."""
+    not_tested: dict[str, str] = {}
+    """`by` -> why none of its slices is tested, as a sentence."""
+
+
+class WordEffect(_Part):
+    """What one word of a text does to the score."""
+
+    text: int
+    """Which text of the row: 0, or 1 for the second of a pair."""
+    start: int
+    end: int
+    """Where the word is, in code points of the text: [start, end)."""
+    effect: float
+    """On the logit; above 0 it speaks for the label."""
+
+
+class ExampleRow(_Part):
+    """A row that is worth reading."""
+
+    kind: Literal["confident_mistake", "unsure_right"]
+    """One of the wrong answers with the highest score, or of the right ones with the lowest."""
+    file: str
+    line: int
+    """1-based line at which the row begins."""
+    labels: tuple[str, ...]
+    """What the row is labelled with; empty if no label applies."""
+    predicted: tuple[str, ...]
+    """What the classifier answers; empty for no label."""
+    score: float
+    """How sure the answer is, from 0 to 1."""
+    texts: tuple[str, ...] | None = None
+    """The text, or the two of a pair, cut where they are long; only with `report.texts`."""
+    words: tuple[WordEffect, ...] | None = None
+    """Why the classifier answers so, if that was asked for."""
+
+
 class Verdict(_Part):
     """What the figures mean, in words: see verdict.py."""
 
@@ -319,6 +380,9 @@ class Report(_Part):
     padding_ratio: float | None = None
     """Tokens computed, padding included, per real token."""
     speed: Speed | None = None
+    slices: SliceScores | None = None
+    examples: tuple[ExampleRow, ...] = ()
+    """The most confident mistakes and the least sure right answers, in this order, the most extreme first."""
     rows: dict[str, Any] = {}
     """The account of rows, as rows.json has it."""
     bundle: ScoredBundle | None = None
