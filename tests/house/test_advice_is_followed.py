@@ -101,6 +101,9 @@ FOLLOWED = {
     "output.claim.claim": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
     "output.json_files.damaged": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"],
     "output.lock._busy": ["unit/test_lock.py::test_a_second_job_is_refused_until_the_first_has_ended"],
+    "inference.embeddings.Embedder._of": [
+        "unit/test_embeddings.py::test_more_tokens_than_the_model_has_positions_come_with_the_limit"
+    ],
     "modeling.pretrained.find_model": [
         f"{ADVICE}test_weights_that_would_be_unpickled_come_with_the_command_that_converts_them",
         f"{ADVICE}test_a_hash_of_weights_in_parts_comes_with_the_setting_that_asks_for_none",

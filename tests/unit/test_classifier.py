@@ -123,7 +123,7 @@ def test_windows_cover_the_whole_text_and_their_mean_is_the_score(tiny_model_dir
     )
     text = " ".join(f"{WORDS[i % 4]} film" for i in range(40))
     (encoded,) = windowed.encode([text])
-    (plain,) = windowed._tokenizer.windows([TextInput("film")])[0]
+    (plain,) = windowed._encoder.tokenizer.windows([TextInput("film")])[0]
     assert len(encoded.windows) > 2
     assert all(len(ids) <= 32 for ids in encoded.windows)
     assert not encoded.truncated

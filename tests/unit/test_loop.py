@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from textcls.bundle import seal_bundle
 from textcls.errors import RunDirError
-from textcls.inference.classifier import Classifier, Encoded
+from textcls.inference.classifier import Classifier
+from textcls.inference.encoding import Encoded
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe

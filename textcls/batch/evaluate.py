@@ -27,7 +27,8 @@ from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, target
 from textcls.data.rows import shown as shown_cell
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary, histogram
-from textcls.inference.classifier import Classifier, Encoded
+from textcls.inference.classifier import Classifier
+from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES

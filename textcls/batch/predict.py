@@ -37,7 +37,8 @@ from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
-from textcls.inference.classifier import Classifier, Encoded
+from textcls.inference.classifier import Classifier
+from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked

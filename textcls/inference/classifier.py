@@ -11,70 +11,29 @@ other texts of its batch. The bundle says how a text is scored: no argument here
 Shapes: N texts, W windows of all of them, C labels.
 """
 
-import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from textcls.bundle import Bundle, load_bundle, precision_asked
 from textcls.errors import ModelError
+from textcls.inference.encoding import Encoded, InputEncoder, ItemError
 from textcls.modeling.batching import micro_batches, padded, token_types
-from textcls.modeling.build import logits_of
+from textcls.modeling.build import logits_of, means_of
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
 from textcls.tasks.task import Task, ranked
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles
+from textcls.text.tokenizer import TokenizerFiles
 from textcls.text.windows import mean_over_windows
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
 _GPU_BATCH = (65536, 4096)  # not measured
-_NO_TOKEN = "has no character that the model knows; a word is needed"
-
-
-class ItemError(NamedTuple):
-    """Why one text has no scores; its neighbours are not affected.
-
-    Attributes:
-        code: `empty_text`, `not_unicode`, `text_too_long`, or in serving `scoring_failed`; `pair_needed` or
-            `pair_not_taken` if the bundle reads the other kind of input.
-        message: what was found and what was expected.
-    """
-
-    code: str
-    message: str
-
-
-class Encoded(NamedTuple):
-    """One text as the model sees it.
-
-    Attributes:
-        windows: token ids of each window; one window unless the bundle's `text.on_long` is `windows`; none on an error.
-        tokens: tokens of the whole text, before any cut, special tokens included.
-        truncated: whether some of them are in no window.
-        error: why it cannot be scored, or None.
-        second: for a pair, the place in its window from which on tokens have type 1; None if the model reads no types.
-        text_tokens: for a pair, the tokens of each text before any cut, without special tokens.
-        unknown: tokens of the windows that stand for something that the vocabulary lacks, each counted once.
-    """
-
-    windows: Sequence[Sequence[int]]
-    tokens: int
-    truncated: bool
-    error: ItemError | None = None
-    second: int | None = None
-    text_tokens: tuple[int, int] = (0, 0)
-    unknown: int = 0
-
-    @property
-    def cost(self) -> int:
-        """Tokens that the model runs for it."""
-        return sum(map(len, self.windows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +108,7 @@ class Classifier:
         self.max_tokens = tokenizer.max_tokens
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.thresholds = manifest.calibration.task_thresholds(self.task.default_thresholds(len(self.labels)))
-        self._on_long = manifest.text.on_long
-        self._tokenizer = InputTokenizer(tokenizer, on_long=self._on_long, of_pairs=self.pairs)
-        self._lock = threading.Lock()
+        self._encoder = InputEncoder(tokenizer, on_long=manifest.text.on_long, pairs=self.pairs)
         self._model = model
 
     @classmethod
@@ -213,39 +170,7 @@ class Classifier:
 
     def encode(self, inputs: Sequence[TextInput | str]) -> list[Encoded]:
         """Inputs as the model sees them, in the order given."""
-        read = [TextInput(one) if isinstance(one, str) else one for one in inputs]
-        outcomes: list[Encoded | None] = [_unusable(one, pairs=self.pairs) for one in read]
-        usable = [i for i, outcome in enumerate(outcomes) if outcome is None]
-        of_usable = self._encoded_pairs if self.pairs else self._encoded_texts
-        for i, outcome in zip(usable, of_usable([read[i] for i in usable]), strict=True):
-            outcomes[i] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    def _encoded_texts(self, inputs: Sequence[TextInput]) -> list[Encoded]:
-        with self._lock:
-            windows, counts = self._tokenizer.windows(inputs)
-        return [self._encoded(parts, count) for parts, count in zip(windows, counts.tolist(), strict=True)]
-
-    def _encoded_pairs(self, inputs: Sequence[TextInput]) -> list[Encoded]:
-        with self._lock:
-            pairs = self._tokenizer.pairs(inputs)
-        texts = zip(pairs.first_counts.tolist(), pairs.second_counts.tolist(), strict=True)
-        seconds = [None] * len(inputs) if pairs.seconds is None else pairs.seconds.tolist()
-        encoded = []
-        for ids, count, second, each in zip(pairs.ids, pairs.counts.tolist(), seconds, texts, strict=True):
-            one = self._encoded([ids], count) if all(each) else _failed("empty_text", f"a text of the pair {_NO_TOKEN}")
-            encoded.append(one._replace(second=second, text_tokens=each))
-        return encoded
-
-    def _encoded(self, parts: list[list[int]], count: int) -> Encoded:
-        if count <= self._tokenizer.special_tokens:
-            return _failed("empty_text", f"the text {_NO_TOKEN}")
-        truncated = count > self.max_tokens and self._on_long != "windows"
-        if truncated and self._on_long == "error":
-            message = f"the text has {count} tokens; at most {self.max_tokens} are taken"
-            return Encoded((), count, False, ItemError("text_too_long", message))
-        seen = parts[:1] if truncated else parts
-        return Encoded(seen, count, truncated, unknown=self._tokenizer.unknown(seen))
+        return self._encoder(inputs)
 
     def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
         """Scores of encoded texts, in the order given."""
@@ -277,7 +202,7 @@ class Classifier:
         """
         lengths = [n for n in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096) if n < self.max_tokens]
         for length in [*lengths, self.max_tokens]:
-            ids, second = self._tokenizer.sample(length), self._tokenizer.sample_second(length)
+            ids, second = self._encoder.tokenizer.sample(length), self._encoder.tokenizer.sample_second(length)
             alone = self._probabilities([ids], [second])
             count = max(1, batch_tokens // length)
             together = self._probabilities([ids] * count, [second] * count)
@@ -310,49 +235,35 @@ class PaddedModel:
 
     def logits(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
         """float32 [N, C] of at least one window of token ids; arguments as of `RaggedModel.logits`."""
+        return self._of_windows(
+            windows, seconds_N, lambda ids, mask, types: logits_of(self._model, ids, mask, types, bf16=self._bf16)
+        )
+
+    def means(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
+        """float32 [N, E] of at least one window of token ids, as `RaggedMeans.means`."""
+        return self._of_windows(
+            windows, seconds_N, lambda ids, mask, types: means_of(self._model, ids, mask, types, bf16=self._bf16)
+        )
+
+    def _of_windows(
+        self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None, run: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """The rows that `run` gives for windows, batch by batch, in the order of the windows."""
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
         batches = micro_batches(np.arange(len(windows)), lengths_N, self._batch_tokens, self._max_padding)
-        logits_NC = torch.cat(
-            [
-                self._logits([windows[place] for place in places], None if seconds_N is None else seconds_N[places])
-                for places in batches
-            ]
-        )
-        found_NC = torch.empty_like(logits_NC)
-        found_NC[torch.from_numpy(np.concatenate(batches)).to(self._device)] = logits_NC
-        return found_NC
-
-    def _logits(self, windows: Sequence[Sequence[int]], seconds_B: np.ndarray | None) -> torch.Tensor:
-        ids_BL, mask_BL = padded(windows, self._pad_id)
-        types_BL = None if seconds_B is None else token_types(seconds_B, ids_BL.shape[1]).to(self._device)
-        ids_BL, mask_BL = ids_BL.to(self._device), None if mask_BL is None else mask_BL.to(self._device)
-        return logits_of(self._model, ids_BL, mask_BL, types_BL, bf16=self._bf16)
+        by_batch = []
+        for places in batches:
+            ids_BL, mask_BL = padded([windows[place] for place in places], self._pad_id)
+            types_BL = None if seconds_N is None else token_types(seconds_N[places], ids_BL.shape[1])
+            of_batch = [None if tensor is None else tensor.to(self._device) for tensor in (ids_BL, mask_BL, types_BL)]
+            by_batch.append(run(*of_batch))
+        rows = torch.cat(by_batch)
+        found = torch.empty_like(rows)
+        found[torch.from_numpy(np.concatenate(batches)).to(self._device)] = rows
+        return found
 
 
 def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -> str | None:
     """A line for the user, if the device scores a bundle in fp32 though bf16 is asked for."""
     asked = precision_asked(bundle, precision)
     return fp32_note(asked, "bf16" if uses_bf16(asked, torch.device(device)) else "fp32")
-
-
-def _unusable(one: object, *, pairs: bool) -> Encoded | None:
-    if not isinstance(one, TextInput):
-        return _failed("not_unicode", f"a text is needed, not {type(one).__name__}")
-    if pairs and not one.is_pair:
-        return _failed("pair_needed", "one text, and the bundle reads pairs; TextInput(text, text_pair) is needed")
-    if not pairs and one.is_pair:
-        return _failed("pair_not_taken", "a pair of texts, and the bundle reads one text; TextInput(text) is needed")
-    if one.is_blank:
-        which = "a text of the pair" if pairs else "the text"
-        return _failed("empty_text", f"{which} is empty or white space; a word is needed")
-    for segment in one.segments:
-        try:
-            segment.encode()
-        except UnicodeEncodeError as error:
-            found = f"character {error.start} is half of a surrogate pair"
-            return _failed("not_unicode", f"{found}; valid Unicode is needed")
-    return None
-
-
-def _failed(code: str, message: str) -> Encoded:
-    return Encoded((), 0, False, ItemError(code, message))

@@ -32,7 +32,7 @@ def build_model(
     labels: Sequence[str],
     spec: ModelSpec,
     *,
-    problem_type: str,
+    problem_type: str | None,
     pad_id: int,
     seed: int,
 ) -> Any:
@@ -42,7 +42,8 @@ def build_model(
         directory: local model directory.
         labels: label names in id order; kept in the configuration.
         spec: dropout, if it overrides the model's own.
-        problem_type: the task's; kept in the configuration, where transformers looks for it.
+        problem_type: the task's; kept in the configuration, where transformers looks for it. None for a model whose
+            head is not used.
         pad_id: id of the padding token.
         seed: seeds the head.
 
@@ -166,3 +167,22 @@ def logits_of(
         output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)
     logits_BC: torch.Tensor = output.logits.float()
     return logits_BC
+
+
+def means_of(
+    model: Any,
+    input_ids_BL: torch.Tensor,
+    attention_mask_BL: torch.Tensor | None,
+    token_types_BL: torch.Tensor | None = None,
+    *,
+    bf16: bool,
+) -> torch.Tensor:
+    """float32 [B, E]: the mean of the encoder's output over the tokens of each row; arguments as of `logits_of`."""
+    typed = {} if token_types_BL is None else {"token_type_ids": token_types_BL}
+    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
+        output = model.base_model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)
+    hidden_BLE: torch.Tensor = output.last_hidden_state.float()
+    if attention_mask_BL is None:
+        return hidden_BLE.mean(1)
+    mask_BL1 = attention_mask_BL[:, :, None]
+    return (hidden_BLE * mask_BL1).sum(1) / mask_BL1.sum(1)

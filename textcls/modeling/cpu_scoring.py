@@ -1,8 +1,8 @@
 """A BERT-family classifier for scoring on CPUs: the same mathematics as transformers in fewer and faster operations.
 
 In: a transformers classifier; then windows of token ids, in any number and of any lengths, and where the second segment
-of each begins. Out: their logits. Not here: other architectures and GPUs, which run transformers' own code
-(inference/classifier.py).
+of each begins. Out: their logits, or the mean of the encoder's output over their tokens. Not here: other architectures
+and GPUs, which run transformers' own code (inference/classifier.py).
 
 Differences from transformers:
   - Only attention is padded, in groups of windows of similar length. The matrix products, which are most of the work,
@@ -52,8 +52,13 @@ _EXACT, _ROUND = 64, 32
 _VECTOR = 16
 
 
-class RaggedModel:
-    """Scores windows without padding, on the number of threads that torch had at construction; cannot be trained."""
+class _Ragged:
+    """Runs an encoder on windows without padding, on the number of threads that torch had at construction.
+
+    Args:
+        model: a transformers classifier whose encoder is like BERT's.
+        bf16: whether matrix products run in bfloat16.
+    """
 
     def __init__(self, model: Any, *, bf16: bool) -> None:
         base, dtype = model.base_model, torch.bfloat16 if bf16 else torch.float32
@@ -64,14 +69,18 @@ class RaggedModel:
         self._pad_id = model.config.pad_token_id or 0
         layers, make = base.encoder.layer, (model.config.num_attention_heads, model.config.hidden_act, dtype)
         self._layers = [_Layer(layer, *make) for layer in layers[:-1]]
-        self._last = _LastLayer(layers[-1], *make)
-        self._pooler, self._head = getattr(base, "pooler", None), model.classifier
+        self._last = self._last_kind()(layers[-1], *make)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="scoring")
 
+    @staticmethod
+    def _last_kind() -> "type[_LastLayer | _MeanLayer]":
+        """The last layer, which makes one vector of each window."""
+        raise NotImplementedError
+
     @classmethod
     def of(cls, model: Any, *, bf16: bool) -> Self | None:
-        """The fast version of a transformers classifier on the CPU, which shares its embeddings and head.
+        """The fast version of a transformers classifier on the CPU, which shares its embeddings.
 
         None if the architecture is not BERT's, or the processor is not supported.
 
@@ -83,28 +92,21 @@ class RaggedModel:
         fits = has_onednn and platform.machine() in ("x86_64", "AMD64") and layers_like_bert(model) is not None
         return cls(model, bf16=bf16) if fits and model.config.hidden_act in _ACTIVATIONS else None
 
-    def logits(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
-        """float32 [N, C] of at least one window of token ids.
-
-        Args:
-            windows: token ids.
-            seconds_N: the place in each from which on tokens have type 1; left out, none has.
-        """
+    def _of_windows(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None) -> torch.Tensor:
+        """float32 [N, E]: what the last layer makes of at least one window of token ids."""
         lengths_N = np.fromiter(map(len, windows), np.int64, len(windows))
         apart = self._threads > 1 and lengths_N.sum() >= self._threads * _SHARE_TOKENS
         batches = _batches(lengths_N, self._threads if apart else 1)
 
         def run(indices: np.ndarray) -> torch.Tensor:
             seconds = None if seconds_N is None else seconds_N[indices]
-            return self._first_tokens([windows[index] for index in indices], lengths_N[indices], seconds)
+            return self._of_batch([windows[index] for index in indices], lengths_N[indices], seconds)
 
         outcomes = self._on_a_thread_each(run, batches) if apart else [run(indices) for indices in batches]
-        first_NE = torch.empty(len(windows), outcomes[0].shape[1])
-        for indices, first_BE in zip(batches, outcomes, strict=True):
-            first_NE[torch.from_numpy(indices)] = first_BE
-        first_N1E = first_NE.unsqueeze(1)
-        logits_NC: torch.Tensor = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
-        return logits_NC
+        found_NE = torch.empty(len(windows), outcomes[0].shape[1])
+        for indices, found_BE in zip(batches, outcomes, strict=True):
+            found_NE[torch.from_numpy(indices)] = found_BE
+        return found_NE
 
     def _on_a_thread_each(
         self, run: Callable[[np.ndarray], torch.Tensor], batches: Sequence[np.ndarray]
@@ -119,10 +121,10 @@ class RaggedModel:
         torch.set_num_threads(self._threads)
         return [one.result() for one in running]
 
-    def _first_tokens(
+    def _of_batch(
         self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray, seconds_N: np.ndarray | None
     ) -> torch.Tensor:
-        """float32 [N, E]: the encoder's output for the first token of each window."""
+        """float32 [N, E]: as `_of_windows`, in this thread."""
         parts = micro_batches(np.arange(len(windows)), lengths_N, int(lengths_N.sum()) + 1, _MAX_PADDING)
         order_N = np.concatenate(parts)
         groups = _Group.of_parts([lengths_N[indices] for indices in parts])
@@ -131,9 +133,9 @@ class RaggedModel:
         for layer in self._layers:
             hidden_TE = layer(hidden_TE, groups)
         ordered_NE = self._last(hidden_TE, groups)
-        first_NE = torch.empty_like(ordered_NE)
-        first_NE[torch.from_numpy(order_N)] = ordered_NE
-        return first_NE
+        found_NE = torch.empty_like(ordered_NE)
+        found_NE[torch.from_numpy(order_N)] = ordered_NE
+        return found_NE
 
     def _embedded(
         self, windows: Sequence[Sequence[int]], lengths_N: np.ndarray, seconds_N: np.ndarray | None
@@ -158,6 +160,47 @@ class RaggedModel:
         out_1TE = self._embeddings(input_ids=ids_1T, token_type_ids=types_1T, position_ids=positions_1T)
         out_TE: torch.Tensor = (out_1TE if self._project is None else self._project(out_1TE))[0]
         return out_TE
+
+
+class RaggedModel(_Ragged):
+    """Scores windows without padding, on the number of threads that torch had at construction; cannot be trained.
+
+    It shares embeddings and head with the transformers classifier; see `of`.
+    """
+
+    def __init__(self, model: Any, *, bf16: bool) -> None:
+        super().__init__(model, bf16=bf16)
+        self._pooler, self._head = getattr(model.base_model, "pooler", None), model.classifier
+
+    @staticmethod
+    def _last_kind() -> "type[_LastLayer]":
+        return _LastLayer
+
+    def logits(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
+        """float32 [N, C] of at least one window of token ids.
+
+        Args:
+            windows: token ids.
+            seconds_N: the place in each from which on tokens have type 1; left out, none has.
+        """
+        first_N1E = self._of_windows(windows, seconds_N).unsqueeze(1)
+        logits_NC: torch.Tensor = self._head(first_N1E if self._pooler is None else self._pooler(first_N1E))
+        return logits_NC
+
+
+class RaggedMeans(_Ragged):
+    """As `RaggedModel`, for embeddings: its last layer computes every token."""
+
+    @staticmethod
+    def _last_kind() -> "type[_MeanLayer]":
+        return _MeanLayer
+
+    def means(self, windows: Sequence[Sequence[int]], seconds_N: np.ndarray | None = None) -> torch.Tensor:
+        """float32 [N, E]: the mean of the encoder's output over the tokens of each window, special tokens included.
+
+        Arguments as of `RaggedModel.logits`.
+        """
+        return self._of_windows(windows, seconds_N)
 
 
 def _vectors(length: int) -> int:
@@ -295,6 +338,23 @@ class _LastLayer(_Layer):
         mixed_HNE = torch.cat(mixed).transpose(0, 1)
         mixed_NE = torch.bmm(mixed_HNE, self._value_HED).transpose(0, 1).flatten(1) + self._value_bias_E
         return self._feed_forward(mixed_NE, first_NE)
+
+
+class _MeanLayer(_Layer):
+    """Attention and feed-forward of every token, and the mean over the tokens of each window."""
+
+    def __call__(self, hidden_TE: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
+        """float32 [N, E]."""
+        out_TE = super().__call__(hidden_TE, groups).float()
+        means = []
+        for group in groups:
+            out_BLE = group.apart(out_TE)
+            if group.mask is None:
+                means.append(out_BLE.mean(1))
+            else:
+                real_BL1 = group.mask.view(group.windows, group.longest, 1)
+                means.append((out_BLE * real_BL1).sum(1) / real_BL1.sum(1))
+        return torch.cat(means)
 
 
 def _firsts(groups: Sequence[_Group]) -> torch.Tensor:

@@ -26,7 +26,8 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from textcls.inference.classifier import ItemError, Scores
+from textcls.inference.classifier import Scores
+from textcls.inference.encoding import ItemError
 from textcls.plain_text import json_text
 from textcls.serving import schema
 from textcls.serving.batcher import QueueFull

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from textcls.errors import BundleError, TextclsError
-from textcls.inference.classifier import Classifier, Encoded, ItemError, Scores
+from textcls.inference.classifier import Classifier, Scores
+from textcls.inference.encoding import Encoded, ItemError
 from textcls.serving.batcher import Batcher
 from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
