@@ -1,10 +1,13 @@
-"""The laws of the training loop (4 and 5) on one worker: no process, no Ray."""
+"""The laws of the training loop (4 and 5) in this process, for each kind of row: no other process, no Ray."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +22,9 @@ from textcls.inference.encoding import Encoded
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.task import Task
 from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
@@ -101,18 +106,7 @@ def token_table(rows: int, seed: int) -> pa.Table:
     return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": pa.array(labels, pa.int32())})
 
 
-def token_rows(rows: int, seed: int) -> TokenRows:
-    return TokenRows([token_table(rows, seed)])
-
-
-def one_window_a_row(rows: int, seed: int) -> TokenRows:
-    """The same rows where long texts would be windows."""
-    table = token_table(rows, seed)
-    windows = pa.array([[len(ids)] for ids in table["input_ids"].to_pylist()], pa.list_(pa.int32()))
-    return TokenRows([table.append_column("windows", windows)])
-
-
-def long_rows(rows: int, seed: int) -> TokenRows:
+def long_table(rows: int, seed: int) -> pa.Table:
     """Rows of 1 to 6 windows of 3 to 29 tokens each; those of a label have tokens of their own."""
     chance = np.random.default_rng(seed)
     labels = chance.integers(0, len(LABELS), rows)
@@ -122,46 +116,87 @@ def long_rows(rows: int, seed: int) -> TokenRows:
     ]
     ids = [[token for window in of_row for token in window] for of_row in windows]
     lengths = [list(map(len, of_row)) for of_row in windows]
-    return TokenRows(
-        [
-            pa.table(
-                {
-                    "input_ids": pa.array(ids, pa.list_(pa.int32())),
-                    "windows": pa.array(lengths, pa.list_(pa.int32())),
-                    "target": pa.array(labels, pa.int32()),
-                }
-            )
-        ]
+    return pa.table(
+        {
+            "input_ids": pa.array(ids, pa.list_(pa.int32())),
+            "windows": pa.array(lengths, pa.list_(pa.int32())),
+            "target": pa.array(labels, pa.int32()),
+        }
     )
 
 
-DATA = {name: token_rows(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
-LONG = {name: long_rows(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+def one_window_a_row(table: pa.Table) -> pa.Table:
+    """The same rows where long texts would be windows."""
+    windows = pa.array([[len(ids)] for ids in table["input_ids"].to_pylist()], pa.list_(pa.int32()))
+    return table.append_column("windows", windows)
+
+
+def with_several_labels(table: pa.Table) -> pa.Table:
+    """The same rows with sets of labels: their one, in every fourth row another one too, in every fifth none."""
+    targets = np.eye(len(LABELS), dtype=np.float32)[table["target"].to_numpy()]
+    targets[::4, 1] = 1
+    targets[::5] = 0
+    column = pa.FixedSizeListArray.from_arrays(pa.array(targets.ravel()), len(LABELS))
+    return table.set_column(table.column_names.index("target"), "target", column)
+
+
+def as_pairs(table: pa.Table) -> pa.Table:
+    """The same rows as pairs of texts, of which the second one begins in the middle."""
+    seconds = [1 + len(ids) // 2 for ids in table["input_ids"].to_pylist()]
+    return table.append_column("second", pa.array(seconds, pa.int32()))
+
+
+class Kind(NamedTuple):
+    """What rows can be: the task, whether they are pairs, and the rows of each split."""
+
+    task: Task
+    pairs: bool
+    data: dict[str, TokenRows]
+
+
+def kind_of(
+    table: Callable[[int, int], pa.Table], change: Callable[[pa.Table], pa.Table] = lambda table: table
+) -> Kind:
+    data = {name: TokenRows([change(table(rows, seed))]) for seed, (name, rows) in enumerate(ROWS.items())}
+    return Kind(MULTI_LABEL if change is with_several_labels else SINGLE_LABEL, change is as_pairs, data)
+
+
+ONE_LABEL, LONG = kind_of(token_table), kind_of(long_table)
+KINDS = {"one label": ONE_LABEL, "several labels": kind_of(token_table, with_several_labels)}
+KINDS["pairs"] = kind_of(token_table, as_pairs)
+LONG_KINDS = {"long texts": LONG, "long texts of several labels": kind_of(long_table, with_several_labels)}
+
+of_each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+of_long_texts = pytest.mark.parametrize("kind", LONG_KINDS.values(), ids=LONG_KINDS)
+of_each_kind_and_long_texts = pytest.mark.parametrize(
+    "kind", [*KINDS.values(), *LONG_KINDS.values()], ids=[*KINDS, *LONG_KINDS]
+)
 
 
 class Trains:
     """Makes loops with the tiny model.
 
     Attributes:
-        data: what they train on.
+        kind: of the rows that they train on.
     """
 
-    def __init__(self, model: Path) -> None:
-        self._model, self.data = model, DATA
+    def __init__(self, model: Path, kind: Kind) -> None:
+        self._model, self.kind = model, kind
 
     def loop(self, context: OneProcess, *settings: str, fingerprint: str = "run") -> TrainingLoop:
         fixed = ["train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2"]
         recipe = parse_recipe("{}", [*fixed, *settings])
-        problem_type, seed = SINGLE_LABEL.problem_type, recipe.train.seed
+        task, data = self.kind.task, self.kind.data
+        problem_type, seed = task.problem_type, recipe.train.seed
         model = build_model(str(self._model), LABELS, recipe.model, problem_type=problem_type, pad_id=0, seed=seed)
         return TrainingLoop(
             context,
             recipe,
-            SINGLE_LABEL,
+            task,
             LABELS,
             model,
-            self.data,
-            class_counts=np.bincount(self.data["train"].targets).tolist(),
+            data,
+            class_counts=task.label_rows(data["train"].targets, len(LABELS)).tolist(),
             pad_id=0,
             head=head_of(model, len(LABELS)),
             fingerprint=fingerprint,
@@ -183,8 +218,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def trains(tiny_model_dir: Path) -> Trains:
-    return Trains(tiny_model_dir)
+def kind() -> Kind:
+    """Of a test that asks for none: one label."""
+    return ONE_LABEL
+
+
+@pytest.fixture
+def trains(tiny_model_dir: Path, kind: Kind) -> Trains:
+    return Trains(tiny_model_dir, kind)
 
 
 def weights(outcome: TrainOutcome) -> dict[str, np.ndarray]:
@@ -194,7 +235,7 @@ def weights(outcome: TrainOutcome) -> dict[str, np.ndarray]:
 def assert_same_bits(one: TrainOutcome, other: TrainOutcome) -> None:
     for name, value in weights(one).items():
         assert (value == weights(other)[name]).all(), name
-    assert one.test.loss == other.test.loss
+    np.testing.assert_array_equal(one.test.loss, other.test.loss)
     assert one.state.curve == other.state.curve
 
 
@@ -208,8 +249,9 @@ def spy_on_steps(monkeypatch: pytest.MonkeyPatch, before: Callable[[TrainingLoop
     monkeypatch.setattr(TrainingLoop, "_step", spied)
 
 
+@of_each_kind_and_long_texts
 def test_every_row_is_used_once_an_epoch_and_scored_once(
-    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     used: list[tuple[int, int]] = []
     spy_on_steps(monkeypatch, lambda loop, batch: used.extend((loop.state.epoch, row) for row in batch.tolist()))
@@ -217,14 +259,13 @@ def test_every_row_is_used_once_an_epoch_and_scored_once(
     assert sorted(used) == [(epoch, row) for epoch in range(2) for row in range(ROWS["train"])]
     assert outcome.state.step == 2 * STEPS
     assert outcome.state.rows == 2 * ROWS["train"]
-    assert outcome.state.real_tokens == 2 * DATA["train"].lengths.sum()
+    assert outcome.state.real_tokens == 2 * kind.data["train"].lengths.sum()
     assert outcome.state.padded_tokens >= outcome.state.real_tokens
     assert outcome.test.rows == ROWS["test"]
 
 
-@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
-def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path, data: dict[str, TokenRows]) -> None:
-    trains.data = data
+@of_each_kind_and_long_texts
+def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path) -> None:
     settings = ("model.dropout=0", "train.epochs=1", f"train.rows_per_step={ROWS['train']}")
     whole = trains(OneProcess(tmp_path / "whole"), *settings, "train.max_tokens_per_micro_batch=65536")
     parts = trains(OneProcess(tmp_path / "parts"), *settings, "train.max_tokens_per_micro_batch=512")
@@ -234,11 +275,15 @@ def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path, 
         np.testing.assert_allclose(value, weights(whole)[name], atol=2e-5, err_msg=name)
 
 
-def test_the_loss_curve_has_the_mean_loss_of_a_row_since_the_last_point(trains: Trains, tmp_path: Path) -> None:
+@of_each_kind
+def test_the_loss_curve_has_the_mean_loss_of_a_row_since_the_last_point(
+    trains: Trains, tmp_path: Path, kind: Kind
+) -> None:
     context = OneProcess(tmp_path)
     outcome = trains(context)
     assert [step for step, _ in outcome.state.curve] == list(range(1, 2 * STEPS + 1))
-    assert outcome.state.curve[0][1] == pytest.approx(np.log(len(LABELS)), abs=0.3)  # nothing is learned yet
+    of_a_guess = np.log(len(LABELS) if kind.task is SINGLE_LABEL else 2)
+    assert outcome.state.curve[0][1] == pytest.approx(of_a_guess, abs=0.3)  # nothing is learned yet
     assert outcome.state.curve[-1][1] < outcome.state.curve[0][1]
     assert [values["loss"] for name, values in context.events if name == "step_metrics"] == [
         loss for _, loss in outcome.state.curve
@@ -273,17 +318,37 @@ def test_patience_stops_and_the_best_epoch_is_kept(trains: Trains, tmp_path: Pat
     assert [line.partition(":")[0] for line in context.lines] == [f"epoch {n + 1} of 9" for n in range(len(losses))]
 
 
+@pytest.fixture(scope="module")
+def calm(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainOutcome]:
+    """The outcome of a run of a kind to which nothing happens."""
+
+    @cache
+    def run(kind: str, *settings: str) -> TrainOutcome:
+        return Trains(tiny_model_dir, (KINDS | LONG_KINDS)[kind])(
+            OneProcess(tmp_path_factory.mktemp("calm")), *settings
+        )
+
+    return run
+
+
 @pytest.mark.parametrize(
-    ("killed_at", "data"),
-    [*((step, DATA) for step in (0, 1, 4, STEPS, STEPS + 1, 2 * STEPS - 1)), (STEPS + 3, LONG)],
-    ids=lambda value: "" if isinstance(value, int) else "short texts" if value is DATA else "long texts",
+    ("kind_name", "killed_at"),
+    [
+        *((name, step) for name in KINDS for step in (0, 1, 4, STEPS, STEPS + 1, 2 * STEPS - 1)),
+        *((name, STEPS + 3) for name in LONG_KINDS),
+    ],
 )
 def test_a_run_that_is_killed_at_any_step_resumes_to_the_same_bits(
-    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, data: dict[str, TokenRows]
+    calm: Callable[..., TrainOutcome],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind_name: str,
+    killed_at: int,
 ) -> None:
-    trains.data = data
+    trains = Trains(tiny_model_dir, (KINDS | LONG_KINDS)[kind_name])
     settings = ("train.checkpoint_every_steps=2", "train.class_weights=balanced", "train.label_smoothing=0.1")
-    calm = trains(OneProcess(tmp_path / "calm"), *settings)
+    expected = calm(kind_name, *settings)
 
     def kill(loop: TrainingLoop, batch: np.ndarray) -> None:
         if loop.state.step == killed_at:
@@ -296,18 +361,20 @@ def test_a_run_that_is_killed_at_any_step_resumes_to_the_same_bits(
     context = OneProcess(tmp_path / "killed")
     resumed = trains(context, *settings)
     # The end of an epoch saves a checkpoint too.
-    expected = killed_at - killed_at % 2 if killed_at else None
+    saved = killed_at - killed_at % 2 if killed_at else None
     events = [values["step"] for name, values in context.events if name == "resumed"]
-    assert events == ([expected] if expected else [])
-    assert_same_bits(resumed, calm)
+    assert events == ([saved] if saved else [])
+    assert_same_bits(resumed, expected)
 
 
+@of_each_kind
 def test_a_checkpoint_of_another_recipe_or_other_rows_is_refused(trains: Trains, tmp_path: Path) -> None:
     trains(OneProcess(tmp_path))
     with pytest.raises(RunDirError, match="is a checkpoint of another run"):
         trains.loop(OneProcess(tmp_path), fingerprint="another")
 
 
+@of_each_kind
 def test_the_format_of_a_checkpoint_is_the_one_that_interrupted_runs_have_on_disk(
     trains: Trains, tmp_path: Path
 ) -> None:
@@ -331,11 +398,18 @@ def test_checkpoints_are_saved_every_so_many_steps_and_after_each_epoch(trains: 
     assert context.saved == [(2, UNSCORED), (4, UNSCORED), (STEPS, outcome.state.best_score)]
 
 
-@pytest.mark.parametrize("step", [1, 3, STEPS + 2])
+@pytest.mark.parametrize(
+    ("kind_name", "step"), [("one label", 1), *((name, 3) for name in KINDS), ("one label", STEPS + 2)]
+)
 def test_a_requested_stop_saves_a_checkpoint_and_loses_no_step_and_not_a_bit(
-    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    calm: Callable[..., TrainOutcome],
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind_name: str,
+    step: int,
 ) -> None:
-    calm = trains(OneProcess(tmp_path / "calm"))
+    trains, expected = Trains(tiny_model_dir, KINDS[kind_name]), calm(kind_name)
     steps: list[int] = []
     spy_on_steps(monkeypatch, lambda loop, batch: steps.append(loop.state.step))
     first = OneProcess(tmp_path / "stopped", stop_from=step)
@@ -343,7 +417,7 @@ def test_a_requested_stop_saves_a_checkpoint_and_loses_no_step_and_not_a_bit(
     assert first.saved[-1] == (step, UNSCORED)
     resumed = trains(OneProcess(tmp_path / "stopped"))
     assert steps == list(range(2 * STEPS))
-    assert_same_bits(resumed, calm)
+    assert_same_bits(resumed, expected)
 
 
 def test_a_stop_that_is_requested_in_the_last_step_of_an_epoch_waits_for_its_validation(
@@ -395,12 +469,9 @@ def gradients(trains: Trains, folder: Path, rank: int, world_size: int, batch: n
     return {name: p.grad for name, p in loop.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
+@of_each_kind_and_long_texts
 @pytest.mark.parametrize("rows", [8, 7, 1], ids=["a full batch", "an odd one", "a rank without a row"])
-def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(
-    trains: Trains, tmp_path: Path, rows: int, data: dict[str, TokenRows]
-) -> None:
-    trains.data = data
+def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(trains: Trains, tmp_path: Path, rows: int) -> None:
     batch = np.arange(rows)
     alone = gradients(trains, tmp_path, 0, 1, batch)
     of_ranks = [gradients(trains, tmp_path, rank, 2, batch) for rank in (0, 1)]
@@ -410,22 +481,91 @@ def test_the_mean_gradient_of_the_ranks_is_that_of_one_worker(
         torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-6)
 
 
+class Ranks:
+    """Two ranks in threads of this process, which average their gradients before each step, as DDP does."""
+
+    def __init__(self, trains: Trains, folder: Path, *settings: str) -> None:
+        self._meeting, self._of_rank, self._thread = threading.Barrier(2, timeout=60), {}, threading.local()
+        self._loops = [trains.loop(self._context(folder / str(rank), rank), *settings) for rank in (0, 1)]
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> list[TrainOutcome]:
+        """The outcome of each rank."""
+        clip = step_module.clip_gradients
+
+        def average_and_clip(model: Any, max_norm: float) -> None:
+            parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+            both = self._gathered([parameter.grad.clone() for parameter in parameters])
+            for parameter, *gradients in zip(parameters, *both, strict=True):
+                parameter.grad = sum(gradients) / 2
+            clip(model, max_norm)
+
+        def gather(totals: list[Any], own: Any) -> None:
+            totals[:] = self._gathered(own)
+
+        monkeypatch.setattr(step_module, "clip_gradients", average_and_clip)
+        monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(self._run, (0, 1)))
+
+    def _run(self, rank: int) -> TrainOutcome:
+        self._thread.rank = rank
+        try:
+            outcome = self._loops[rank].run()
+        except BaseException:
+            self._meeting.abort()
+            raise
+        assert isinstance(outcome, TrainOutcome)
+        return outcome
+
+    def _context(self, folder: Path, rank: int) -> OneProcess:
+        context = OneProcess(folder)
+        context.rank, context.world_size = rank, 2
+        context.sum_over_ranks = lambda values: values.copy_(sum(self._gathered(values.clone())))  # type: ignore[method-assign]
+        return context
+
+    def _gathered(self, own: Any) -> list[Any]:
+        self._of_rank[self._thread.rank] = own
+        self._meeting.wait()
+        found = [self._of_rank[0], self._of_rank[1]]
+        self._meeting.wait()
+        return found
+
+
+@of_each_kind_and_long_texts
+def test_two_ranks_learn_what_one_learns(trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ("model.dropout=0", "train.class_weights=balanced", "train.label_smoothing=0.1")
+    one = trains(OneProcess(tmp_path / "one"), *settings)
+    two = Ranks(trains, tmp_path / "two", *settings).run(monkeypatch)
+    for rank in two:
+        np.testing.assert_allclose(rank.state.curve, one.state.curve, rtol=1e-4)
+        for name, value in weights(rank).items():
+            np.testing.assert_allclose(value, weights(one)[name], atol=1e-4, err_msg=name)
+        assert rank.test.rows == one.test.rows == ROWS["test"]
+        assert rank.test.loss == pytest.approx(one.test.loss, rel=1e-3)
+        assert rank.state.rows == one.state.rows
+
+
 # --- long texts ------------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_of_a_row_is_the_mean_over_its_windows(trains: Trains, tmp_path: Path) -> None:
-    trains.data = LONG
+@of_long_texts
+def test_the_loss_of_a_row_is_the_mean_over_its_windows(trains: Trains, tmp_path: Path, kind: Kind) -> None:
+    rows = kind.data["train"]
     loop = trains.loop(OneProcess(tmp_path), "model.dropout=0")
     batch = np.array([5, 0, 3])
     losses = []
     with torch.no_grad():
         for row in batch:
-            each = LONG["train"].batch(LONG["train"].windows_of(np.array([row])), 0)
+            each = rows.batch(rows.windows_of(np.array([row])), 0)
             logits_BC = logits_of(loop.model.eval(), each.input_ids_BL, each.attention_mask_BL, bf16=False)
-            losses.append(torch.nn.functional.cross_entropy(logits_BC, each.targets_B).item())
+            of_one_window = {
+                "single_label": torch.nn.functional.cross_entropy,
+                "multi_label": torch.nn.functional.binary_cross_entropy_with_logits,
+            }[kind.task.name]
+            losses.append(of_one_window(logits_BC, each.targets_B).item())
     cost = loop._take_step(0, batch)
     assert cost.loss_sum.item() == pytest.approx(sum(losses), rel=1e-5)
-    assert cost.real_tokens == LONG["train"].lengths[batch].sum()
+    assert cost.real_tokens == rows.lengths[batch].sum()
 
 
 def test_a_row_of_many_windows_stays_within_the_budget_of_a_micro_batch(
@@ -447,7 +587,7 @@ def test_a_row_of_many_windows_stays_within_the_budget_of_a_micro_batch(
         return forward(model, input_ids_BL, *rest, **how)
 
     monkeypatch.setattr(step_module, "logits_of", spied)
-    trains.data = {"train": TokenRows([table]), "val": LONG["val"], "test": LONG["test"]}
+    trains.kind = LONG._replace(data=LONG.data | {"train": TokenRows([table])})
     loop = trains.loop(OneProcess(tmp_path), "train.max_tokens_per_micro_batch=512")
     cost = loop._take_step(0, np.array([0, 1]))
     assert max(ran) <= 512
@@ -456,57 +596,59 @@ def test_a_row_of_many_windows_stays_within_the_budget_of_a_micro_batch(
 
 def test_rows_of_one_window_each_train_to_the_bits_of_texts_that_are_cut(trains: Trains, tmp_path: Path) -> None:
     cut = trains(OneProcess(tmp_path / "cut"))
-    trains.data = {name: one_window_a_row(rows, seed) for seed, (name, rows) in enumerate(ROWS.items())}
+    trains.kind = kind_of(token_table, one_window_a_row)
     assert_same_bits(trains(OneProcess(tmp_path / "windows")), cut)
 
 
-@pytest.mark.parametrize("data", [DATA, LONG], ids=["short texts", "long texts"])
+@of_each_kind_and_long_texts
 def test_training_reports_the_scores_that_its_bundle_gives(
-    trains: Trains, tiny_model_dir: Path, tmp_path: Path, data: dict[str, TokenRows]
+    trains: Trains, tiny_model_dir: Path, tmp_path: Path, kind: Kind
 ) -> None:
     """Micro-batches of 512 tokens divide the windows of the rows that are scored together."""
-    trains.data = data
+    task = kind.task
     settings = ("calibration.min_precision=0.6", "train.max_tokens_per_micro_batch=512")
     outcome = trains(OneProcess(tmp_path / "run"), *settings)
-    text, bundle = TextSpec(max_tokens=32, on_long="windows"), tmp_path / "bundle"
+    text, bundle = TextSpec(max_tokens=32, on_long="truncate" if kind.pairs else "windows"), tmp_path / "bundle"
     bundle.mkdir()
-    tokenizer, temperature = prepare_tokenizer(str(tiny_model_dir), text), outcome.calibration.temperature
-    export_files(outcome.state.best_uri, str(bundle), tokenizer=tokenizer, head=outcome.head, temperature=temperature)
+    tokenizer = prepare_tokenizer(str(tiny_model_dir), text, token_types=kind.pairs)
+    divisors = outcome.calibration.temperatures or outcome.calibration.temperature
+    export_files(outcome.state.best_uri, str(bundle), tokenizer=tokenizer, head=outcome.head, temperature=divisors)
     seal_bundle(
         str(bundle),
-        task=SINGLE_LABEL,
+        task=task,
         labels=LABELS,
         text=text,
         metrics={},
-        recipe=parse_recipe("{}", ["train.precision=fp32"]),
+        recipe=parse_recipe("{}", ["train.precision=fp32", *["data.pair=[question, answer]"] * kind.pairs]),
         data_fingerprint="",
         calibration=outcome.calibration,
     )
     classifier = Classifier.load(str(bundle), device="cpu", precision="fp32")
 
     def counts(split: str, **how: Any) -> Any:
-        rows, encoded = data[split], []
+        rows, encoded = kind.data[split], []
         for row in range(len(rows)):
             windows = rows.windows_of(np.array([row]))
             batch, lengths = rows.batch(windows, 0), rows.window_lengths[windows]
             ids = [ids[:length] for ids, length in zip(batch.input_ids_BL.tolist(), lengths, strict=True)]
-            encoded.append(Encoded(ids, int(lengths.sum()), False))
-        return SINGLE_LABEL.counts(classifier.score_encoded(encoded).probabilities, rows.targets, **how)
+            second = None if rows.seconds is None else int(rows.seconds[row])
+            encoded.append(Encoded(ids, int(lengths.sum()), False, second=second))
+        return task.counts(classifier.score_encoded(encoded).probabilities, rows.targets, **how)
 
-    assert temperature != 1
-    expected = SINGLE_LABEL.summarise(counts("test", thresholds=classifier.thresholds), LABELS)
-    found = SINGLE_LABEL.summarise(outcome.test, LABELS)
+    assert divisors != 1
+    expected = task.summarise(counts("test", thresholds=classifier.thresholds), LABELS)
+    found = task.summarise(outcome.test, LABELS)
     assert found["rows"] == ROWS["test"]
-    assert (found["accuracy"], found["answered"]) == (expected["accuracy"], expected["answered"])
-    assert found["log_loss"] == pytest.approx(expected["log_loss"], abs=1e-6)
-    ece = SINGLE_LABEL.summarise(counts("val"), LABELS)["ece"]
+    assert found["answered"] == expected["answered"]
+    assert task.headline(found) == pytest.approx(task.headline(expected), abs=1e-6)
+    ece = task.headline(task.summarise(counts("val"), LABELS))["ece"]
     assert outcome.calibration.ece_after == pytest.approx(ece, abs=1e-6)
 
 
+@of_long_texts
 def test_long_rows_are_scored_once_whatever_the_number_of_ranks(
     trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trains.data = LONG
     alone = trains.loop(OneProcess(tmp_path))._scoring.counts("val")
     own: list[Any] = []
 
