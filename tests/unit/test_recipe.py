@@ -76,6 +76,8 @@ OTHER = {
     "train.seed": "7",
     "calibration.temperature": "false",
     "calibration.min_precision": "0.9",
+    "report.slices": "[channel]",
+    "report.texts": "true",
     "scale.workers": "2",
     "scale.use_gpu": "false",
     "scale.cpus_per_worker": "2",
@@ -575,7 +577,26 @@ def test_every_key_changes_the_fingerprint_and_every_key_but_scale_and_serve_the
     before = parse_recipe("", beside)
     after = parse_recipe("", [*beside, f"{key}={OTHER[key]}"])
     assert before.fingerprint != after.fingerprint
-    assert (before.learning_fingerprint == after.learning_fingerprint) == key.startswith(("scale.", "serve."))
+    learns_alike = before.learning_fingerprint == after.learning_fingerprint
+    assert learns_alike == key.startswith(("report.", "scale.", "serve."))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["report.slices=[channel, text]"], "report.slices names 'text', a column of texts"),
+        (["data.pair=[q, a]", "report.slices=a"], "report.slices names 'a', a column of texts"),
+        (["data.header=false", "data.text_columns=0", "data.label_column=1", "report.slices=channel"], "0-based"),
+    ],
+)
+def test_slices_are_columns_that_a_report_may_show(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe("data: {csv: a.csv}", overrides)
+
+
+def test_a_recipe_without_a_report_section_is_written_as_before() -> None:
+    assert "report" not in Recipe().model_dump(mode="json")
+    assert parse_recipe("", ["report.texts=true"]).model_dump(mode="json")["report"] == {"slices": [], "texts": True}
 
 
 def test_the_fingerprint_does_not_depend_on_how_the_recipe_is_written() -> None:

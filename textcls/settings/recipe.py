@@ -13,8 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from textcls.settings.report import ReportSpec
 from textcls.settings.serve import ServeSpec
 from textcls.settings.spec import Name, Names, Spec, at_least, without_password
+
+OF_NO_LEARNING = {"report", "scale", "serve"}
+"""The sections that never change what is learned: a resumed run may have others."""
 
 
 class DataSpec(Spec):
@@ -211,8 +215,14 @@ class DataSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column a row must have, each once: input, labels, the columns of `where` and `where_not`."""
-        return tuple(dict.fromkeys((*self.input_columns, *self.read_label_columns, *self.where, *self.where_not)))
+        """Every column a row must have, each once: input, labels, those of `where`, `where_not` and the slices."""
+        named = (*self.input_columns, *self.read_label_columns, *self.where, *self.where_not, *self.slice_columns)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """The columns of `report.slices`, where rows are read with them (data/slice_columns.py)."""
+        return ()
 
     @property
     def read_label_columns(self) -> tuple[str, ...]:
@@ -383,12 +393,15 @@ class ScaleSpec(Spec):
 class Recipe(Spec):
     """All settings of a run, by section."""
 
+    added_later: ClassVar[frozenset[str]] = frozenset({"report"})
+
     data: DataSpec = DataSpec()
     split: SplitSpec = SplitSpec()
     text: TextSpec = TextSpec()
     model: ModelSpec = ModelSpec()
     train: TrainSpec = TrainSpec()
     calibration: CalibrationSpec = CalibrationSpec()
+    report: ReportSpec = ReportSpec()
     scale: ScaleSpec = ScaleSpec()
     serve: ServeSpec = ServeSpec()
 
@@ -413,6 +426,11 @@ class Recipe(Spec):
             raise ValueError("text.on_long windows is for one text, not for data.pair: set text.on_long to truncate")
         return self
 
+    @model_validator(mode="after")
+    def _slices_are_no_texts(self) -> Self:
+        self.report.check_columns(self.data.input_columns, header=self.data.header)
+        return self
+
     @property
     def fingerprint(self) -> str:
         """sha256 of the resolved recipe; runs with equal settings share it."""
@@ -420,9 +438,8 @@ class Recipe(Spec):
 
     @property
     def learning_fingerprint(self) -> str:
-        """sha256 of all sections but `scale` and `serve`, which never change what is learned; a resumed run keeps
-        it."""
-        return _digest(self.model_dump(mode="json", exclude={"scale", "serve"}))
+        """sha256 of all sections but `OF_NO_LEARNING`; a resumed run keeps it."""
+        return _digest(self.model_dump(mode="json", exclude=OF_NO_LEARNING))
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -43,6 +43,7 @@ class MultiLabel:
     problem_type: str = "multi_label_classification"
     function_to_apply: str = "sigmoid"
     scores_in_answer: bool = True
+    share_of_right: str = "subset_accuracy"
 
     @property
     def headline_metrics(self) -> Mapping[str, HeadlineMetric]:
@@ -175,6 +176,16 @@ class MultiLabel:
             cells[row] = spelled[key]
         return cells, self.abstained(decisions)
 
+    def names_had(self, targets: np.ndarray, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The names of each set."""
+        return _names_at(targets > _HALF, names)
+
+    def names_given(
+        self, probabilities: np.ndarray, thresholds: np.ndarray, names: Sequence[str]
+    ) -> list[tuple[str, ...]]:
+        """The names whose probability reaches their threshold."""
+        return _names_at(self.decide(probabilities, thresholds)[:, :-1], names)
+
     def answer_rows(self, decisions: np.ndarray, names: Sequence[str]) -> Mapping[str, int]:
         """Label name -> rows that are given it; and the rows without a label, and those that are abstained from."""
         rows = Counter(dict(zip(names, decisions[:, :-1].sum(axis=0).tolist(), strict=True)))
@@ -193,6 +204,12 @@ class MultiLabel:
             thresholds = self.default_thresholds(probabilities.shape[1])
         decisions = self.decide(probabilities, thresholds)
         return MultiLabelCounts.of(probabilities, targets, decisions[:, :-1], decisions[:, -1], thresholds[:-1])
+
+    def right(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """bool [N]: rows that are given exactly the labels that they have."""
+        given = self.decide(probabilities, thresholds)[:, :-1]
+        found: np.ndarray = (given == (targets > _HALF)).all(axis=1)
+        return found
 
     def at_best_thresholds(self, counts: MultiLabelCounts) -> MultiLabelCounts:
         """Labels given by the thresholds with the best F1 on the counted rows; exact rows stay those of one half."""
@@ -244,6 +261,11 @@ class MultiLabel:
             for_precision(by_label, spec.min_precision),
             surely_none_below(by_highest, spec.min_precision),
         )
+
+
+def _names_at(given: np.ndarray, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The names where each row of bool [N, C] is true."""
+    return [tuple(names[i] for i in np.flatnonzero(row).tolist()) for row in given]
 
 
 @functools.lru_cache(maxsize=65536)

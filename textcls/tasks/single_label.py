@@ -29,6 +29,7 @@ class SingleLabel:
     problem_type: str = "single_label_classification"
     function_to_apply: str = "softmax"
     scores_in_answer: bool = False
+    share_of_right: str = "accuracy"
 
     @property
     def headline_metrics(self) -> Mapping[str, HeadlineMetric]:
@@ -139,6 +140,17 @@ class SingleLabel:
         words = np.array([*names, ABSTAIN], object)
         return words[decisions], self.confidence(probabilities)
 
+    def names_had(self, targets: np.ndarray, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The one name of each row."""
+        return [(names[i],) for i in self.baseline_targets(targets).tolist()]
+
+    def names_given(
+        self, probabilities: np.ndarray, thresholds: np.ndarray, names: Sequence[str]
+    ) -> list[tuple[str, ...]]:
+        """The one name that each row is given where nothing is abstained from."""
+        decisions = self.decide(probabilities, self.default_thresholds(len(names)))
+        return [(names[i],) for i in decisions.tolist()]
+
     def answer_rows(self, decisions: np.ndarray, names: Sequence[str]) -> Mapping[str, int]:
         """Label name or `abstain` -> rows."""
         found, rows = np.unique(decisions, return_counts=True)
@@ -151,6 +163,12 @@ class SingleLabel:
     ) -> metrics.Counts:
         """See `metrics.Counts.of`."""
         return metrics.Counts.of(probabilities, targets, threshold=0.0 if thresholds is None else thresholds[0])
+
+    def right(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """bool [N]: where the decision is the label, if nothing is abstained from."""
+        decisions = self.decide(probabilities, self.default_thresholds(probabilities.shape[1]))
+        found: np.ndarray = decisions == self.baseline_targets(targets)
+        return found
 
     def at_best_thresholds(self, counts: Any) -> Any:
         """The counts: a threshold decides which rows are answered, and metrics are of all rows."""

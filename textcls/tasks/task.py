@@ -83,6 +83,7 @@ class Task(Protocol):
         headline_metrics: name -> metric, of those that may choose the best checkpoint, in the order of display.
         scores_in_answer: whether predictions hold the score of every label even if it is not asked for.
         answer_columns: (name, `str` or a numpy type) of the columns of a prediction that hold the answer.
+        share_of_right: the key of a summary that holds the share of rows for which `right` is true.
     """
 
     @property
@@ -108,6 +109,10 @@ class Task(Protocol):
     @property
     def answer_columns(self) -> Sequence[tuple[str, type]]:
         """Columns of an answer."""
+
+    @property
+    def share_of_right(self) -> str:
+        """The metric that is a share of rows."""
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -192,6 +197,14 @@ class Task(Protocol):
     ) -> Sequence[np.ndarray]:
         """The cells of `answer_columns` for N rows: arrays [N] of text or numbers. Rows of NaN may have any."""
 
+    def names_had(self, targets: np.ndarray, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The label names of N targets, in the order of their ids."""
+
+    def names_given(
+        self, probabilities: np.ndarray, thresholds: np.ndarray, names: Sequence[str]
+    ) -> list[tuple[str, ...]]:
+        """The label names of N answers, in the order of their ids; if abstained from, those of the answer withheld."""
+
     def answer_rows(self, decisions: np.ndarray, names: Sequence[str]) -> Mapping[str, int]:
         """Answer -> rows that have it, of those that occur."""
 
@@ -203,6 +216,9 @@ class Task(Protocol):
         Raises:
             ValueError: probabilities that are none, as of weights that are no longer finite.
         """
+
+    def right(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """bool [N]: the rows that are answered rightly; of those abstained from, the answer that is withheld counts."""
 
     def at_best_thresholds(self, counts: Any) -> Any:
         """The counts as they are with thresholds chosen on the counted rows themselves: to compare checkpoints by."""

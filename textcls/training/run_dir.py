@@ -31,7 +31,7 @@ from textcls.modeling.pretrained import Pretrained
 from textcls.output.account import FILES as ACCOUNT_FILES
 from textcls.output.claim import OutKind, claim, difference
 from textcls.output.json_files import damaged, read_json, write_json
-from textcls.settings.recipe import Recipe
+from textcls.settings.recipe import OF_NO_LEARNING, Recipe
 from textcls.settings.yaml_text import set_option
 from textcls.training.checkpoint import MANIFEST, check_checkpoint
 
@@ -231,7 +231,7 @@ class RunDir:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """SECTION.KEY -> value of each setting that a resumed run must keep."""
-    sections = recipe.model_dump(mode="json", exclude={"scale", "serve"})
+    sections = recipe.model_dump(mode="json", exclude=OF_NO_LEARNING)
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
