@@ -123,7 +123,7 @@ def test_every_recipe_key_that_is_mentioned_exists() -> None:
     keys = set(keys_of(Recipe))
     sections = {key for key in keys if "." not in key}
     mentioned = {found[1] for found in re.finditer(r"--set ['\"]?([\w.]+)=", EVERYTHING)} - {"section.key"}
-    files = (".py", ".safetensors", ".yaml")
+    files = (".html", ".json", ".png", ".py", ".safetensors", ".yaml")
     dotted = {
         code for code in inline(EVERYTHING) if re.fullmatch(r"\w+\.\w+(=\S+)?", code) and not code.endswith(files)
     }

@@ -1,7 +1,7 @@
 """Which slices are surely worse than the rest of the rows.
 
-In: rows and right answers of slices and of all rows. Out: p-values, and which of many are significant. Pure numpy. Not
-here: counting (findings.py).
+In: rows and right answers of slices and of all rows. Out: p-values, and which of many are significant. Pure numpy.
+Not here: counting (findings.py).
 """
 
 import math
