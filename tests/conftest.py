@@ -155,6 +155,7 @@ def save_tiny_bundle(
     labels: tuple[str, ...] = ("bad", "good", "so so"),
     precision: Any = "fp32",
     pairs: bool = False,
+    task: Any = None,
     **text: Any,
 ) -> Path:
     """A bundle at `target`; another seed gives other scores, `text` other text settings, `pairs` one of pairs."""
@@ -166,8 +167,9 @@ def save_tiny_bundle(
     from textcls.tasks.single_label import SINGLE_LABEL
     from textcls.text.tokenizer import prepare_tokenizer
 
+    task = task or SINGLE_LABEL
     spec = TextSpec(**({"max_tokens": 32} | text))
-    built = build_model(str(model), labels, ModelSpec(), problem_type=SINGLE_LABEL.problem_type, pad_id=0, seed=seed)
+    built = build_model(str(model), labels, ModelSpec(), problem_type=task.problem_type, pad_id=0, seed=seed)
     with torch.no_grad():
         built.classifier.weight *= 20  # a fresh head would give every text about the same scores
     source = target.parent / f"{target.name}-files"
@@ -179,7 +181,7 @@ def save_tiny_bundle(
     write_bundle(
         str(source),
         str(target),
-        task=SINGLE_LABEL,
+        task=task,
         labels=labels,
         text=spec,
         metrics={},

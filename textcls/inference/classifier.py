@@ -30,6 +30,7 @@ from textcls.tasks.task import Task, ranked
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 from textcls.text.windows import mean_over_windows
+from textcls.text.words import TextSpan
 
 # (padded tokens of a batch, which bound its memory; tokens of padding in a batch, above which another one costs less).
 _CPU_BATCH = (2048, 64)
@@ -172,13 +173,24 @@ class Classifier:
         """Inputs as the model sees them, in the order given."""
         return self._encoder(inputs)
 
-    def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
-        """Scores of encoded texts, in the order given."""
+    def spans(self, inputs: Sequence[TextInput]) -> list[list[list[TextSpan | None]]]:
+        """What each token of inputs that can be scored stands for; see `InputTokenizer.spans`.
+
+        The first parts of an input are the windows that `encode` gives; the others were cut.
+        """
+        return self._encoder.spans(inputs)
+
+    def logits(self, encoded: Sequence[Encoded]) -> np.ndarray:
+        """float32 [W, C]: the logits of the windows of encoded texts, text by text; the temperature is in them."""
         windows = [ids for one in encoded for ids in one.windows]
         seconds = [one.second for one in encoded if one.windows] if self.pairs else []
-        lengths_W = np.fromiter(map(len, windows), np.int64, len(windows))
+        return self._logits(windows, seconds) if windows else np.empty((0, len(self.labels)), np.float32)
+
+    def score_encoded(self, encoded: Sequence[Encoded]) -> Scores:
+        """Scores of encoded texts, in the order given."""
+        lengths_W = np.array([len(ids) for one in encoded for ids in one.windows], np.int64)
         windows_N = np.fromiter((len(one.windows) for one in encoded), np.int64, len(encoded))
-        probabilities_WC = self._probabilities(windows, seconds) if windows else np.empty((0, len(self.labels)))
+        probabilities_WC = self.task.probabilities(self.logits(encoded))
         probabilities_NC = mean_over_windows(probabilities_WC, lengths_W, windows_N).astype(np.float32)
         return Scores(
             task=self.task,
@@ -212,11 +224,15 @@ class Classifier:
                 )
 
     def _probabilities(self, windows: Sequence[Sequence[int]], seconds: Sequence[int | None] = ()) -> np.ndarray:
-        """float64 [n, C] of at least one window; `seconds` has the place of the second segment of each, if any."""
+        """float64 [n, C]; arguments as of `_logits`."""
+        return self.task.probabilities(self._logits(windows, seconds))
+
+    def _logits(self, windows: Sequence[Sequence[int]], seconds: Sequence[int | None]) -> np.ndarray:
+        """float32 [n, C] of at least one window; `seconds` has the place of the second segment of each, if any."""
         typed = [second for second in seconds if second is not None]
         with torch.inference_mode():
             logits: np.ndarray = self._model.logits(windows, np.array(typed) if typed else None).cpu().numpy()
-        return self.task.probabilities(logits)
+        return logits
 
 
 class PaddedModel:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer, TokenizerFiles
+from textcls.text.words import TextSpan
 
 _NO_TOKEN = "has no character that the model knows; a word is needed"
 
@@ -78,6 +79,11 @@ class InputEncoder:
         for i, outcome in zip(usable, of_usable([read[i] for i in usable]), strict=True):
             outcomes[i] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def spans(self, inputs: Sequence[TextInput]) -> list[list[list[TextSpan | None]]]:
+        """What each token of inputs without an error stands for; see `InputTokenizer.spans`."""
+        with self._lock:
+            return self.tokenizer.spans(inputs)
 
     def _encoded_texts(self, inputs: Sequence[TextInput]) -> list[Encoded]:
         with self._lock:

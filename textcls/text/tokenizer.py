@@ -23,6 +23,7 @@ from textcls.text.normalizer import build_normalizer
 from textcls.text.pair_frame import EncodedPairs, PairFrame, longest_first
 from textcls.text.text_input import TextInput
 from textcls.text.windows import overlap_of
+from textcls.text.words import TextSpan
 
 _TOKEN_TYPES = "token_type_ids"
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
@@ -280,6 +281,32 @@ class InputTokenizer:
             *counts,
         )
 
+    def spans(self, inputs: Sequence[TextInput]) -> list[list[list[TextSpan | None]]]:
+        """What each token of inputs stands for, in the texts as they were written; None for special tokens.
+
+        The parts of an input are those of `windows`. Of a pair they are the tokens that `pairs` keeps, and the tokens
+        of both texts that it cuts.
+
+        Raises:
+            ValueError: see `frame`.
+        """
+        if not self.of_pairs:
+            # `encode_batch_fast` does not say where a token comes from.
+            encoded = self._tokenizer.encode_batch([one.text for one in inputs])
+            return [[_spans_of(0, part) for part in (one, *one.overflowing)] for one in encoded]
+        frame = self.frame
+        segments = [segment for one in inputs for segment in one.segments]
+        texts: list[list[TextSpan | None]] = [
+            _spans_of(i % 2, one) for i, one in enumerate(self._uncut(segments, self._tokenizer.encode_batch))
+        ]
+        parts = []
+        for first, second in zip(texts[::2], texts[1::2], strict=True):
+            kept = longest_first(len(first), len(second), self.max_tokens - frame.special_tokens)
+            ends = ([None] * len(frame.before), [None] * len(frame.between), [None] * len(frame.after))
+            seen = [*ends[0], *first[: kept[0]], *ends[1], *second[: kept[1]], *ends[2]]
+            parts.append([seen, [*first[kept[0] :], *second[kept[1] :]]])
+        return parts
+
     @functools.cached_property
     def frame(self) -> PairFrame:
         """What the tokenizer puts around the texts of a pair.
@@ -332,9 +359,13 @@ class InputTokenizer:
 
     def _uncut_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of whole texts, each by itself, without special tokens."""
+        return [one.ids for one in self._uncut(texts, self._tokenizer.encode_batch_fast)]
+
+    def _uncut(self, texts: Sequence[str], encode: Any) -> list[Any]:
+        """Whole texts as one of the tokenizer's methods encodes them, each by itself, without special tokens."""
         self._tokenizer.no_truncation()
         try:
-            return [one.ids for one in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            return list(encode(texts, add_special_tokens=False))
         finally:
             self._tokenizer.enable_truncation(self.max_tokens, stride=self._overlap)
 
@@ -344,6 +375,12 @@ class InputTokenizer:
             np.int32,
             len(encoded),
         )
+
+
+def _spans_of(text: int, encoded: Any) -> list[TextSpan | None]:
+    """What the tokens of an encoding stand for, if they are of the text with this index."""
+    of_text = zip(encoded.offsets, encoded.sequence_ids, strict=True)
+    return [None if own is None else TextSpan(text, start, end) for (start, end), own in of_text]
 
 
 def _unknown_id(tokenizer: Any) -> int | None:

@@ -1,0 +1,257 @@
+"""Inputs -> explanations: how much each word of the user's own text speaks for a label.
+
+In: a classifier and inputs; the labels to explain, by default those that the classifier answers. Out: `Explanation`s,
+or why an input has none. Not here: which tokens a word consists of (located.py), the gradients of
+`integrated_gradients` (integrated_gradients.py), whether explanations are faithful (faithfulness.py).
+
+Two methods:
+  - `leave_one_out`: the change of the label's logit when a word is left out. "Without this word the score falls from
+    0.93 to 0.41." Its effects need not add up to anything.
+  - `integrated_gradients`: how the logit is made up of the words, beginning from a text of [PAD] alone.
+
+Effects are changes of logits, since probabilities near 0 or 1 hardly change with any word. The logit of a text with
+several windows is the mean of theirs, weighted like their probabilities.
+
+Shapes: V variants of an input, W windows, C labels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from textcls.errors import InputError
+from textcls.inference.classifier import Classifier
+from textcls.inference.encoding import Encoded, ItemError
+from textcls.inference.located import Located, locate
+from textcls.tasks.task import ranked
+from textcls.text.text_input import TextInput
+from textcls.text.windows import mean_over_windows
+from textcls.text.words import TextSpan, runs_without_spaces
+
+Method = Literal["leave_one_out", "integrated_gradients"]
+
+MOST_LEFT_OUT = 512
+"""Most variants of an input that `leave_one_out` scores: of a longer text, neighbouring words are left out together."""
+# Tokens that are scored together; bounds the memory of the variants of many inputs.
+_TOKENS_AT_ONCE = 2**17
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the user's own text and its effect.
+
+    Attributes:
+        text: which text of a pair, 0 or 1; 0 for one text.
+        start: code points before it in that text, as it was written.
+        end: code points up to its end.
+        effect: on the logit of the label; above 0 it speaks for the label.
+        score_without: the probability of the label without the word; None unless it was left out by itself.
+    """
+
+    text: int
+    start: int
+    end: int
+    effect: float
+    score_without: float | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an input has the score that it has for one label.
+
+    Attributes:
+        label: its name.
+        method: how the effects were found.
+        score: the probability of the label, as the classifier gives it.
+        logit: of the label.
+        words: those that the model read, in order; several neighbours as one if `words_at_once` is above 1.
+        unseen: for each text that was cut, the span that the model did not read: it has no effect.
+        words_at_once: neighbouring words that were left out together, since the text has more than `MOST_LEFT_OUT`.
+        rest: effect of the special tokens; 0 for `leave_one_out`.
+        remainder: what the effects and the rest leave over of `logit - baseline_logit`; None for `leave_one_out`.
+        steps: steps of the integration; None for `leave_one_out`.
+        baseline: the token that each token of the text is compared with; None for `leave_one_out`.
+        baseline_logit: the logit of a text of that token alone; None for `leave_one_out`.
+    """
+
+    label: str
+    method: Method
+    score: float
+    logit: float
+    words: tuple[Word, ...]
+    unseen: tuple[TextSpan, ...] = ()
+    words_at_once: int = 1
+    rest: float = 0.0
+    remainder: float | None = None
+    steps: int | None = None
+    baseline: str | None = None
+    baseline_logit: float | None = None
+
+
+def explain(
+    classifier: Classifier,
+    inputs: Sequence[TextInput | str],
+    *,
+    labels: Sequence[str] | None = None,
+    method: Method = "leave_one_out",
+    most_left_out: int = MOST_LEFT_OUT,
+) -> list[list[Explanation] | ItemError]:
+    """Explanations of inputs, in the order given, one for each label; or why an input has none.
+
+    Args:
+        classifier: what is explained.
+        inputs: as `Classifier.scores` takes them.
+        labels: names of the labels to explain; left out, those that the classifier answers, and the most probable one
+            where it answers none.
+        method: see above.
+        most_left_out: most variants of an input that `leave_one_out` scores.
+
+    Raises:
+        InputError: the bundle has no such label.
+    """
+    _check(labels or (), classifier.labels)
+    located = locate(classifier, inputs)
+    usable = [one for one in located if isinstance(one, Located)]
+    if method == "leave_one_out":
+        found = _left_out(classifier, usable, labels, most_left_out)
+    else:
+        raise NotImplementedError(method)
+    return [next(found) if isinstance(one, Located) else one for one in located]
+
+
+def merged(words: Sequence[Word], segments: Sequence[str]) -> list[Word]:
+    """The words as they are shown: in text that is written without spaces, neighbours of one sign become one word.
+
+    The effects are added up. A merged word has no `score_without`, since its characters were not left out together.
+
+    Args:
+        words: of an explanation.
+        segments: the texts of the input.
+    """
+    spans = [TextSpan(word.text, word.start, word.end) for word in words]
+    runs = runs_without_spaces(segments, spans, [np.sign(word.effect) for word in words])
+    return [
+        words[run[0]]
+        if len(run) == 1
+        else Word(words[run[0]].text, words[run[0]].start, words[run[-1]].end, sum(words[i].effect for i in run))
+        for run in runs
+    ]
+
+
+def _check(labels: Sequence[str], known: Sequence[str]) -> None:
+    for label in labels:
+        if label not in known:
+            raise InputError(f"the bundle has no label {label!r}", expected=f"one of {', '.join(map(repr, known))}")
+
+
+def _labels_of(classifier: Classifier, probabilities_C: np.ndarray, asked: Sequence[str] | None) -> Sequence[str]:
+    """The labels to explain."""
+    if asked is not None:
+        return tuple(dict.fromkeys(asked))
+    (given,) = classifier.task.names_given(probabilities_C[None], classifier.thresholds, classifier.labels)
+    return given or [name for name, _ in ranked(probabilities_C, classifier.labels, 1)]
+
+
+# --- leave one out ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Variants:
+    """The variants of an input in which some words are left out.
+
+    Attributes:
+        located: the input.
+        words: the words of each variant, which follow each other in one text.
+        changed: for each, the windows that differ from those of the input.
+    """
+
+    located: Located
+    words: list[range]
+    changed: list[dict[int, Encoded]]
+
+    @classmethod
+    def of(cls, located: Located, most: int) -> "_Variants":
+        """Each word left out, or groups of as many neighbours as it takes to have at most `most` variants."""
+        at_once = _words_at_once(located, most)
+        groups: list[range] = []
+        for text in range(len(located.segments)):
+            own = [i for i, word in enumerate(located.words) if word.text == text]
+            groups += [range(i, min(i + at_once, own[-1] + 1)) for i in own[::at_once]]
+        return cls(located, groups, [located.windows_without(group) for group in groups])
+
+    @property
+    def encoded(self) -> list[Encoded]:
+        """What the model has to read: the input, and every changed window of every variant."""
+        return [self.located.encoded, *(window for changed in self.changed for window in changed.values())]
+
+
+def _words_at_once(located: Located, most: int) -> int:
+    """How many neighbouring words are left out together; each text of a pair has an equal share of the variants."""
+    texts = range(len(located.segments))
+    of_text = [sum(word.text == text for word in located.words) for text in texts]
+    return max(1, -(-max(of_text) // max(1, most // len(texts))))
+
+
+def _left_out(
+    classifier: Classifier, inputs: Sequence[Located], asked: Sequence[str] | None, most: int
+) -> Iterator[list[Explanation]]:
+    waiting: list[_Variants] = []
+    tokens = 0
+    for i, one in enumerate(inputs, 1):
+        variants = _Variants.of(one, most)
+        waiting.append(variants)
+        tokens += sum(encoded.cost for encoded in variants.encoded)
+        if tokens >= _TOKENS_AT_ONCE or i == len(inputs):
+            logits_WC = classifier.logits([encoded for each in waiting for encoded in each.encoded])
+            ends = np.cumsum([sum(len(encoded.windows) for encoded in each.encoded) for each in waiting])
+            for each, own_WC in zip(waiting, np.split(logits_WC, ends[:-1]), strict=True):
+                yield _effects(classifier, each, own_WC.astype(np.float64), asked)
+            waiting, tokens = [], 0
+
+
+def _effects(
+    classifier: Classifier, variants: _Variants, logits_WC: np.ndarray, asked: Sequence[str] | None
+) -> list[Explanation]:
+    """Explanations from the logits of `variants.encoded`."""
+    located = variants.located
+    own, count = located.encoded.windows, 1 + len(variants.words)
+    # The input itself comes first, then each variant: its windows are those of the input but for the changed ones.
+    logits_VWC = np.repeat(logits_WC[None, : len(own)], count, axis=0)
+    lengths_VW = np.tile(np.array([len(ids) for ids in own]), (count, 1))
+    place = len(own)
+    for variant, changed in enumerate(variants.changed, 1):
+        for window, encoded in changed.items():
+            logits_VWC[variant, window], lengths_VW[variant, window] = logits_WC[place], encoded.cost
+            place += 1
+    by_window, windows_V = logits_VWC.reshape(count * len(own), -1), np.full(count, len(own))
+    means_VC = mean_over_windows(by_window, lengths_VW.ravel(), windows_V)
+    scores_VC = mean_over_windows(classifier.task.probabilities(by_window), lengths_VW.ravel(), windows_V)
+    # As `Scores` has them, since labels are decided by them.
+    scores_VC = scores_VC.astype(np.float32)
+    found = []
+    for name in _labels_of(classifier, scores_VC[0], asked):
+        label = classifier.labels.index(name)
+        words = [
+            Word(
+                located.words[group[0]].text,
+                located.words[group[0]].start,
+                located.words[group[-1]].end,
+                effect=float(means_VC[0, label] - means_VC[variant, label]),
+                score_without=float(scores_VC[variant, label]),
+            )
+            for variant, group in enumerate(variants.words, 1)
+        ]
+        found.append(
+            Explanation(
+                name,
+                "leave_one_out",
+                float(scores_VC[0, label]),
+                float(means_VC[0, label]),
+                tuple(words),
+                located.unseen,
+                words_at_once=max(map(len, variants.words), default=1),
+            )
+        )
+    return found
