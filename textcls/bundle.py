@@ -235,11 +235,16 @@ def seal_bundle(
         recipe=recipe.model_dump(mode="json"),
         recipe_fingerprint=recipe.fingerprint,
         data_fingerprint=data_fingerprint,
-        versions={"python": platform.python_version()} | {name: version_of(name) for name in ("textcls", *_LIBRARIES)},
+        versions=library_versions(),
         files={name: _record(model_dir, name) for name in names},
     )
     _write_manifest(model_dir, manifest)
     return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, textcls and what a bundle was made with."""
+    return {"python": platform.python_version()} | {name: version_of(name) for name in ("textcls", *_LIBRARIES)}
 
 
 def seal_copy(bundle: Bundle, directory: str, *, metrics: Mapping[str, JsonValue], origin: Origin) -> str:

@@ -158,7 +158,7 @@ def test_a_second_evaluation_is_refused_while_the_first_runs(tiny_bundle: Path, 
         evaluated(tiny_bundle, path, out)
 
 
-def test_a_picture_that_cannot_be_drawn_costs_a_line_and_no_row_that_can_be_scored_is_no_report(
+def test_a_picture_or_a_page_that_cannot_be_made_costs_a_line_and_no_row_that_can_be_scored_is_no_report(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "strict", on_long="error")
@@ -166,10 +166,11 @@ def test_a_picture_that_cannot_be_drawn_costs_a_line_and_no_row_that_can_be_scor
     with pytest.raises(DataError, match="none of the 2 rows could be scored: 2 text_too_long"):
         evaluated(bundle, long, tmp_path / "out")
     short, said = write_labelled(tmp_path / "s.csv", [("a film", "good"), ("another", "bad")]), list[str]()
-    monkeypatch.setattr("textcls.batch.evaluate.draw_report", lambda report: 1 / 0)
+    for make in ("draw_report", "report_page"):
+        monkeypatch.setattr(f"textcls.batch.evaluate.{make}", lambda report: 1 / 0)
     evaluated(bundle, short, tmp_path / "out", said=said)
-    told = "  report.png failed; the job continues without it: ZeroDivisionError: division by zero"
-    assert told in said
+    for name in ("report.png", "report.html"):
+        assert f"  {name} failed; the job continues without it: ZeroDivisionError: division by zero" in said
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
         "rejects.parquet",
         "report.json",

@@ -66,6 +66,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     monkeypatch.setattr(inputs, "write_account", _failing)
     monkeypatch.setattr(inputs, "write_rejects", _failing)
     monkeypatch.setattr(results, "draw_report", _failing)
+    monkeypatch.setattr(results, "report_page", _failing)
     monkeypatch.setattr(results, "_train_baseline", _killed_baseline())
     monkeypatch.setattr(attempts, "train_worker", _without_metrics)
     for sink in (JsonLines, TensorBoard):
@@ -81,6 +82,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     for failed in (
         "  no baseline: WorkerCrashedError",
         "  report.json failed",
+        "  report.html failed",
         "  report.png failed",
         "  removing the checkpoints failed",
         "  events.jsonl misses events",

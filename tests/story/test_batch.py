@@ -124,7 +124,7 @@ def test_evaluation_leaves_a_report_and_the_account(analyst: Analyst, on_cluster
     assert "3,003 = evaluated 3,001 + rejects 2" in ended.out
     assert "Evaluation: 3,001 rows" in ended.out
     out = analyst.home / "out"
-    assert sorted(os.listdir(out)) == ["rejects.parquet", "report.json", "report.png", "rows.json"]
+    assert sorted(os.listdir(out)) == ["rejects.parquet", "report.html", "report.json", "report.png", "rows.json"]
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     rejects = pq.read_table(out / "rejects.parquet").to_pylist()
     assert [(row["line"], row["reason"]) for row in rejects] == [(3004, "ragged_row"), (3005, "missing_text")]

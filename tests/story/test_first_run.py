@@ -25,7 +25,8 @@ def test_first_run_ends_well_and_prints_its_account(first_run: FirstRun) -> None
 
 def test_first_run_leaves_results_and_nothing_else(first_run: FirstRun) -> None:
     assert sorted(os.listdir(first_run.out)) == [
-        *("bundle", "events.jsonl", "rejects.parquet", "report.json", "report.png", "rows.json", "run.json"),
+        *("bundle", "events.jsonl", "rejects.parquet", "report.html", "report.json", "report.png", "rows.json"),
+        "run.json",
         "tensorboard",
     ]
     assert (first_run.out / "report.png").read_bytes().startswith(b"\x89PNG")

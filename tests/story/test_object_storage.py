@@ -42,6 +42,7 @@ def test_csv_model_and_run_live_in_a_bucket(s3, tiny_model_dir, tmp_path, monkey
         "bundle",
         "events.jsonl",
         "rejects.parquet",
+        "report.html",
         "report.json",
         "report.png",
         "rows.json",

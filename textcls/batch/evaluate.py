@@ -1,7 +1,8 @@
 """Bundle + labelled CSV files -> the same report that training computes on its test split.
 
-In: a verified bundle, settings, an --out. Out: the report. OUT holds report.json and report.png, the account of rows
-and the rejects. Not here: reading and cleaning rows (data/), the actors (actor_pool.py), the metrics (tasks/).
+In: a verified bundle, settings, an --out. Out: the report. OUT holds report.json, report.html and report.png, the
+account of rows and the rejects. Not here: reading and cleaning rows (data/), the actors (actor_pool.py), the metrics
+(tasks/).
 
 Rows are read and checked as for training, but not split: every row that can be scored is scored, duplicates included.
 """
@@ -38,6 +39,7 @@ from textcls.output.json_files import write_json
 from textcls.output.lock import locked
 from textcls.output.side_product import side_product
 from textcls.progress import ProgressBoard, RowProgress, progress_display
+from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
 from textcls.reporting.verdict import judged
@@ -49,7 +51,7 @@ EVALUATION = OutKind(
     name="report",
     finished_name="a finished report",
     last_file="report.json",
-    replaceable=ACCOUNT_FILES | {"report.png"},
+    replaceable=ACCOUNT_FILES | {"report.html", "report.png"},
 )
 # Rows that are scored together. The classifier sorts them by length, so that batches need little padding.
 _SLICE_ROWS = 2_048
@@ -128,6 +130,8 @@ def measured(
         rows=account.as_json(),
         bundle=ScoredBundle(uri=bundle.uri, digest=bundle.digest),
         files=tuple(read.files),
+        recipe=dict(bundle.manifest.recipe),
+        versions=dict(bundle.manifest.versions),
         written_at=time.time(),
     )
     with side_product("the verdict", say):
@@ -137,7 +141,9 @@ def measured(
 
 
 def write_report(report: Report, uri: str, say: Say) -> None:
-    """Writes report.png and then report.json to a directory."""
+    """Writes report.html, report.png and then report.json to a directory."""
+    with side_product("report.html", say):
+        storage.write_bytes(storage.join(uri, "report.html"), report_page(report).encode())
     with side_product("report.png", say):
         storage.write_bytes(storage.join(uri, "report.png"), draw_report(report))
     write_json(uri, "report.json", report.content())

@@ -41,5 +41,6 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
-    say(f"report: {arguments.out}/report.json, report.png   rows: {arguments.out}/rows.json, rejects.parquet")
+    out = arguments.out
+    say(f"report: {out}/report.html, report.json, report.png   rows: {out}/rows.json, rejects.parquet")
     say(f"{time.time() - started:.1f} s in all")

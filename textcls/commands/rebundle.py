@@ -45,5 +45,5 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     report = rebundle(bundle, text, spec, arguments.out, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
-    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
+    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.html, report.json, report.png")
     say(f"{time.time() - started:.1f} s in all")

@@ -92,5 +92,5 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             print_report(report, sys.stdout)
     first_step_at = report.speed.first_step_at if report and report.speed else None
     first = f", first step after {first_step_at - started:.1f} s" if first_step_at else ""
-    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.json, report.png")
+    say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.html, report.json, report.png")
     say(f"{time.time() - started:.1f} s in all{first}")

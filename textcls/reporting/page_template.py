@@ -60,6 +60,6 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(share: float) -> str:
     """A share as a percentage."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{share:.1%}"

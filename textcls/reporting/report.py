@@ -385,6 +385,10 @@ class Report(_Part):
     """The most confident mistakes and the least sure right answers, in this order, the most extreme first."""
     rows: dict[str, Any] = {}
     """The account of rows, as rows.json has it."""
+    recipe: dict[str, Any] | None = None
+    """The settings of the training, as the bundle has them."""
+    versions: dict[str, str] | None = None
+    """Versions of the libraries of the training."""
     bundle: ScoredBundle | None = None
     files: tuple[str, ...] = ()
     """CSV files that were read."""

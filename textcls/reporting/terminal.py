@@ -31,8 +31,7 @@ MOST_CLASSES = 20
 SOME_UNKNOWN = 0.001
 """Share of unknown tokens that is worth a word."""
 
-# Score -> its name in the table, in order.
-_SCORES = (
+SCORES = (
     ("accuracy", "accuracy"),
     ("micro_f1", "micro F1"),
     ("macro_f1", "macro F1"),
@@ -44,6 +43,7 @@ _SCORES = (
     ("log_loss", "log loss (nats)"),
     ("ece", "calibration error (ECE)"),
 )
+"""(score, its name in the table), in order."""
 _WORST_CLASSES = 10
 _WORST_PAIRS = 5
 
@@ -92,7 +92,7 @@ def _overall(title: str, test: TaskScores, baseline: Baseline | None) -> "Table"
     if baseline:
         columns, sides = [*columns, (BASELINE, "right")], [test, baseline]
     table = _table(f"{title}: {test.rows:,} rows", *columns)
-    for key, name in _SCORES:
+    for key, name in SCORES:
         if key not in test.model_fields_set:
             continue
         if key == "macro_f1" and test.macro_labels is not None and test.macro_labels < len(test.per_class):
@@ -169,7 +169,7 @@ def _costs(report: Report) -> Iterator[str]:
     if (none := report.test.no_label) and (none.true or none.predicted):
         yield f"rows without a label: {none.true:,}; predicted to have none: {none.predicted:,}"
     if report.calibration:
-        yield from _calibration(report.calibration, report.test)
+        yield from calibration_lines(report.calibration, report.test)
     if tokens := report.tokens:
         unknown = tokens.unknown_fraction or 0.0
         yield (
@@ -189,7 +189,8 @@ def _costs(report: Report) -> Iterator[str]:
         yield f"{BASELINE}: trained on {baseline.rows_used:,} rows in {baseline.seconds or 0.0:.1f} s"
 
 
-def _calibration(calibration: CalibrationSummary, test: TaskScores) -> Iterator[str]:
+def calibration_lines(calibration: CalibrationSummary, test: TaskScores) -> Iterator[str]:
+    """How scores were calibrated, and which rows are answered."""
     if calibration.ece_before is not None:
         temperature = f"temperature {calibration.temperature:.2f}"
         if of_labels := calibration.temperatures:

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from textcls.plain_text import visible
+from textcls.reporting.intervals import macro_f1_interval
 from textcls.reporting.report import Report, TaskScores, TokenLengths, Verdict
 from textcls.settings.yaml_text import set_option
-from textcls.tasks.metrics import wilson_interval
 
 MANY_UNKNOWN = 0.05
 """Share of unknown tokens from which on it is worth a warning."""
@@ -205,28 +205,8 @@ def _intervals(scores: TaskScores) -> tuple[_Interval | None, _Interval | None]:
     accuracy = None
     if share and share.value is not None:
         accuracy = _Interval("accuracy", share.value, share.low, share.high)
-    return accuracy, _macro_f1(scores)
-
-
-def _macro_f1(scores: TaskScores) -> _Interval | None:
-    """Macro F1 with an interval from the scores of its labels.
-
-    A label's F1 is 2J / (1 + J), where J is the share of hits among the rows that have the label or are predicted to:
-    Wilson's interval of J gives one of F1. Those of the labels add up as Zou and Donner (2008) combine intervals.
-    """
-    labels = [one for one in scores.per_class.values() if one.support]
-    if scores.macro_f1 is None or not labels:
-        return None
-    below = above = 0.0
-    for one in labels:
-        hits, missed, added = one.hits()
-        low, high = (2 * share / (1 + share) for share in wilson_interval(hits, hits + missed + added))
-        f1 = 2 * hits / (2 * hits + missed + added)
-        below, above = below + (f1 - low) ** 2, above + (high - f1) ** 2
-    count = scores.macro_labels or len(scores.per_class)
-    value = scores.macro_f1
-    low, high = value - math.sqrt(below) / count, value + math.sqrt(above) / count
-    return _Interval("macro F1", value, max(0.0, low), min(1.0, high))
+    f1 = macro_f1_interval(scores)
+    return accuracy, _Interval("macro F1", f1.value, f1.low, f1.high) if f1 and f1.value is not None else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """The last stage of a run: the trained model's scores beside a baseline's, the report, and the bundle.
 
-In: the inputs of the run and what `fit` returned. Out: report.json, report.png and the bundle in OUT, and the report.
-Not here: the baseline's model (baseline.py), the files of a bundle (export.py), what a report holds (reporting/).
+In: the inputs of the run and what `fit` returned. Out: report.json, report.html, report.png and the bundle in OUT, and
+the report. Not here: the baseline's model (baseline.py), the files of a bundle (export.py), what a report holds
+(reporting/).
 
 Nothing but the bundle may fail a run whose model is trained.
 """
@@ -14,12 +15,13 @@ import pyarrow as pa
 import ray
 
 from textcls import storage
-from textcls.bundle import stated_metrics
+from textcls.bundle import library_versions, stated_metrics
 from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
 from textcls.output.json_files import write_json
 from textcls.output.side_product import side_product
+from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import (
     Baseline,
@@ -76,7 +78,7 @@ def export(
 
 
 def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report | None:
-    """Writes report.json and report.png. None of it may fail a run whose model is trained."""
+    """Writes report.json, report.html and report.png. None of it may fail a run whose model is trained."""
     report = None
     with side_product("the report", say):
         report = make()
@@ -85,6 +87,8 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
             report = judged(report)
         with side_product("report.json", say):
             write_json(run.uri, "report.json", report.content())
+        with side_product("report.html", say):
+            storage.write_bytes(storage.join(run.uri, "report.html"), report_page(report).encode())
         with side_product("report.png", say):
             storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
     return report
@@ -126,6 +130,8 @@ def _report(
             device=outcome.device,
         ),
         rows=prepared.account.as_json(),
+        recipe=recipe.model_dump(mode="json"),
+        versions=library_versions(),
         written_at=time.time(),
     )
 

@@ -9,7 +9,7 @@ in general (output/claim.py), what checkpoints and bundles hold.
     OUT/rejects.parquet     every rejected row
     OUT/training/attempt-N  checkpoints, as Ray Train writes them; deleted when the bundle is complete
     OUT/tensorboard/        curves for TensorBoard
-    OUT/report.json .png    results
+    OUT/report.json .html .png  results
     OUT/bundle/             written last: a run with a complete bundle is finished
 
 Before its first checkpoint, a run has nothing to lose: a new run with any recipe may replace it. From then on it can
