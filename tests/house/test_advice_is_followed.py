@@ -53,7 +53,8 @@ FOLLOWED = {
         f"{ADVICE}test_a_split_without_a_row_comes_with_a_share_that_gives_it_one",
     ],
     "data.checks.refuse_reserved": [
-        f"{SPELLINGS}test_a_label_called_abstain_is_refused_where_the_classifier_may_abstain"
+        f"{SPELLINGS}test_a_label_called_abstain_is_refused_where_the_classifier_may_abstain",
+        f"{SPELLINGS}test_a_label_called_as_an_answer_of_several_labels_is_refused_and_can_be_renamed",
     ],
     "data.csv_head._refuse_wide": [f"{LAYOUT}test_utf_16_comes_with_the_setting_that_reads_it"],
     "data.csv_layout.choose_layout": [

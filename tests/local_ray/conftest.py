@@ -1,11 +1,12 @@
 """A local Ray for the tests of this folder, and small runs on it."""
 
+import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import ray
@@ -16,7 +17,7 @@ from textcls.data.read import ReadRows, read_rows
 from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
-from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.registry import task_of
 from textcls.text.tokenizer import prepare_tokenizer
 
 
@@ -120,6 +121,50 @@ def write_reviews(path: Path, rows: int, seed: int = 0) -> Path:
     return path
 
 
+class Kind(NamedTuple):
+    """How rows of one text and one label are written as rows of another kind.
+
+    Attributes:
+        settings: that read them.
+        columns: of the text or the pair.
+        texts: the text -> the cells of these columns.
+        label: (text, label) -> the cell of the label.
+    """
+
+    settings: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ("text",)
+    texts: Callable[[str], tuple[str, ...]] = lambda text: (text,)
+    label: Callable[[str, str], str] = lambda text, label: label
+
+
+def _labels(text: str, label: str) -> str:
+    """The label, that of a long text, both or none."""
+    words = len(text.split())
+    return "; ".join([label] * (words % 4 > 0) + ["long"] * (words > 12))
+
+
+KINDS = {
+    "one label": Kind(),
+    "several labels": Kind(("data.labels_in=cell", "data.label_delimiter=;"), label=_labels),
+    "pairs": Kind(("data.pair=[question, answer]",), ("question", "answer"), lambda text: text.partition(" ")[::2]),
+}
+
+PAIRS_OF_SEVERAL_LABELS = KINDS["pairs"]._replace(
+    settings=(*KINDS["pairs"].settings, *KINDS["several labels"].settings), label=_labels
+)
+
+
+def rewritten(path: Path, kind: Kind) -> Path:
+    """A file of `text` and `label`, and what other columns it has, with its rows as another kind, in their order."""
+    with path.open(newline="") as file:
+        (_, _, *others), *rows = csv.reader(file)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*kind.columns, "label", *others])
+        table.writerows([*kind.texts(text), kind.label(text, label), *rest] for text, label, *rest in rows)
+    return path
+
+
 def small_recipe(model: Path, csv: Path, *overrides: str) -> Recipe:
     """A recipe that trains the tiny model in seconds, in float32."""
     return parse_recipe(
@@ -139,8 +184,9 @@ def small_recipe(model: Path, csv: Path, *overrides: str) -> Recipe:
 
 def read(recipe: Recipe) -> ReadRows:
     """The rows of a recipe, read and tokenized."""
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    return read_rows(expand(recipe.data.csv), recipe.data, recipe.text, tokenizer, task=SINGLE_LABEL)
+    data = recipe.data
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, token_types=data.pair is not None)
+    return read_rows(expand(data.csv), data, recipe.text, tokenizer, task=task_of(data))
 
 
 def prepared_data(recipe: Recipe) -> PreparedData:

@@ -14,25 +14,20 @@ import pytest
 import ray
 
 from tests.http.conftest import service_of
-from tests.local_ray.conftest import small_recipe
+from tests.local_ray.conftest import prepared_data, small_recipe
 from tests.unit.reading import options
 from textcls.batch.evaluate import evaluate
 from textcls.batch.predict import predict
 from textcls.batch.settings import evaluate_settings, predict_settings
 from textcls.bundle import Bundle, load_bundle
 from textcls.data import conflicts
-from textcls.data.input_files import expand
-from textcls.data.read import read_rows
-from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.data.split_blocks import PreparedData
 from textcls.errors import DataError
 from textcls.inference.classifier import Classifier
 from textcls.on_ray.session import ray_session
 from textcls.reporting.report import Report
 from textcls.reporting.terminal import print_report
-from textcls.settings.recipe import Recipe
 from textcls.tasks.multi_label import MULTI_LABEL
-from textcls.tasks.registry import task_of
-from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.run import train
 
 TOPICS = {"cast": "awful", "plot": "boring", "place": "moving", "verdict": "wonderful"}
@@ -146,12 +141,6 @@ def test_a_text_has_one_answer_alone_in_company_in_transformers_in_batches_and_o
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def prepared(recipe: Recipe) -> PreparedData:
-    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text)
-    rows = read_rows(expand(recipe.data.csv), recipe.data, recipe.text, tokenizer, task=task_of(recipe.data))
-    return split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
-
-
 def targets_of(data: PreparedData) -> list[list[float]]:
     return [
         row
@@ -173,7 +162,7 @@ def test_each_row_of_a_text_with_several_sets_is_accounted_for_and_listed(
 ) -> None:
     path, rows = write_conflicts(tmp_path / "a.csv"), dict(messages(300))
     settings = ("data.labels_in=cell", "data.label_delimiter=;", f"data.on_conflict={on_conflict}")
-    data = prepared(small_recipe(tiny_model_dir, path, *settings))
+    data = prepared_data(small_recipe(tiny_model_dir, path, *settings))
     second = [text for text in list(rows)[::3] if rows[text] != ["place"]]
     number = len(second)
     assert data.account.is_balanced
@@ -201,8 +190,8 @@ def test_a_row_for_each_pair_of_text_and_label_reads_every_text_with_all_its_lab
     rows = messages(200)
     path = write_cells(tmp_path / "long.csv", [(text, [topic]) for text, topics in rows for topic in topics])
     settings = ("data.task=multi_label", "data.label_delimiter=;", "data.on_conflict=union")
-    long = prepared(small_recipe(tiny_model_dir, path, *settings))
-    wide = prepared(
+    long = prepared_data(small_recipe(tiny_model_dir, path, *settings))
+    wide = prepared_data(
         small_recipe(tiny_model_dir, write_cells(tmp_path / "wide.csv", [row for row in rows if row[1]]), *settings)
     )
     assert sorted(targets_of(long)) == sorted(targets_of(wide))
@@ -216,11 +205,11 @@ def test_columns_of_0_and_1_read_as_cells_do(tiny_model_dir: Path, tmp_path: Pat
         table.writerow(["text", *(f"is_{name}" for name in TOPICS), "other"])
         table.writerows([text, *(int(name in topics) for name in TOPICS), 1] for text, topics in rows)
     names = {f"is_{name}": name for name in TOPICS}
-    columns = prepared(
+    columns = prepared_data(
         small_recipe(tiny_model_dir, path, "data.label_columns=is_*", f"data.label_map={json.dumps(names)}")
     )
     settings = ("data.labels_in=cell", "data.label_delimiter=;")
-    cells = prepared(small_recipe(tiny_model_dir, write_cells(tmp_path / "cells.csv", rows), *settings))
+    cells = prepared_data(small_recipe(tiny_model_dir, write_cells(tmp_path / "cells.csv", rows), *settings))
     assert columns.labels == cells.labels
     assert targets_of(columns) == targets_of(cells)
 
@@ -242,7 +231,7 @@ def test_empty_cells_beside_several_labels_come_with_the_settings_that_read_both
     path, out = write_cells(tmp_path / "a.csv", messages(200)), str(tmp_path / "out")
     with pytest.raises(DataError, match="missing_label") as caught:
         train(small_recipe(tiny_model_dir, path, *SCALE), out, resume=False, say=lambda line: None)
-    data = prepared(small_recipe(tiny_model_dir, path, *options(caught.value.todo)[:2]))
+    data = prepared_data(small_recipe(tiny_model_dir, path, *options(caught.value.todo)[:2]))
     assert (data.labels, data.account.outcomes["rejects"]) == (tuple(NAMES), 0)
 
 
@@ -254,4 +243,4 @@ def test_a_label_column_without_a_1_can_be_left_out_of_a_pattern(tiny_model_dir:
     recipe = small_recipe(tiny_model_dir, path, "data.label_columns=is_*", *SCALE)
     with pytest.raises(DataError, match="no training rows for 'is_never'") as caught:
         train(recipe, out, resume=False, say=lambda line: None)
-    assert len(prepared(small_recipe(tiny_model_dir, path, *options(caught.value.todo))).labels) == 4
+    assert len(prepared_data(small_recipe(tiny_model_dir, path, *options(caught.value.todo))).labels) == 4

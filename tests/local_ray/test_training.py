@@ -18,7 +18,13 @@ import pytest
 import ray
 from safetensors.numpy import load_file
 
-from tests.local_ray.conftest import prepared_data, small_recipe, write_reviews
+from tests.local_ray.conftest import (
+    PAIRS_OF_SEVERAL_LABELS,
+    prepared_data,
+    rewritten,
+    small_recipe,
+    write_reviews,
+)
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import ModelError, RecipeError, TrainingError
 from textcls.modeling.pretrained import find_model
@@ -187,6 +193,36 @@ def test_killed_at_any_step_ends_with_the_same_bits(calm, reviews, tiny_model_di
         assert (value == weights(expected.state)[name]).all(), name
     assert (killed.test.confusion == expected.test.confusion).all()
     assert killed.test.loss == expected.test.loss
+
+
+def test_pairs_of_several_labels_end_alike_after_a_kill_and_on_two_workers(tiny_model_dir, tmp_path, monkeypatch):
+    kind = PAIRS_OF_SEVERAL_LABELS
+    path = rewritten(write_reviews(tmp_path / "r.csv", 243), kind)
+    settings = (*kind.settings, *EVERYTHING, "train.checkpoint_every_steps=3", "scale.max_failures=1")
+    recipe = small_recipe(tiny_model_dir, path, *settings)
+    tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, token_types=True)
+    rows = path, prepared_data(recipe), tokenizer
+    one = fitted(rows, tiny_model_dir, tmp_path / "one", *settings)
+    two = fitted(rows, tiny_model_dir, tmp_path / "two", *settings, "scale.workers=2", workers=2)
+    np.testing.assert_allclose([loss for _, loss in two.state.curve], [loss for _, loss in one.state.curve], rtol=1e-5)
+    learned = weights(one.state)
+    for name, value in weights(two.state).items():
+        np.testing.assert_allclose(value, learned[name], atol=1e-4, err_msg=name)
+    assert two.test.rows == one.test.rows
+    mark = tmp_path / "killed"
+
+    def kill(worker, batch):
+        if worker.state.step == 7 and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(attempts, "train_worker", wrapped(kill))
+    said: list[str] = []
+    killed = fitted(rows, tiny_model_dir, tmp_path / "again", *settings, said=said)
+    assert sum("a worker failed" in line for line in said) == 1
+    for name, value in weights(killed.state).items():
+        assert (value == learned[name]).all(), name
+    np.testing.assert_array_equal(killed.test.loss, one.test.loss)
 
 
 def test_a_rank_that_others_wait_for_in_vain_is_named_and_the_run_goes_on(

@@ -87,10 +87,10 @@ class Ordinal(SingleLabel):
         return probabilities[np.arange(len(probabilities)), self._steps(probabilities)]
 
     def answer(
-        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], most: int | None
+        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:
         score = float(self.confidence(probabilities[None])[0])
-        return super().answer(probabilities, decision, names, most) | {"score": score}
+        return super().answer(probabilities, decision, names, limit) | {"score": score}
 
     def counts(self, probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | None = None) -> Any:
         found, truth = self._steps(probabilities), _step_of(targets)

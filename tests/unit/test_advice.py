@@ -33,6 +33,7 @@ from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
 from textcls.data.label_columns import several_labels_warnings, with_label_columns
 from textcls.data.summary import RowSummary
+from textcls.data.token_limits import suggestion
 from textcls.directories import put_directory
 from textcls.errors import (
     BundleError,
@@ -46,7 +47,7 @@ from textcls.errors import (
 )
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
-from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, SplitSpec
+from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, SplitSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.settings.serve import ServeSpec
 from textcls.tasks.shares import rounded_shares
@@ -462,7 +463,7 @@ def test_labels_without_training_rows_can_be_left_out_of_columns_and_cells(conte
 
 
 def test_cells_that_look_like_several_labels_come_with_the_settings_that_read_them() -> None:
-    tokens = {"truncated_fraction": 0.0, "max_tokens": 64}
+    tokens = {"unknown_fraction": 0.0}
     counts = {"billing|refund": 12, "billing": 20, "refund": 30, "refund|shipping": 9}
     told = checks.warnings(DataSpec(), list(counts), counts, (0, []), tokens)
     (found,) = [one for one in told if "several labels" in one]
@@ -478,16 +479,16 @@ def test_a_delimiter_in_labels_whose_parts_do_not_recur_is_part_of_their_names()
 
 
 def test_long_texts_come_with_the_setting_that_sees_all_of_them() -> None:
-    tokens = {"truncated_fraction": 0.5, "max_tokens": 64}
-    (warning,) = checks.warnings(DataSpec(), [], {}, (0, []), tokens)
-    recipe = parse_recipe("", options(warning))
-    assert recipe.text.on_long == "windows"
-    (refused,) = checks.warnings(DataSpec(), [], {}, (0, []), tokens, on_long="error")
-    assert options(refused) == options(warning)
-    rows = RowSummary(rows=2, token_histogram=np.bincount([60, 300]), windows=1 + 8)
+    rows = RowSummary(rows=8, token_histogram=np.bincount([60] * 6 + [300] * 2), windows=6 + 2 * 8)
+    told = [
+        suggestion(rows.token_histogram, TextSpec(max_tokens=64, on_long=how), 128) for how in ("truncate", "error")
+    ]
+    assert told[0] == told[1]
+    text = parse_recipe("", [options(str(told[0]))[-1]]).text
+    assert text.on_long == "windows"
+    assert suggestion(rows.token_histogram, text, 128) is None
     tokens = rows.token_lengths(64)
-    assert (tokens["truncated_fraction"], tokens["windows"]) == (0, 9)
-    assert checks.warnings(DataSpec(), [], {}, (0, []), tokens, on_long=recipe.text.on_long) == []
+    assert (tokens["truncated_fraction"], tokens["windows"]) == (0, 22)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

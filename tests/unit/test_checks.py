@@ -91,11 +91,11 @@ def test_a_split_without_a_row_is_refused_by_name(split: str) -> None:
 
 # --- warnings --------------------------------------------------------------------------------------------------------
 
-SHORT = {"truncated_fraction": 0.1, "max_tokens": 128}
+TOKENS = {"unknown_fraction": 0.0}
 
 
 def test_good_data_gives_no_warning() -> None:
-    assert checks.warnings(DataSpec(), ["a", "b"], {"a": 10, "b": 99}, (0, []), SHORT) == []
+    assert checks.warnings(DataSpec(), ["a", "b"], {"a": 10, "b": 99}, (0, []), TOKENS) == []
 
 
 def test_each_warning_names_what_it_is_about() -> None:
@@ -104,14 +104,14 @@ def test_each_warning_names_what_it_is_about() -> None:
         ["Pos", "pos", "rare"],
         {"Pos": 50, "pos": 60, "rare": 9},
         (1200, ["a.csv:7", "b.csv:9"]),
-        {"truncated_fraction": 0.25, "max_tokens": 64},
+        {"unknown_fraction": 0.25},
     )
     parts = [
         ("'pos' (60 rows) and 'Pos' (50 rows)", "case"),
         ("if labels that look alike are the same", "data.label_map"),
         ("fewer than 10 rows", "'rare' (9)"),
         ("1,200 texts", "a.csv:7, b.csv:9"),
-        ("25%", "text.max_tokens 64", "text.on_long=windows"),
+        ("25%", "[UNK]", "model.pretrained"),
     ]
     assert len(found) == len(parts)
     for sentence, expected in zip(found, parts, strict=True):
@@ -120,6 +120,6 @@ def test_each_warning_names_what_it_is_about() -> None:
 
 def test_of_many_rare_labels_the_first_ten_are_named() -> None:
     labels = [f"label{n:02}" for n in range(25)]
-    (sentence,) = checks.warnings(DataSpec(), labels, {}, (0, []), SHORT)
+    (sentence,) = checks.warnings(DataSpec(), labels, {}, (0, []), TOKENS)
     assert [label for label in labels if label in sentence] == labels[:10]
     assert "and 15 more" in sentence

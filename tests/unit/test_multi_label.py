@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from textcls.settings.recipe import CalibrationSpec, DataSpec
-from textcls.tasks.calibration import TEMPERATURES
+from textcls.tasks.calibration import TEMPERATURES, best_temperature
 from textcls.tasks.labels import ABSTAIN
 from textcls.tasks.multi_label import MULTI_LABEL, NO_LABEL
 from textcls.tasks.multi_label_metrics import binned
@@ -229,6 +229,17 @@ def test_each_label_gets_the_temperature_that_was_put_in_and_rare_ones_that_of_a
     few = MULTI_LABEL.temperatures(losses, np.array([99, 19, 5]))
     assert few[0] == pytest.approx(0.5, rel=0.05)
     assert few[1] == few[2] != pytest.approx(2, rel=0.05)
+
+
+def test_a_label_whose_rows_are_perfectly_separated_gets_the_temperature_of_all() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(4000, 3)) * 2
+    targets = (draw.random(logits.shape) < 1 / (1 + np.exp(-logits / 2))).astype(np.float32)
+    targets[:, 1] = logits[:, 1] > 0  # each lower temperature is better still
+    losses = np.stack([MULTI_LABEL.log_losses(MULTI_LABEL.probabilities(logits / t), targets) for t in TEMPERATURES])
+    found = MULTI_LABEL.temperatures(losses, np.array([99, 99, 99]))
+    np.testing.assert_allclose(found[[0, 2]], 2, rtol=0.15)
+    assert found[1] == best_temperature(losses.sum(axis=1)) > 0.5
 
 
 def chosen(p: np.ndarray, targets: np.ndarray, min_precision: float | None = None) -> np.ndarray:

@@ -5,9 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.unit.test_reports import NASTY, cells, draw_report, printed, size_of
 from textcls.bundle import stated_metrics
+from textcls.reporting.label_matrix import draw_co_occurrence
+from textcls.reporting.label_names import DrawnNames
 from textcls.reporting.picture import PNG_SIZE
 from textcls.reporting.report import CoOccurrence, LabelScores, Report
 from textcls.reporting.verdict import verdict_of
@@ -149,6 +152,17 @@ def test_the_matrix_has_true_pairs_below_the_diagonal_and_predicted_ones_above()
     ]
     np.testing.assert_equal(together.matrix(99), np.array(expected))
     assert together.matrix(2).shape == (2, 2)
+
+
+@pytest.mark.parametrize(("predicted", "told"), [(8, False), (12, True)])
+def test_the_matrix_says_what_a_cell_of_more_than_all_rows_means(predicted, told):
+    pairs = [(0, 1, 4, predicted)]
+    together = CoOccurrence.model_validate({"labels": ["a", "b"], "support": [100, 8], "pairs": pairs})
+    axes = Figure().add_subplot()
+    draw_co_occurrence(axes, together, DrawnNames.of(["a", "b"]))
+    texts = [text.get_text() for text in axes.texts]
+    assert f"{predicted / 8:.1%}" in texts
+    assert ("above the diagonal: predicted; over 100 %: too often" in texts) == told
 
 
 @pytest.mark.filterwarnings("error")

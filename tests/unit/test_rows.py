@@ -12,6 +12,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
 from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.tasks.registry import task_of
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import build_normalizer
 from textcls.text.text_input import TextInput
@@ -23,8 +24,18 @@ cells = st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\x00\x1f\udc80\
 def cleaner(text: TextSpec | None = None, **data: Any) -> RowCleaner:
     spec = DataSpec(**data)
     return RowCleaner(
-        Layout(",", len(spec.columns), tuple(range(len(spec.columns))), 1), spec, text or TextSpec(), SINGLE_LABEL
+        Layout(",", len(spec.columns), tuple(range(len(spec.columns))), 1), spec, text or TextSpec(), task_of(spec)
     )
+
+
+# Kind of rows -> (settings, cells of the label).
+KINDS: dict[str, tuple[dict[str, Any], int]] = {
+    "one label": ({}, 1),
+    "several labels": ({"labels_in": "cell"}, 1),
+    "label columns": ({"label_columns": ("a", "b"), "task": "multi_label"}, 2),
+    "pairs": ({"pair": ("text", "other")}, 1),
+}
+of_each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def outcome(fields: list[str], **data: Any) -> CleanRow | Reject | None:
@@ -61,24 +72,38 @@ def test_keys_are_equal_if_and_only_if_the_normalized_texts_are_white_space_asid
         assert len(one.key) == 16
 
 
-def test_a_key_does_not_depend_on_the_label_the_line_or_the_process() -> None:
-    one, other = outcome(["Some  TEXT", "pos"]), cleaner()(99, ["some text\n", "neg"])
-    assert isinstance(one, CleanRow)
-    assert isinstance(other, CleanRow)
-    assert one.key == other.key == bytes.fromhex("f4059a637a026ee5278402fe34285c49")
+@of_each_kind
+def test_a_key_does_not_depend_on_the_label_the_line_or_the_process(kind: str) -> None:
+    data, label_cells = KINDS[kind]
+    texts = [["Some  TEXT", "some text\n"], ["Other", "other "]][: 2 if "pair" in data else 1]
+    rows = [
+        cleaner(**data)(line, [*(text[i] for text in texts), *[label] * label_cells])
+        for i, (line, label) in enumerate(((7, "yes"), (99, "no")))
+    ]
+    (one, other) = (row for row in rows if isinstance(row, CleanRow))
+    assert one.label != other.label
+    of_process = {1: "f4059a637a026ee5278402fe34285c49", 2: "8996af08931d922e5e4bc22efbeadc1d"}[len(texts)]
+    assert one.key == other.key == bytes.fromhex(of_process)
 
 
 @law
+@of_each_kind
 @given(fields=st.lists(cells, max_size=5), labels=st.none() | st.just(("pos", "neg")), where=st.sets(cells, max_size=2))
 def test_every_row_has_an_outcome_that_can_be_written_to_a_file(
-    fields: list[str], labels: tuple[str, ...] | None, where: set[str]
+    kind: str, fields: list[str], labels: tuple[str, ...] | None, where: set[str]
 ) -> None:
-    row = outcome(fields, labels=labels, where={"kind": tuple(where)} if where else {})
+    data, _ = KINDS[kind]
+    row = outcome(
+        fields,
+        **data,
+        labels=None if "label_columns" in data else labels,
+        where={"kind": tuple(where)} if where else {},
+    )
     if row is None:
-        assert fields[2] not in where
+        assert fields[-1] not in where
     elif isinstance(row, CleanRow):
-        (row.input.text + row.label).encode()
-        assert row.input.text.strip()
+        (" ".join(row.input.segments) + row.label).encode()
+        assert all(text.strip() for text in row.input.segments)
         assert row.label.strip()
     else:
         row.value.encode()

@@ -16,6 +16,8 @@ from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.labels import differences, is_blank, is_missing_word, twins
+from textcls.tasks.multi_label import MULTI_LABEL
+from textcls.tasks.single_label import SINGLE_LABEL
 
 
 def write(path: Path, labels: list[str], repeat: int = 1, columns: str = "text,label") -> Path:
@@ -308,14 +310,41 @@ def test_a_label_called_abstain_is_refused_where_the_classifier_may_abstain(
 ) -> None:
     path = write(tmp_path / "a.csv", ["pos", "keep" if "keep" in "".join(settings) else "abstain"], 12)
     before = read([path], *settings)
-    checks.refuse_reserved(before.data, list(before.found.labels), None)
+    checks.refuse_reserved(before.data, SINGLE_LABEL, list(before.found.labels), None)
     with pytest.raises(DataError, match="abstain") as caught:
-        checks.refuse_reserved(before.data, list(before.found.labels), 0.9)
+        checks.refuse_reserved(before.data, SINGLE_LABEL, list(before.found.labels), 0.9)
     *renamed, always = options(caught.value.todo)
     after = read([path], *settings, *renamed)
-    checks.refuse_reserved(after.data, list(after.found.labels), 0.9)
-    assert (after.found.labels, after.found.rejects) == ({"pos": 12, "abstained": 12}, 0)
+    checks.refuse_reserved(after.data, SINGLE_LABEL, list(after.found.labels), 0.9)
+    assert (after.found.labels, after.found.rejects) == ({"pos": 12, "label abstain": 12}, 0)
     assert parse_recipe("calibration: {min_precision: 0.9}", [always]).calibration.min_precision is None
+
+
+@pytest.mark.parametrize(
+    ("names", "min_precision", "refused"),
+    [
+        (("no label", "pos"), None, ["no label"]),
+        (("abstain", "pos"), None, []),
+        (("abstain", "pos"), 0.9, ["abstain"]),
+        (("abstain", "label abstain", "no label"), 0.9, ["no label", "abstain"]),
+    ],
+)
+def test_a_label_called_as_an_answer_of_several_labels_is_refused_and_can_be_renamed(
+    names: tuple[str, ...], min_precision: float | None, refused: list[str]
+) -> None:
+    data = DataSpec(labels_in="cell", labels=names)
+    if not refused:
+        checks.refuse_reserved(data, MULTI_LABEL, names, min_precision)
+        return
+    with pytest.raises(DataError, match=" and a label ".join(f"has the name '{name}'.*" for name in refused)) as caught:
+        checks.refuse_reserved(data, MULTI_LABEL, names, min_precision)
+    renamed = parse_recipe("data: {labels_in: cell}", options(caught.value.todo.partition("; or")[0])).data
+    assert renamed.labels is not None
+    assert len(set(renamed.labels)) == len(names)
+    checks.refuse_reserved(renamed, MULTI_LABEL, renamed.labels, min_precision)
+    read_label = MULTI_LABEL.label_reader(renamed)((",".join(names),))
+    assert sorted(MULTI_LABEL.names_in(read_label.label)) == sorted(renamed.labels)
+    checks.refuse_reserved(data, SINGLE_LABEL, names, None)  # of one label a row these are names like others
 
 
 def test_a_label_without_training_rows_can_be_left_out_as_advised(tmp_path: Path) -> None:

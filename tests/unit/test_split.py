@@ -7,15 +7,24 @@ from hypothesis import strategies as st
 
 from textcls.data import split
 from textcls.settings.recipe import SplitSpec
+from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.shares import rounded_shares
+from textcls.tasks.single_label import SINGLE_LABEL
+
+# Task -> (names, the labels that up to four different numbers stand for); a split of pairs differs by its keys alone.
+LABELS = {
+    SINGLE_LABEL: ("abcd", [SINGLE_LABEL.label_of(name) for name in "abcd"]),
+    MULTI_LABEL: ("abc", [MULTI_LABEL.label_of(names) for names in ("a", "", "ab", "bc")]),
+}
+of_each_task = pytest.mark.parametrize("task", LABELS, ids=lambda task: task.name)
 
 
-def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, classes=None):
-    """Split codes of rows given as (integer key, label id), computed in so many hash ranges."""
+def split_codes(keys, labels, spec, task=None, *, ranges=1, keep_all=False, row_ids=None, classes=None):
+    """Split codes of rows given as (integer key, number of a label), computed in so many hash ranges."""
     keys = np.asarray(keys, np.uint64)
     labels = np.asarray(labels, np.int32)
     row_ids = np.arange(len(keys)) if row_ids is None else row_ids
-    classes = classes or int(labels.max(initial=0)) + 1
+    classes = len(LABELS[task][1]) if task else classes or int(labels.max(initial=0)) + 1
     hashes = split.shuffle_hash(keys, spec.seed)
     range_of_row = split.range_of(hashes, ranges)
     members = [np.flatnonzero(range_of_row == i) for i in range(ranges)]
@@ -23,7 +32,13 @@ def split_codes(keys, labels, spec, *, ranges=1, keep_all=False, row_ids=None, c
         split.tally(hashes[m], np.zeros(len(m), np.uint64), labels[m], row_ids[m], keep_all=keep_all) for m in members
     ]
     sizes = np.stack([t.stratum_sizes(classes) for t in tallies])
-    cuts = rounded_shares(sizes.sum(axis=0), spec)
+    if task:
+        names, strata = LABELS[task]
+        rows, cuts = sizes.sum(axis=0), np.zeros((classes, 2), np.int64)
+        found = np.flatnonzero(rows)
+        cuts[found] = task.cut_points([strata[i] for i in found], rows[found], names, spec)
+    else:
+        cuts = rounded_shares(sizes.sum(axis=0), spec)
     before = np.cumsum(sizes, axis=0) - sizes
     codes = np.full(len(keys), -1, np.int8)
     for p, (m, t) in enumerate(zip(members, tallies, strict=True)):
@@ -37,36 +52,40 @@ specs = st.builds(
 )
 
 
+@of_each_task
 @given(rows, specs, st.integers(2, 9))
-def test_any_number_of_hash_ranges_gives_the_same_split(rows, spec, ranges):
+def test_any_number_of_hash_ranges_gives_the_same_split(task, rows, spec, ranges):
     keys, labels = zip(*rows, strict=True)
-    assert (split_codes(keys, labels, spec) == split_codes(keys, labels, spec, ranges=ranges)).all()
+    assert (split_codes(keys, labels, spec, task) == split_codes(keys, labels, spec, task, ranges=ranges)).all()
 
 
+@of_each_task
 @given(rows, specs, st.randoms(), st.booleans())
-def test_split_does_not_depend_on_row_order(rows, spec, random, keep_all):
+def test_split_does_not_depend_on_row_order(task, rows, spec, random, keep_all):
     shuffled = random.sample(rows, len(rows))
 
     def split_of_key(rows):
         keys, labels = zip(*rows, strict=True)
-        codes = split_codes(keys, labels, spec, keep_all=keep_all, classes=4)
+        codes = split_codes(keys, labels, spec, task, keep_all=keep_all)
         return {key: code for key, code in zip(keys, codes, strict=True) if code != split.DUPLICATE}
 
     assert split_of_key(rows) == split_of_key(shuffled)
 
 
+@of_each_task
 @given(rows, specs)
-def test_equal_texts_never_straddle_splits_even_under_two_labels(rows, spec):
+def test_equal_texts_never_straddle_splits_even_under_two_labels(task, rows, spec):
     keys, labels = zip(*rows, strict=True)
-    codes = split_codes(keys, labels, spec, keep_all=True)
+    codes = split_codes(keys, labels, spec, task, keep_all=True)
     for key in set(keys):
         assert len({c for k, c in zip(keys, codes, strict=True) if k == key}) == 1
 
 
+@of_each_task
 @given(rows, specs)
-def test_keep_first_keeps_exactly_the_first_row_of_each_text(rows, spec):
+def test_keep_first_keeps_exactly_the_first_row_of_each_text(task, rows, spec):
     keys, labels = zip(*rows, strict=True)
-    kept = split_codes(keys, labels, spec) != split.DUPLICATE
+    kept = split_codes(keys, labels, spec, task) != split.DUPLICATE
     assert kept.tolist() == [key not in keys[:i] for i, key in enumerate(keys)]
 
 

@@ -19,8 +19,9 @@ from textcls.errors import DataError
 from textcls.reporting.verdict import MANY_UNKNOWN
 from textcls.settings.recipe import DataSpec, SplitSpec
 from textcls.settings.yaml_text import set_option
-from textcls.tasks.labels import ABSTAIN, merged_map
+from textcls.tasks.labels import merged_map
 from textcls.tasks.shares import rounded_shares
+from textcls.tasks.task import Task
 
 _FEW_ROWS = 10
 _CONFLICTS_BECOME = {
@@ -202,31 +203,38 @@ def _larger_shares(split: SplitSpec, class_sizes: np.ndarray) -> str:
     return ""
 
 
-def refuse_reserved(data: DataSpec, labels: Sequence[str], min_precision: float | None) -> None:
-    """Stops a run in which the prediction `abstain` would be ambiguous.
+def refuse_reserved(data: DataSpec, task: Task, labels: Sequence[str], min_precision: float | None) -> None:
+    """Stops a run in which a label has the name of an answer that is no label.
 
     Args:
         data: the settings that the rows were read with.
+        task: what is predicted; knows these names.
         labels: label names.
         min_precision: `calibration.min_precision`.
 
     Raises:
-        DataError: a label has the name `abstain`, and the classifier can abstain.
+        DataError: it names the label, what its name means as a prediction, and the setting that renames it.
     """
-    if min_precision is None or ABSTAIN not in labels:
+    abstains = min_precision is not None
+    reserved = {name: meaning for name, meaning in task.reserved_names(abstains).items() if name in labels}
+    if not reserved:
         return
-    other = ABSTAIN + "ed"
-    while other in labels:
-        other += "_"
-    renamed = [set_option("data.label_map", merged_map(data.label_map, {ABSTAIN: other}))]
+    others = {name: _free_name(f"label {name}", labels) for name in reserved}
+    renamed = [set_option("data.label_map", merged_map(data.label_map, others))]
     if data.labels is not None:
-        renamed.append(set_option("data.labels", [other if name == ABSTAIN else name for name in data.labels]))
-    raise DataError(
-        f"a label has the name {ABSTAIN!r}, which with calibration.min_precision is the prediction for texts below "
-        "the threshold",
-        todo=f"rename the label: {' '.join(renamed)}; or never abstain: "
-        f"{set_option('calibration.min_precision', None)}",
-    )
+        renamed.append(set_option("data.labels", [others.get(name, name) for name in data.labels]))
+    todo = f"rename the label: {' '.join(renamed)}"
+    if abstains and not any(name in labels for name in task.reserved_names(False)):
+        todo += f"; or never abstain: {set_option('calibration.min_precision', None)}"
+    named = ", and a label ".join(f"has the name {name!r}, which {meaning}" for name, meaning in reserved.items())
+    raise DataError(f"a label {named}", todo=todo)
+
+
+def _free_name(name: str, labels: Sequence[str]) -> str:
+    """The name, with an underscore for each label that has it already."""
+    while name in labels:
+        name += "_"
+    return name
 
 
 def warnings(
@@ -236,7 +244,6 @@ def warnings(
     conflicts: tuple[int, Sequence[str]],
     tokens: Mapping[str, Any],
     spellings: Spellings | None = None,
-    on_long: str = "truncate",
 ) -> list[str]:
     """What the user should know about rows that can be used, one sentence each.
 
@@ -247,7 +254,6 @@ def warnings(
         conflicts: (number of texts that have several labels, FILE:LINE of the first few).
         tokens: statistics of token lengths, from `RowSummary.token_lengths`.
         spellings: rows by spelling of the cells that settings name.
-        on_long: `text.on_long`.
     """
     found = spelled.spelling_warnings(data, counts, spellings or Spellings()) + several_labels_warnings(data, counts)
     if rare := [
@@ -259,15 +265,6 @@ def warnings(
         found.append(
             f"{number:,} texts have several labels, the first at {', '.join(locations)}; "
             f"{_CONFLICTS_BECOME[data.on_conflict]}"
-        )
-    if tokens["truncated_fraction"] > 0.1:
-        found.append(
-            f"{tokens['truncated_fraction']:.0%} of the rows exceed text.max_tokens {tokens['max_tokens']} and "
-            f"are truncated{' in training' * (on_long == 'error')}; a higher limit, up to that of the model, uses more "
-            "of each text and costs more"
-            # A pair is never cut into windows.
-            + f"; {set_option('text.on_long', 'windows')} trains on and scores whole texts"
-            * (data.pair is None)
         )
     if tokens.get("unknown_fraction", 0.0) >= MANY_UNKNOWN:
         found.append(

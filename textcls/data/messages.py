@@ -73,12 +73,10 @@ def _examples(read: ReadRows, reason: str) -> list[str]:
     ]
 
 
-def warning_lines(read: ReadRows, prepared: PreparedData, text: TextSpec) -> list[str]:
+def warning_lines(read: ReadRows, prepared: PreparedData) -> list[str]:
     """What the user should know about rows that can be used; see `checks.warnings`."""
     found = read.summary
-    return checks.warnings(
-        read.data, read.labels, found.labels, prepared.conflicts, prepared.tokens, found.spellings, text.on_long
-    )
+    return checks.warnings(read.data, read.labels, found.labels, prepared.conflicts, prepared.tokens, found.spellings)
 
 
 def token_line(prepared: PreparedData, text: TextSpec) -> str:

@@ -78,13 +78,13 @@ class Scores:
         """How sure the answer for text i is; NaN on an error."""
         return float(self.task.confidence(self.probabilities[i : i + 1])[0])
 
-    def ranked(self, i: int, most: int | None = None) -> list[tuple[str, float]]:
+    def ranked(self, i: int, limit: int | None = None) -> list[tuple[str, float]]:
         """(label name, probability) of text i, from the most probable label on."""
-        return ranked(self.probabilities[i], self.labels, most)
+        return ranked(self.probabilities[i], self.labels, limit)
 
-    def answer(self, i: int, most: int | None = None) -> dict[str, Any]:
+    def answer(self, i: int, limit: int | None = None) -> dict[str, Any]:
         """The answer for text i, which has scores, as JSON: see `Task.answer`."""
-        return self.task.answer(self.probabilities[i], self.decisions[i], self.labels, most)
+        return self.task.answer(self.probabilities[i], self.decisions[i], self.labels, limit)
 
 
 class Classifier:

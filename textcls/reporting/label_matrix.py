@@ -17,6 +17,10 @@ from textcls.reporting.terminal import MOST_CLASSES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Said where it occurs. Such a cell has the darkest blue, and its figure: the labels are predicted together in more rows
+# than have the rarer one.
+_MORE_THAN_ALL = "; over 100 %: too often"
+
 # A matrix is drawn with at most 600 x 600 cells: about one a pixel.
 _MOST_CELLS = 600
 
@@ -48,7 +52,7 @@ def draw_co_occurrence(axes: "Axes", together: CoOccurrence, names: DrawnNames) 
     title(axes, f"Labels that occur together, {'as share' if many else 'in %'} of the rarer one's rows")
     axes.set_ylabel("below the diagonal: true")
     side: dict[str, Any] = {"rotation": 270, "va": "center", "transform": axes.transAxes}
-    axes.text(1.025, 0.5, "above the diagonal: predicted", **side)
+    axes.text(1.025, 0.5, "above the diagonal: predicted" + _MORE_THAN_ALL * bool((share > 1).any()), **side)
     if many:
         left_out = f"; {together.other_pairs:,} rarer pairs are not shown" if together.other_pairs else ""
         axes.set_xlabel(f"label id{left_out}")

@@ -16,6 +16,7 @@ from textcls.settings.yaml_text import is_unseen
 
 ABSTAIN = "abstain"
 """The answer in place of a label where the confidence is below the threshold."""
+ABSTAIN_MEANS = "with calibration.min_precision is the prediction for texts below the threshold"
 
 # How pandas, NumPy, R, Excel, SQL and people write that there is no value; folded.
 _MISSING = frozenset(

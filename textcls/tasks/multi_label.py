@@ -23,7 +23,7 @@ from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
 from textcls.tasks import multi_label_metrics
 from textcls.tasks.calibration import best_temperature
 from textcls.tasks.label_cells import names_reader
-from textcls.tasks.labels import ABSTAIN
+from textcls.tasks.labels import ABSTAIN, ABSTAIN_MEANS
 from textcls.tasks.multi_label_metrics import MultiLabelCounts
 from textcls.tasks.shares import stratified_shares
 from textcls.tasks.task import HeadlineMetric, LabelReader, ReadLabel, ranked
@@ -62,6 +62,12 @@ class MultiLabel:
         return (("labels", str), ("abstained", bool))
 
     # --- rows --------------------------------------------------------------------------------------------------------
+
+    def reserved_names(self, abstains: bool) -> Mapping[str, str]:
+        """`no label`, and in a classifier that abstains also `abstain`."""
+        return {NO_LABEL: "is the prediction for texts that have none of the labels"} | (
+            {ABSTAIN: ABSTAIN_MEANS} if abstains else {}
+        )
 
     def label_reader(self, data: DataSpec) -> LabelReader:
         """A label is the set of names that the cells have, after `data.label_map`."""
@@ -151,7 +157,7 @@ class MultiLabel:
         return found
 
     def answer(
-        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], most: int | None
+        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:
         """{labels, abstained, scores}: the labels given, the most probable first."""
         by_score = ranked(probabilities, names, None)
@@ -159,7 +165,7 @@ class MultiLabel:
         return {
             "labels": [label for label, _ in by_score if label in given],
             "abstained": bool(decision[-1]),
-            "scores": [{"label": label, "score": score} for label, score in by_score[:most]],
+            "scores": [{"label": label, "score": score} for label, score in by_score[:limit]],
         }
 
     def answer_cells(
@@ -237,10 +243,16 @@ class MultiLabel:
         return multi_label_metrics.log_losses(probabilities, targets > _HALF)
 
     def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> np.ndarray:
-        """float64 [C]: a temperature for each label with at least 20 rows, and one for all the others."""
+        """float64 [C]: a temperature for each label whose rows determine one, and one for all the others.
+
+        A label with less than 20 rows has none of its own; nor has one whose loss is least at the end of the scale, as
+        where its rows are perfectly separated: each lower temperature would seem better still.
+        """
         for_all = best_temperature(losses.sum(axis=1))
         own = [best_temperature(of_label) for of_label in losses.T]
-        return np.where(label_rows >= FEW_ROWS, own, for_all)
+        lowest = losses.argmin(axis=0)
+        determined = (label_rows >= FEW_ROWS) & (lowest > 0) & (lowest < len(losses) - 1)
+        return np.where(determined, own, for_all)
 
     def threshold_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """int64 [2, C + 1, 1000]: rows, and rows that have a label, by label and score; last, by the highest score of a

@@ -14,7 +14,7 @@ import numpy as np
 from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
 from textcls.tasks import calibration, metrics
 from textcls.tasks.label_cells import names_reader
-from textcls.tasks.labels import ABSTAIN
+from textcls.tasks.labels import ABSTAIN, ABSTAIN_MEANS
 from textcls.tasks.shares import rounded_shares
 from textcls.tasks.task import HeadlineMetric, LabelReader, ReadLabel, ranked
 
@@ -46,6 +46,10 @@ class SingleLabel:
         return (("label", str), ("score", np.float32))
 
     # --- rows --------------------------------------------------------------------------------------------------------
+
+    def reserved_names(self, abstains: bool) -> Mapping[str, str]:
+        """`abstain`, in a classifier that does."""
+        return {ABSTAIN: ABSTAIN_MEANS} if abstains else {}
 
     def label_reader(self, data: DataSpec) -> LabelReader:
         """A label is the one name that the cells have, after `data.label_map`."""
@@ -126,10 +130,10 @@ class SingleLabel:
         return found
 
     def answer(
-        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], most: int | None
+        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:
         """{label, score, scores}: the label or `abstain`, and the probability of the most probable label."""
-        scores = [{"label": label, "score": score} for label, score in ranked(probabilities, names, most)]
+        scores = [{"label": label, "score": score} for label, score in ranked(probabilities, names, limit)]
         return {"label": self.words(decision, names), "score": float(probabilities.max()), "scores": scores}
 
     def answer_cells(

@@ -116,6 +116,9 @@ class Task(Protocol):
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
+    def reserved_names(self, abstains: bool) -> Mapping[str, str]:
+        """Names that no label may have -> what they say as an answer, to follow "which"; some only if it abstains."""
+
     def label_reader(self, data: DataSpec) -> LabelReader:
         """Reads label cells by `data.labels_in`, `data.label_map` and `data.labels`."""
 
@@ -181,15 +184,15 @@ class Task(Protocol):
         """float [N]: how sure the answers are that `decide` gives for probabilities [N, C]."""
 
     def answer(
-        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], most: int | None
+        self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:
-        """One row's answer as JSON over HTTP: at least `scores`, the `most` best {label, score}, the best first.
+        """One row's answer as JSON over HTTP: at least `scores`, the `limit` best {label, score}, the best first.
 
         Args:
             probabilities: float [C].
             decision: the row's, from `decide`.
             names: label names in the order of their ids.
-            most: labels to give; None for all.
+            limit: the number of labels to give; None for all.
         """
 
     def answer_cells(
@@ -257,7 +260,7 @@ def selection_score(task: Task, headline: Mapping[str, float], metric: str) -> f
     return task.headline_metrics[metric].sign * headline[metric]
 
 
-def ranked(probabilities: np.ndarray, names: Sequence[str], most: int | None) -> list[tuple[str, float]]:
+def ranked(probabilities: np.ndarray, names: Sequence[str], limit: int | None) -> list[tuple[str, float]]:
     """(label name, probability) of one row's probabilities [C], from the most probable label on."""
-    order = np.argsort(-probabilities, kind="stable")[:most].tolist()
+    order = np.argsort(-probabilities, kind="stable")[:limit].tolist()
     return [(names[i], float(probabilities[i])) for i in order]

@@ -127,7 +127,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     for line in messages.read_lines(rows):
         say(line)
     messages.check_rows(rows, listed=run is not None)
-    checks.refuse_reserved(rows.data, rows.labels, recipe.calibration.min_precision)
+    checks.refuse_reserved(rows.data, sources.task, rows.labels, recipe.calibration.min_precision)
     prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
     assert prepared.account.is_balanced, prepared.account
     if run is not None:
@@ -144,7 +144,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     most = most_tokens(read_config(model), read_tokenizer_config(model))
     for note in messages.limit_notes(rows, recipe.text, most):
         say(f"  {note}")
-    for warning in messages.warning_lines(rows, prepared, recipe.text):
+    for warning in messages.warning_lines(rows, prepared):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)
