@@ -9,6 +9,7 @@ import pytest
 from tests.unit.test_multi_label_report import report_of as multi_label_report_of
 from tests.unit.test_reports import FIVE, MANY, NASTY, TWO, report_of
 from textcls.plain_text import json_text
+from textcls.reporting import page
 from textcls.reporting.charts import Chart, Series, table, thinned
 from textcls.reporting.page import report_page
 from textcls.reporting.page_template import MOST_BYTES
@@ -118,19 +119,19 @@ def report(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def test_every_report_has_a_page_that_runs_and_loads_nothing(report: dict[str, Any]) -> None:
-    page = page_of(report)
-    elements = Elements(page)
+    shown = page_of(report)
+    elements = Elements(shown)
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "b", "base"} & set(elements.tags())
     attributes = {name for _, found in elements.found for name in found}
     assert not {name for name in attributes if name.startswith("on")}
     assert not {"src", "srcset", "action"} & attributes
     assert all(found["href"].startswith("#") for tag, found in elements.found if tag == "a")
-    assert "url(" not in page
-    assert "@import" not in page
+    assert "url(" not in shown
+    assert "@import" not in shown
     policy = next(found["content"] for _, found in elements.found if "http-equiv" in found)
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    assert not any(ord(char) < 32 and char != "\n" for char in page)
-    assert "\u202e" not in page
+    assert not any(ord(char) < 32 and char != "\n" for char in shown)
+    assert "\u202e" not in shown
 
 
 def test_a_page_can_be_read_without_seeing_it(report: dict[str, Any]) -> None:
@@ -159,19 +160,24 @@ def test_equal_reports_have_equal_pages_also_when_read_from_their_file(report: d
 @pytest.mark.parametrize("labels", [MANY, THOUSANDS, ["好" * 5_000 + str(n) for n in range(20)]], ids=len)
 @pytest.mark.parametrize("make", [full_report, several_labels])
 def test_a_page_is_at_most_400_kb_and_says_what_is_left_out(make: Any, labels: list[str]) -> None:
-    page = page_of(make(labels))
-    assert len(page.encode()) <= MOST_BYTES
+    shown = page_of(make(labels))
+    assert len(shown.encode()) <= MOST_BYTES
     if len(labels) == 2_500:
         more = 2_500 - 100 if make is full_report else 2_505 - 100
         assert (
-            f"{more:,} more labels with a higher F1 are not shown here; report.json has them." in Elements(page).texts
+            f"{more:,} more labels with a higher F1 are not shown here; report.json has them." in Elements(shown).texts
         )
 
 
-def test_long_texts_leave_room_for_fewer_rows() -> None:
-    page = page_of(full_report(TWO, text="好 " * 1_000, examples=20))
-    assert 100_000 < len(page.encode()) <= MOST_BYTES
-    assert "more rows are not shown here" in page
+def test_long_texts_leave_room_for_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = full_report(TWO, text="好 " * 1_000, examples=20)
+    whole = page_of(report)
+    assert len(whole.encode()) <= MOST_BYTES
+    assert "more rows are not shown here" not in whole
+    monkeypatch.setattr(page, "MOST_BYTES", len(whole.encode()) - 1)
+    smaller = page_of(report)
+    assert len(smaller.encode()) < len(whole.encode())
+    assert smaller.count("10 more rows are not shown here") == 2
 
 
 def test_the_order_is_verdict_scores_labels_confusion_calibration_slices_rows_data_settings() -> None:
