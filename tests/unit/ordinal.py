@@ -62,6 +62,9 @@ class Ordinal(SingleLabel):
         step = super().encode(labels, names)
         return (np.arange(len(names)) <= step[:, None]).astype(np.float32)
 
+    def decode(self, targets: np.ndarray, names: Sequence[str]) -> Sequence[str]:
+        return super().decode(_step_of(targets), names)
+
     def label_rows(self, targets: np.ndarray, classes: int) -> np.ndarray:
         return super().label_rows(_step_of(targets), classes)
 
@@ -109,6 +112,13 @@ class Ordinal(SingleLabel):
 
     def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return super().log_losses(probabilities, _step_of(targets))
+
+    def row_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return super().row_losses(probabilities, _step_of(targets))
+
+    def best_other(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        steps = super().best_other(probabilities, _step_of(targets))
+        return (np.arange(probabilities.shape[1]) <= steps[:, None]).astype(np.float32)
 
     def threshold_counts(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         is_right = self._steps(probabilities) == _step_of(targets)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from textcls.data.folds import Fold
+
 TRAIN, VAL, TEST, DUPLICATE, REJECT = range(5)
 SPLITS = ("train", "val", "test", "duplicates", "rejects")
 
@@ -129,13 +131,15 @@ def tally(
     return Tally(group_of_row, first, smallest, weight, conflicts, keep_all, cluster=cluster)
 
 
-def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray, fold: Fold | None = None) -> np.ndarray:
     """int8 [N]: TRAIN, VAL, TEST, DUPLICATE or REJECT for each row of a hash range, in input order.
 
     Args:
         tally: of the range.
         before: int64 [S], rows of each stratum that count in the ranges before this one.
-        cuts: int64 [S, 2], from `Task.cut_points` of the stratum sizes over all ranges.
+        cuts: int64 [S, 2], from `Task.cut_points` of the stratum sizes over all ranges; with a fold, of the rows that
+            it does not hold.
+        fold: the rows that are test, whatever the cut points say.
     """
     stratum, weight = tally.units()
     by_stratum = np.argsort(stratum, kind="stable")
@@ -148,8 +152,12 @@ def assign(tally: Tally, before: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     position += (weight - 1) // 2
 
     split = np.full(len(stratum), TRAIN, np.int8)
-    split[position < cuts[stratum, 1]] = VAL
-    split[position < cuts[stratum, 0]] = TEST
+    if fold is None:
+        split[position < cuts[stratum, 1]] = VAL
+        split[position < cuts[stratum, 0]] = TEST
+    else:
+        split[position - fold.before(position, stratum) < cuts[stratum, 1]] = VAL
+        split[fold.holds(position, stratum)] = TEST
     of_group = split if tally.cluster is None else split[tally.cluster]
     of_row: np.ndarray = of_group[tally.group_of_row]
     if not tally.keep_all:

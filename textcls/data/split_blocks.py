@@ -19,12 +19,14 @@ import ray
 
 from textcls.data import split
 from textcls.data.conflicts import Resolved, resolve
+from textcls.data.folds import Fold, index_and_count
 from textcls.data.read import ReadRows
 from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, target_column, targets_of
 from textcls.data.rows import Reason
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
 from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.tasks.shares import fold_offsets
 from textcls.tasks.task import Task
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
@@ -165,10 +167,10 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
     facts: list[_Facts] = ray.get(list(facts_refs))
     strata = _in_order(task, labels, {label for one in facts for label in one.rows_of_label})
     sizes = np.array([[one.rows_of_label.get(label, 0) for label in strata] for one in facts], np.int64)
-    cuts = task.cut_points(strata, sizes.sum(axis=0), labels, spec)
+    fold, cuts = _fold_and_cuts(task, strata, sizes.sum(axis=0), labels, spec)
     before = np.cumsum(sizes, axis=0) - sizes
     assign, strata_ref = _assign.options(num_returns=len(blocks)), ray.put(strata)
-    assigned = [_as_list(assign.remote(one, strata_ref, before[i], cuts)) for i, one in enumerate(tallied)]
+    assigned = [_as_list(assign.remote(one, strata_ref, before[i], cuts, fold)) for i, one in enumerate(tallied)]
     done = [
         _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, *(one[b] for one in assigned)))
         for b, block in enumerate(blocks)
@@ -196,6 +198,17 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
         conflict_tables=list(conflicts),
         fingerprint=read.fingerprint,
     )
+
+
+def _fold_and_cuts(
+    task: Task, strata: Sequence[str], rows: np.ndarray, labels: Sequence[str], spec: SplitSpec
+) -> tuple[Fold | None, np.ndarray]:
+    """(the fold of `split.fold`, the cut points of the rows that it does not hold)."""
+    if not (place := index_and_count(spec)):
+        return None, task.cut_points(strata, rows, labels, spec)
+    sets = [task.names_in(label) for label in strata]
+    fold = Fold(*place, fold_offsets(sets, rows, place[1], labels, spec.seed))
+    return fold, task.cut_points(strata, fold.others(rows), labels, spec.model_copy(update={"test": 0.0}))
 
 
 def _in_order(task: Task, names: Sequence[str], labels: Iterable[str]) -> tuple[str, ...]:
@@ -247,11 +260,13 @@ def _tally(
 
 
 @ray.remote
-def _assign(tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: np.ndarray) -> Any:
+def _assign(
+    tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: np.ndarray, fold: Fold | None
+) -> Any:
     """`_Assigned` of the rows in one hash range, for each block; see `split.assign`."""
     resolved, places = tallied.resolved, {label: place for place, label in enumerate(strata)}
     place_of = np.array([places.get(label, 0) for label in resolved.labels], np.int32)  # no row: any place will do
-    codes = split.assign(replace(resolved.tally, stratum=place_of[resolved.tally.stratum]), before, cuts)
+    codes = split.assign(replace(resolved.tally, stratum=place_of[resolved.tally.stratum]), before, cuts, fold)
     ends = np.cumsum(tallied.rows_of_block)
     assigned = [_Assigned(of_block, {}) for of_block in np.split(codes, ends[:-1])]
     for row, label in resolved.relabelled.items():

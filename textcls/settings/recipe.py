@@ -25,7 +25,7 @@ class DataSpec(Spec):
     """The labelled rows, and how to read them."""
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "on_conflict"}
+        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "on_conflict", "decisions"}
     )
 
     csv: Names = ()
@@ -53,6 +53,10 @@ class DataSpec(Spec):
     """For rows with the same normalised text and different labels: use the labels of the first row in file order, all
     labels of these rows together (multi_label only), or none of these rows. With a row for each pair of text and
     label, `union` reads every text with all its labels. conflicts.parquet lists each such row."""
+    decisions: Names = ()
+    """The audit.csv of `textcls audit` with your decisions in its column `decision`: `keep`, `drop` or another label.
+    Several files apply one after another. A decision holds for every row with this text and label, and is refused once
+    no row has them. Dropped rows are rejects, but do not count for `max_reject_fraction`."""
     where: dict[Name, Names] = Field({})
     """Keep only rows whose column has one of these values. Other rows are counted as `outside_where` and not used."""
     where_not: dict[Name, Names] = Field({})
@@ -100,7 +104,7 @@ class DataSpec(Spec):
                 content["labels_in"] = "cell"
         return content
 
-    @field_validator("csv")
+    @field_validator("csv", "decisions")
     @classmethod
     def _no_passwords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(without_password, value))
@@ -243,7 +247,7 @@ class SplitSpec(Spec):
     10,000 rows with the defaults: 7,000 train, 1,000 val, 2,000 test.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"group_by"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"group_by", "fold"})
 
     val: float = Field(0.1, gt=0, lt=1)
     """Fraction of each class that selects the best checkpoint and fits the calibration."""
@@ -255,6 +259,19 @@ class SplitSpec(Spec):
     """For `data.pair`: whether all pairs with the same first (`a`) or second (`b`) text are in one split. Without it, a
     question that occurs in many pairs is trained on and tested with. A split then keeps its share as nearly as the
     sizes of these groups allow."""
+    fold: Annotated[str, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")] | None = None
+    """`2/5`: the second of five folds, in place of `test`; `val` is then a fraction of the rows outside the fold. Five
+    runs, 1/5 to 5/5, test every row once, each with a model that has not seen it; `textcls audit` does so. A label with
+    one row is in no fold."""
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, value: str | None) -> str | None:
+        if value is not None:
+            number, count = map(int, value.split("/"))
+            if not 1 <= number <= count or not 2 <= count <= 1000:
+                raise ValueError(f"{value!r}: expected K/N, a number K of 1 to N, and 2 to 1000 folds N, such as 2/5")
+        return value
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:

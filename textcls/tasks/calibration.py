@@ -29,9 +29,15 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         probabilities: float64 [N, C].
         labels: int [N], true label ids.
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    loss: np.ndarray = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).sum()
+    loss: np.ndarray = row_log_losses(probabilities, labels).sum()
     return loss
+
+
+def row_log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 [N]: -ln p(true label) of each row; arguments as of `log_loss`."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    losses: np.ndarray = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
+    return losses
 
 
 def best_temperature(losses: np.ndarray) -> float:

@@ -97,6 +97,12 @@ class MultiLabel:
             targets[row, [id_of[name] for name in _names_of(label)]] = 1
         return targets
 
+    def decode(self, targets: np.ndarray, names: Sequence[str]) -> Sequence[str]:
+        """Sets of names, each different one spelled once."""
+        rows, place = np.unique(targets > _HALF, axis=0, return_inverse=True)
+        spelled = [self.label_of([names[i] for i in np.flatnonzero(row).tolist()]) for row in rows]
+        return [spelled[i] for i in place.reshape(-1).tolist()]
+
     def merge(self, labels: Sequence[str]) -> str:
         """The union of the sets."""
         return self.label_of([name for label in labels for name in _names_of(label)])
@@ -241,6 +247,20 @@ class MultiLabel:
     def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """float64 [C]: the binary log loss of each label, summed over N rows."""
         return multi_label_metrics.log_losses(probabilities, targets > _HALF)
+
+    def row_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64 [N]: the binary log losses of all labels, added up: -ln p(set), if the labels were independent."""
+        found: np.ndarray = multi_label_metrics.cell_losses(probabilities, targets > _HALF).sum(axis=1)
+        return found
+
+    def best_other(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float32 [N, C]: the labels with a probability of one half or more; where these are the row's own, all but
+        the least sure one."""
+        best = probabilities >= _HALF
+        same = np.flatnonzero((best == (targets > _HALF)).all(axis=1))
+        least_sure = np.abs(np.asarray(probabilities)[same] - _HALF).argmin(axis=1)
+        best[same, least_sure] = ~best[same, least_sure]
+        return best.astype(np.float32)
 
     def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> np.ndarray:
         """float64 [C]: a temperature for each label whose rows determine one, and one for all the others.

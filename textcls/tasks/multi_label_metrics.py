@@ -176,8 +176,14 @@ def log_losses(probabilities: np.ndarray, has: np.ndarray) -> np.ndarray:
         probabilities: float64 [N, C].
         has: bool [N, C].
     """
+    found: np.ndarray = cell_losses(probabilities, has).sum(axis=0)
+    return found
+
+
+def cell_losses(probabilities: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """float64 [N, C]: the binary log loss of each row and label in nats; arguments as of `log_losses`."""
     of_truth = np.where(has, probabilities, 1 - probabilities)
-    found: np.ndarray = -np.log(np.maximum(of_truth, _SMALLEST_PROBABILITY)).sum(axis=0)
+    found: np.ndarray = -np.log(np.maximum(of_truth, _SMALLEST_PROBABILITY))
     return found
 
 

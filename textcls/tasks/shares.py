@@ -1,6 +1,7 @@
 """How many rows of each label go to each split, so that every label name keeps the asked shares.
 
-In: the number of rows with each label, where a label may be a set of names. Out: cut points. Pure numpy.
+In: the number of rows with each label, where a label may be a set of names. Out: cut points; where each label begins
+among folds. Pure numpy.
 Not here: which rows they are: these are ordered by a hash of their text (data/split.py).
 
 Shapes: U different labels, C label names.
@@ -48,12 +49,7 @@ def stratified_shares(
         spec: the shares and the seed.
         names: the C label names.
     """
-    id_of = {name: i for i, name in enumerate(names)}
-    # Rows with no label keep the shares as well: the empty set has a place of its own.
-    members = [np.array([id_of[name] for name in one] or [len(names)], np.int64) for one in label_sets]
-    totals = np.zeros(len(names) + 1)
-    for member, n in zip(members, rows.tolist(), strict=True):
-        totals[member] += n
+    members, totals = _members(label_sets, rows, names)  # rows with no label keep the shares as well
     shares = np.array([spec.test, spec.val, 1 - spec.test - spec.val])
     # (names, splits): rows above the share so far, per row of the name, so that one point weighs the same everywhere.
     surplus = np.zeros((len(totals), 3))
@@ -70,6 +66,53 @@ def stratified_shares(
         trained[member] += counts[i, 2]
     cuts: np.ndarray = counts[:, :2].cumsum(axis=1)
     return cuts
+
+
+def fold_offsets(
+    label_sets: Sequence[Sequence[str]], rows: np.ndarray, folds: int, names: Sequence[str], seed: int
+) -> np.ndarray:
+    """int64 [U]: the row at place p of a label is in fold (p + offset) % folds; -1: its rows are in no fold.
+
+    Each fold gets the whole part of its share of every label; what is left goes where the names of the label have the
+    fewest rows, so that names with few rows are spread over the folds. A name whose rows would all be in one fold could
+    not be learned without them: the labels that contain it are in none.
+
+    Args:
+        label_sets: U different sets of names, in any fixed order.
+        rows: int64 [U], rows with each set.
+        folds: their number.
+        names: the C label names.
+        seed: decides between sets that are alike.
+    """
+    members, totals = _members(label_sets, rows, names)
+    held, sizes = np.zeros((len(totals), folds)), np.zeros(folds)
+    offsets = np.zeros(len(members), np.int64)
+    for i in _rarest_first(label_sets, members, totals, seed):
+        whole, left = divmod(int(rows[i]), folds)
+        # What each fold would hold of the set's names, if it took the first of the rows that are left.
+        crowded = (held[members[i]] / np.maximum(totals[members[i]], 1)[:, None]).sum(axis=0)
+        windows = (np.arange(folds)[:, None] + np.arange(left)) % folds
+        begin = int(np.lexsort((sizes[windows].sum(axis=1), crowded[windows].sum(axis=1).round(9)))[0])
+        added = np.full(folds, whole)
+        added[windows[begin]] += 1
+        offsets[i] = begin
+        held[members[i]] += added
+        sizes += added
+    in_one = {name for name in range(len(names)) if totals[name] and held[name].max() == totals[name]}
+    alone = [any(name in in_one for name in member.tolist()) for member in members]
+    return np.where(alone, -1, offsets)
+
+
+def _members(
+    label_sets: Sequence[Sequence[str]], rows: np.ndarray, names: Sequence[str]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """(the ids of the names of each set, float64 [C + 1] rows of each name); the empty set has a place of its own."""
+    id_of = {name: i for i, name in enumerate(names)}
+    members = [np.array([id_of[name] for name in one] or [len(names)], np.int64) for one in label_sets]
+    totals = np.zeros(len(names) + 1)
+    for member, n in zip(members, rows.tolist(), strict=True):
+        totals[member] += n
+    return members, totals
 
 
 def _best_counts(

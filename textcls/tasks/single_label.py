@@ -79,6 +79,10 @@ class SingleLabel:
         id_of = {name: i for i, name in enumerate(names)}
         return np.array([id_of[label] for label in labels], np.int32)
 
+    def decode(self, targets: np.ndarray, names: Sequence[str]) -> Sequence[str]:
+        """Label names."""
+        return [names[target] for target in targets.tolist()]
+
     def merge(self, labels: Sequence[str]) -> str:
         """Never called: a row cannot have two labels, so the settings refuse `union`."""
         raise NotImplementedError
@@ -194,6 +198,16 @@ class SingleLabel:
     def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """float64 []: see `calibration.log_loss`."""
         return calibration.log_loss(probabilities, targets)
+
+    def row_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64 [N]: see `calibration.row_log_losses`."""
+        return calibration.row_log_losses(probabilities, targets)
+
+    def best_other(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """int32 [N]: the most probable other label."""
+        others = np.array(probabilities, np.float64)
+        others[np.arange(len(targets)), targets] = -1.0
+        return others.argmax(axis=1).astype(np.int32)
 
     def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> float:
         """See `calibration.best_temperature`."""

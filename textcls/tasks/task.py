@@ -136,6 +136,9 @@ class Task(Protocol):
             names: label names in the order of their ids.
         """
 
+    def decode(self, targets: np.ndarray, names: Sequence[str]) -> Sequence[str]:
+        """The label of each target [N, *T]: what `encode` makes targets of."""
+
     def merge(self, labels: Sequence[str]) -> str:
         """The one label of rows with equal inputs and these labels, where `data.on_conflict` is `union`."""
 
@@ -234,6 +237,12 @@ class Task(Protocol):
 
     def log_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """float64 [] or [C]: -ln p(target) summed over N rows, for all of the target or for each label name."""
+
+    def row_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """float64 [N]: -ln p(target) of each row, for all of the target; probabilities float [N, C], targets [N, *T]."""
+
+    def best_other(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """[N, *T]: the most probable target of each row other than its own."""
 
     def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> float | np.ndarray:
         """What to divide the logits by, one number or float64 [C].

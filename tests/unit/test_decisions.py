@@ -1,0 +1,156 @@
+"""`data.decisions`: what a person wrote into an audit.csv is read back, or refused with file and line."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textcls.audit.sheet import SheetRow, sheet
+from textcls.data.decisions import decided, escaped, read_decisions, refuse_unmet, row_mark, unescaped
+from textcls.errors import DataError
+from textcls.settings.recipe import DataSpec
+from textcls.tasks.multi_label import MULTI_LABEL
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.text_input import TextInput
+
+TEXTS = ("=1+1", "a fine film", "dull, but\nlong", "déjà vu 街")
+
+
+def sheet_row(text: str, label: str, suggested: str, line: int = 2) -> SheetRow:
+    return SheetRow("reviews.csv", line, label, suggested, (0.1, 0.9, -0.8, 2.3), 1, {}, TextInput(text))
+
+
+def filled(
+    path: Path, cells: list[str], labels: tuple[str, str] = ("bad", "good"), *, delimiter: str = ",", sig: bool = False
+) -> Path:
+    """A sheet with these decisions, saved as a spreadsheet might."""
+    content = sheet([sheet_row(text, *labels, line=i) for i, text in enumerate(TEXTS[: len(cells)], 2)])
+    header, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+    place = header.index("decision")
+    for row, cell in zip(rows, cells, strict=True):
+        row[place] = cell
+    with path.open("w", encoding="utf-8-sig" if sig else "utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+    return path
+
+
+def of(path: Path, task=SINGLE_LABEL, **data):
+    return read_decisions(DataSpec(decisions=(str(path),), **data), task)
+
+
+@pytest.mark.parametrize(("delimiter", "sig"), [(",", False), (";", True), ("\t", False)])
+def test_decisions_survive_a_spreadsheet(tmp_path: Path, delimiter: str, sig: bool) -> None:
+    found = of(filled(tmp_path / "audit.csv", ["good", "Keep", " DROP ", ""], delimiter=delimiter, sig=sig))
+    assert [decided(found, TextInput(text), "bad")[0] for text in TEXTS] == ["good", "bad", None, "bad"]
+    assert [len(decided(found, TextInput(text), "bad")[1]) for text in TEXTS] == [1, 1, 1, 0]
+
+
+def test_a_decision_is_about_a_text_with_a_label_wherever_the_row_stands(tmp_path: Path) -> None:
+    found = of(filled(tmp_path / "audit.csv", ["good"]))
+    assert decided(found, TextInput(TEXTS[0]), "good") == ("good", [])  # the same text, otherwise labelled
+    assert decided(found, TextInput(TEXTS[0] + " "), "bad") == ("bad", [])  # another text
+
+
+def test_later_files_decide_about_the_labels_that_earlier_ones_gave(tmp_path: Path) -> None:
+    first = filled(tmp_path / "first.csv", ["good"])
+    second = filled(tmp_path / "second.csv", ["drop"], ("good", "bad"))
+    data = DataSpec(decisions=(str(first), str(second)))
+    label, met = decided(read_decisions(data, SINGLE_LABEL), TextInput(TEXTS[0]), "bad")
+    assert label is None
+    assert len(met) == 2
+
+
+def test_several_labels_are_written_as_in_the_cells_or_as_json(tmp_path: Path) -> None:
+    path = filled(tmp_path / "audit.csv", ["b; a", '["c"]', "[]", "drop"], ('["a"]', '["b"]'))
+    found = of(path, MULTI_LABEL, labels_in="cell", label_delimiter=";")
+    assert [decided(found, TextInput(text), '["a"]')[0] for text in TEXTS] == ['["a","b"]', '["c"]', "[]", None]
+    in_columns = of(path, MULTI_LABEL, label_columns=("a", "b"), label_delimiter=";")
+    assert decided(in_columns, TextInput(TEXTS[0]), '["a"]')[0] == '["a","b"]'
+
+
+def test_a_label_with_the_name_keep_is_written_in_brackets(tmp_path: Path) -> None:
+    found = of(filled(tmp_path / "audit.csv", ['["keep"]', '["drop"]']))
+    assert [decided(found, TextInput(text), "bad")[0] for text in TEXTS[:2]] == ["keep", "drop"]
+
+
+def test_a_label_that_is_not_among_those_asked_for_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    path = filled(tmp_path / "audit.csv", ["good", "goood", "keep", '["bad", "good"]'])
+    with pytest.raises(DataError) as refused:
+        of(path, labels=("bad", "good"))
+    assert f"{path}:3: 'goood'" in str(refused.value)
+    # The third text has a line break, which the sheet shows as two characters: a row is one line.
+    assert f"{path}:5: " in str(refused.value)
+    filled(tmp_path / "audit.csv", ["good", "good", "keep", '["bad"]'])
+    assert len(of(path, labels=("bad", "good"))[0].by_row) == 4
+
+
+def test_a_label_that_no_row_has_is_refused_once_the_rows_are_known(tmp_path: Path) -> None:
+    path = filled(tmp_path / "audit.csv", ["goood", "so so"])
+    found, data = of(path), DataSpec(decisions=(str(path),))
+    met = {name: 1 for text in TEXTS[:2] for name in decided(found, TextInput(text), "bad")[1]}
+    counts = {"bad": 5, "good": 9, "so so": 4, "goood": 1}  # after the decisions
+    with pytest.raises(DataError, match="goood") as refused:
+        refuse_unmet(found, met, counts, data, SINGLE_LABEL)
+    assert "so so'" not in refused.value.found
+    assert "bad, good, so so" in refused.value.expected
+    corrected = of(filled(path, ["good", "so so"]))
+    refuse_unmet(corrected, met, counts, data, SINGLE_LABEL)
+
+
+def test_decisions_about_rows_that_are_gone_are_refused_until_their_lines_are(tmp_path: Path) -> None:
+    path = filled(tmp_path / "audit.csv", ["keep", "good"])
+    found, data = of(path), DataSpec(decisions=(str(path),))
+    met = {name: 1 for name in decided(found, TextInput(TEXTS[0]), "bad")[1]}
+    with pytest.raises(DataError, match=r"1 decisions are about rows") as refused:
+        refuse_unmet(found, met, {"bad": 3, "good": 3}, data, SINGLE_LABEL)
+    assert f"{path}:3, about reviews.csv:3" in refused.value.found
+    filled(path, ["keep"])
+    refuse_unmet(of(path), met, {"bad": 3, "good": 3}, data, SINGLE_LABEL)
+
+
+def test_two_decisions_about_one_text_are_refused_unless_they_agree(tmp_path: Path) -> None:
+    rows = [sheet_row("a film", "bad", "good", line) for line in (2, 3)]
+    path, text = tmp_path / "audit.csv", sheet(rows).decode()
+    path.write_text(text.replace(",good,,", ",good,drop,", 1).replace(",good,,", ",good,good,", 1), newline="")
+    with pytest.raises(DataError, match="'good', but 'drop' about the same text in line 2"):
+        of(path)
+    path.write_text(text.replace(",good,,", ",good,drop,"), newline="")
+    assert len(of(path)[0].by_row) == 1
+
+
+def test_what_is_no_audit_is_refused_until_an_audit_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    with pytest.raises(DataError, match="no such file"):
+        of(path)
+    path.write_text("text,label\na,b\n")
+    with pytest.raises(DataError, match="lacks columns"):
+        of(path)
+    path.write_bytes(sheet([sheet_row("film", "schön", "good")]).decode().encode("cp1252"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        of(path)
+    assert of(filled(path, ["keep"]))
+
+
+@given(st.text(max_size=6))
+def test_a_cell_is_never_a_formula_and_comes_back_as_it_was(cell: str) -> None:
+    assert not escaped(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert unescaped(escaped(cell)) == cell
+
+
+def test_a_text_that_is_a_formula_is_text_in_the_sheet() -> None:
+    evil = '=HYPERLINK("http://evil.example","click")'
+    row = SheetRow("-x.csv", 1, "@label", "+other", (0.1, 0.9, -0.8, 2.3), 1, {"similar": "=1"}, TextInput(evil))
+    header, cells = csv.reader(io.StringIO(sheet([row]).decode(), newline=""))
+    numbers = {"margin"}  # a negative number is a number
+    assert [name for name, cell in zip(header, cells, strict=True) if cell[:1] in "=+-@" and cell] == list(numbers)
+    assert dict(zip(header, cells, strict=True))["text"] == "'" + evil
+    assert sheet([row], encoding="utf-8-sig").startswith(b"\xef\xbb\xbf")
+
+
+def test_the_mark_of_a_row_is_no_number_and_tells_pairs_and_labels_apart() -> None:
+    marks = {row_mark(TextInput("a", "b"), "x"), row_mark(TextInput("a b"), "x"), row_mark(TextInput("a", "b"), "y")}
+    assert len(marks) == 3
+    assert all(mark.startswith("row-") for mark in marks)
