@@ -15,6 +15,7 @@ NODES = "story/test_changing_nodes.py::"
 REHEARSAL = "unit/test_rehearsal.py::"
 CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
+DECISIONS = "unit/test_decisions.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
 # another machine, another version or a person, the test ends at what the message says.
@@ -70,6 +71,12 @@ FOLLOWED = {
         f"{ADVICE}test_a_line_without_an_end_comes_with_a_limit_that_takes_it",
     ],
     "data.csv_scan.scan_range": [f"{ADVICE}test_a_file_that_shrinks_is_read_once_nothing_writes_there"],
+    "data.decisions.refuse_unmet": [
+        f"{DECISIONS}test_decisions_about_rows_that_are_gone_are_refused_until_their_lines_are"
+    ],
+    "data.decisions._unknown": [f"{DECISIONS}test_a_label_that_no_row_has_is_refused_once_the_rows_are_known"],
+    "data.decisions._read": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"],
+    "data.decisions._rows": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"] * 2,
     "data.file_formats.refuse_other_formats": [
         f"{FORMATS}test_a_file_compressed_otherwise_than_its_name_says_comes_with_its_right_name"
     ],

@@ -4,14 +4,20 @@ import csv
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from textcls.audit.sheet import SheetRow, sheet
+from textcls.data.checks import refuse_conflicts, refuse_unfit
+from textcls.data.csv_shards import plan_shards
 from textcls.data.decisions import decided, escaped, read_decisions, refuse_unmet, row_mark, unescaped
+from textcls.data.input_files import expand
+from textcls.data.row_tables import clean_rows, read_tables, summarize
+from textcls.data.rows import Reason
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
@@ -103,7 +109,7 @@ def test_a_label_that_no_row_has_is_refused_once_the_rows_are_known(tmp_path: Pa
 def test_decisions_about_rows_that_are_gone_are_refused_until_their_lines_are(tmp_path: Path) -> None:
     path = filled(tmp_path / "audit.csv", ["keep", "good"])
     found, data = of(path), DataSpec(decisions=(str(path),))
-    met = {name: 1 for name in decided(found, TextInput(TEXTS[0]), "bad")[1]}
+    met = dict.fromkeys(decided(found, TextInput(TEXTS[0]), "bad")[1], 1)
     with pytest.raises(DataError, match=r"1 decisions are about rows") as refused:
         refuse_unmet(found, met, {"bad": 3, "good": 3}, data, SINGLE_LABEL)
     assert f"{path}:3, about reviews.csv:3" in refused.value.found
@@ -154,3 +160,35 @@ def test_the_mark_of_a_row_is_no_number_and_tells_pairs_and_labels_apart() -> No
     marks = {row_mark(TextInput("a", "b"), "x"), row_mark(TextInput("a b"), "x"), row_mark(TextInput("a", "b"), "y")}
     assert len(marks) == 3
     assert all(mark.startswith("row-") for mark in marks)
+
+
+# --- what becomes of the rows -----------------------------------------------------------------------------------------
+
+
+def test_rows_are_relabelled_dropped_and_counted_wherever_they_stand(tmp_path: Path) -> None:
+    decisions = of(filled(tmp_path / "audit.csv", ["good", "drop"]))
+    rows = [TEXTS[1], TEXTS[0], "another film", TEXTS[0]]
+    path = tmp_path / "moved.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *([text, "bad"] for text in rows)])
+    data = DataSpec(csv=(str(path),))
+    layouts, shards = plan_shards(expand(data.csv), data, run=lambda f, jobs: [f(*job) for job in jobs])
+    tables = read_tables(shards[0], layouts[0], data, TextSpec(), SINGLE_LABEL, decisions=decisions)
+    table = pa.concat_tables(tables)
+    assert clean_rows(table)["label"].to_pylist() == ["good", "bad", "good"]
+    found = summarize(table, SINGLE_LABEL)
+    assert found.reasons == {Reason.DROPPED_BY_DECISION: 1}
+    assert found.read == 4
+    assert sorted(found.decided.values()) == [1, 2]
+    refuse_unmet(decisions, found.decided, {"good": 3, "bad": 2}, data, SINGLE_LABEL)
+
+
+def test_dropped_rows_do_not_stop_a_run_unless_none_is_left() -> None:
+    data, dropped = DataSpec(max_reject_fraction=0.01), str(Reason.DROPPED_BY_DECISION)
+    arguments = {"read": 100, "outside_where": 0, "examples": [], "labels": ("bad", "good")}
+    refuse_unfit(data, reasons={dropped: 40}, **arguments)
+    refuse_conflicts(data, 100, {dropped: 40, str(Reason.CONFLICTING_LABELS): 1})
+    with pytest.raises(DataError, match="2 of 100 rows"):
+        refuse_unfit(data, reasons={dropped: 40, str(Reason.MISSING_TEXT): 2}, **arguments)
+    with pytest.raises(DataError, match="every one of the 100 rows"):
+        refuse_unfit(data, reasons={dropped: 100}, **arguments)

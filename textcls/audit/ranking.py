@@ -125,20 +125,19 @@ def confused_pairs(rows: AuditedRows, task: Task) -> list[dict[str, Any]]:
         given, found = set(task.names_in(label)), set(task.names_in(suggested))
         having.update(dict.fromkeys(given, number))
         taken.update(dict.fromkeys(product(given - found, found - given), number))
-    pairs = []
-    for one, other in sorted({(min(pair), max(pair)) for pair in taken}):
+    pairs: list[tuple[float, dict[str, Any]]] = []
+    for one, other in sorted({(min(both), max(both)) for both in taken}):
         there, back = taken[one, other], taken[other, one]
         if min(having[one], having[other]) < _FEWEST_ROWS or not (there and back):
             continue
         share = min(there / having[one], back / having[other])
-        pairs.append(
-            {
-                "labels": [one, other],
-                "rows": having[one] + having[other],
-                "first_as_second": there,
-                "second_as_first": back,
-                "confused": round(share, 4),
-                "hard_to_tell_apart": share >= _HARD_TO_TELL,
-            }
-        )
-    return sorted(pairs, key=lambda pair: (-pair["confused"], pair["labels"]))[:_PAIRS_LISTED]
+        pair = {
+            "labels": [one, other],
+            "rows": having[one] + having[other],
+            "first_as_second": there,
+            "second_as_first": back,
+            "confused": round(share, 4),
+            "hard_to_tell_apart": share >= _HARD_TO_TELL,
+        }
+        pairs.append((-share, pair))
+    return [pair for _, pair in sorted(pairs, key=lambda one: (one[0], one[1]["labels"]))[:_PAIRS_LISTED]]

@@ -53,9 +53,10 @@ class EvaluateSpec(Spec):
         "data.csv": _NAMED_BY_CSV,
         "data.labels": "the labels are the bundle's; data.label_map maps the labels of the CSV to them",
         "data.task": "the task is the bundle's",
+        "data.decisions": "decisions are about the rows of the training data",
         **dict.fromkeys(("data.on_duplicate", "data.on_conflict"), "every row is evaluated, duplicates too"),
     }
-    dropped: ClassVar[tuple[str, ...]] = ("labels",)
+    dropped: ClassVar[tuple[str, ...]] = ("labels", "decisions")
 
     data: DataSpec
     """How the labelled rows are read."""
@@ -73,6 +74,7 @@ class PredictSpec(Spec):
             (
                 *("data.task", "data.label_column", "data.labels_in", "data.label_delimiter", "data.label_columns"),
                 *("data.label_map", "data.labels", "data.on_duplicate", "data.on_conflict", "data.max_reject_fraction"),
+                "data.decisions",
             ),
             "every row is predicted, whatever its label",
         ),
@@ -80,7 +82,7 @@ class PredictSpec(Spec):
     # `where` selected the training rows.
     dropped: ClassVar[tuple[str, ...]] = (
         *("task", "label_column", "labels_in", "label_delimiter", "label_columns", "label_map", "labels"),
-        *("on_conflict", "where", "where_not"),
+        *("on_conflict", "where", "where_not", "decisions"),
     )
 
     data: UnlabelledSpec

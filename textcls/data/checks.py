@@ -63,12 +63,17 @@ def refuse_unfit(
     spellings = spellings or Spellings()
     if read == 0:
         _refuse_no_rows(data, outside_where, spellings)
-    rejects = sum(reasons.values())
-    if rejects > data.max_reject_fraction * read or rejects == read:
+    rejects = _unintended(reasons)
+    if rejects > data.max_reject_fraction * read or sum(reasons.values()) == read:
         most_common = max(reasons, key=lambda reason: reasons[reason])
         advice = remedy(most_common) or spelled.unknown_advice(data, reasons, spellings)
         _refuse_rejects(data, read, reasons, examples, advice, listed=listed)
-    _refuse_labels(data, read - rejects, labels)
+    _refuse_labels(data, read - sum(reasons.values()), labels)
+
+
+def _unintended(reasons: Mapping[str, int]) -> int:
+    """Rejects, but for the rows that a person has decided to drop."""
+    return sum(reasons.values()) - reasons.get(Reason.DROPPED_BY_DECISION, 0)
 
 
 def _refuse_no_rows(data: DataSpec, outside_where: int, spellings: Spellings) -> NoReturn:
@@ -86,10 +91,11 @@ def _refuse_rejects(
     data: DataSpec, read: int, reasons: Mapping[str, int], examples: Sequence[str], advice: str, *, listed: bool
 ) -> NoReturn:
     """Stops a job with too many rejects, or with nothing else."""
-    rejects = sum(reasons.values())
+    every = sum(reasons.values()) == read
+    rejects = read if every else _unintended(reasons)
     by_reason = ", ".join(f"{n:,} {reason}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1]))
     first = "".join(f"\n    {example}" for example in examples)
-    if rejects == read:
+    if every:
         raise DataError(
             f"every one of the {read:,} rows is a reject ({by_reason}):{first}",
             todo=advice or f"check data.delimiter, {data.input_setting} and data.label_column against these rows",
@@ -174,7 +180,7 @@ def refuse_conflicts(data: DataSpec, read: int, reasons: Mapping[str, int]) -> N
     Raises:
         DataError: their share is above `data.max_reject_fraction`.
     """
-    rejects, conflicting = sum(reasons.values()), reasons.get(Reason.CONFLICTING_LABELS, 0)
+    rejects, conflicting = _unintended(reasons), reasons.get(Reason.CONFLICTING_LABELS, 0)
     if conflicting and rejects > data.max_reject_fraction * read:
         enough = set_option("data.max_reject_fraction", _fraction_above(rejects / read))
         raise DataError(

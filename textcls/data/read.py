@@ -26,6 +26,7 @@ from textcls.data import row_tables
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
+from textcls.data.decisions import Decisions
 from textcls.data.input_files import InputFile
 from textcls.data.label_columns import named_by_columns, with_label_columns
 from textcls.data.remedies import CsvFiles
@@ -99,6 +100,7 @@ def read_rows(
     *,
     task: Task,
     group_by: str = "none",
+    decisions: Sequence[Decisions] = (),
 ) -> ReadRows:
     """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
 
@@ -109,6 +111,7 @@ def read_rows(
         tokenizer: without one, the rows can be scored as text but not split for training.
         task: what is predicted; reads the label cells.
         group_by: `split.group_by`: which text of a pair is never in two splits.
+        decisions: about single rows, from `read_decisions`.
 
     Raises:
         DataError: a file is no CSV or lacks a column.
@@ -132,6 +135,7 @@ def read_rows(
             "text": text,
             "task": task,
             "group_by": group_by,
+            "decisions": decisions,
         },
     )
     if tokenizer is not None:
@@ -176,10 +180,12 @@ def _read_shard(
     text: TextSpec,
     task: Task,
     group_by: str,
+    decisions: Sequence[Decisions],
 ) -> Iterator[pa.Table]:
     """The tables of one shard; `batch` holds its index as `id`."""
     shard = shards[int(batch["id"][0])]
-    return row_tables.read_tables(shard, layouts[shard.file_index], data, text, task, group_by=group_by)
+    layout = layouts[shard.file_index]
+    return row_tables.read_tables(shard, layout, data, text, task, group_by=group_by, decisions=decisions)
 
 
 @ray.remote(num_returns=2)

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard, read_shard
+from textcls.data.decisions import Decisions
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import Spellings
 from textcls.data.summary import EXAMPLES, RowSummary, histogram
@@ -36,8 +37,8 @@ _TABLE_CHARS = 16 * 2**20
 # row_id = file index << 40 | line: one number that orders rows as the files do (2**40 lines a file).
 _LINE_BITS = 40
 
-# `counted` is "outside_where" (rows that the filters left out), "where" (rows by cell of a filtered column) or "label"
-# (rows by label as written). See `Spellings`.
+# `counted` is "outside_where" (rows that the filters left out), "where" (rows by cell of a filtered column), "label"
+# (rows by label as written; see `Spellings` for both) or "decided" (rows by the decision that they met).
 _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", pa.string()), ("rows", pa.int64())])
 
 # What the split depends on; about 36 bytes a row.
@@ -81,10 +82,17 @@ def file_and_line(row_id: int) -> tuple[int, int]:
 
 
 def read_tables(
-    shard: Shard, layout: Layout, data: DataSpec, text: TextSpec, task: Task, *, group_by: str = "none"
+    shard: Shard,
+    layout: Layout,
+    data: DataSpec,
+    text: TextSpec,
+    task: Task,
+    *,
+    group_by: str = "none",
+    decisions: Sequence[Decisions] = (),
 ) -> Iterator[pa.Table]:
     """Tables of `schema_of` with all rows of a shard, in order. The last row of the last holds the shard's counts."""
-    cleaner = RowCleaner(layout, data, text, task, group_by=group_by)
+    cleaner = RowCleaner(layout, data, text, task, group_by=group_by, decisions=decisions)
     base = row_id(shard.file_index, 0)
     # Lists of columns, not of rows: 20,000 live tuples would make the garbage collector a tenth of the work.
     schema = schema_of(data)
@@ -112,7 +120,7 @@ def read_tables(
             yield _table(columns, schema)
             columns, chars = [[] for _ in columns], 0
     # Every shard has this row: Ray Data drops the columns of a table without rows.
-    add(base, *no_input, None, 0, 0, None, None, None, _counts(outside_where, cleaner.spellings))
+    add(base, *no_input, None, 0, 0, None, None, None, _counts(outside_where, cleaner))
     yield _table(columns, schema)
 
 
@@ -120,12 +128,14 @@ def _table(columns: list[list[Any]], schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)
 
 
-def _counts(outside_where: int, spellings: Spellings) -> list[tuple[str, str | None, str | None, int]]:
+def _counts(outside_where: int, cleaner: RowCleaner) -> list[tuple[str, str | None, str | None, int]]:
     """A cell of `counts`."""
+    spellings = cleaner.spellings
     return [
         ("outside_where", None, None, outside_where),
         *(("where", column, cell, rows) for column, cells in spellings.where.items() for cell, rows in cells.items()),
         *(("label", None, cell, rows) for cell, rows in spellings.labels.items()),
+        *(("decided", None, decision, rows) for decision, rows in cleaner.decided.items()),
     ]
 
 
@@ -299,6 +309,8 @@ def _add_counts(summary: RowSummary, counts: list[dict[str, Any]]) -> None:
                 spellings.where.setdefault(count["column"], Counter())[count["cell"]] = count["rows"]
             case "label":
                 spellings.labels[count["cell"]] = count["rows"]
+            case "decided":
+                summary.decided[count["cell"]] += count["rows"]
     summary.spellings.add(spellings)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from textcls.data.csv_layout import Layout, header_again, header_reordered, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
+from textcls.data.decisions import Decisions, decided
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.plain_text import visible
@@ -39,6 +40,7 @@ class Reason(StrEnum):
     SEVERAL_LABELS = "several_labels", "several label columns hold 1, and data.task takes one label a row"
     NOT_YES_OR_NO = "not_yes_or_no", "a label column holds something other than 0 or 1, true or false, yes or no"
     CONFLICTING_LABELS = "conflicting_labels", "the text has other labels in other rows, and data.on_conflict is reject"
+    DROPPED_BY_DECISION = "dropped_by_decision", "data.decisions says drop about this text with this label"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
     CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
@@ -162,15 +164,28 @@ class RowCleaner:
         text: the normalizer, which decides about duplicates.
         task: reads the label cells.
         group_by: `split.group_by`.
+        decisions: of the files of `data.decisions`.
 
     Attributes:
         spellings: counts of the cells that settings list by value, over the rows so far.
+        decided: decisions, named as in `decisions.decided` -> rows so far that met them.
     """
 
-    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec, task: Task, *, group_by: str = "none") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        data: DataSpec,
+        text: TextSpec,
+        task: Task,
+        *,
+        group_by: str = "none",
+        decisions: Sequence[Decisions] = (),
+    ) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data, self._group_by = data, group_by
         self._normalize = normalizer_of(text)
+        self._decisions = decisions
+        self.decided: Counter[str] = Counter()
         self._reader = TextReader(layout, data)
         self._labels = [position[column] for column in data.read_label_columns]
         # (column, position, values, whether a row with one of them is kept)
@@ -218,7 +233,15 @@ class RowCleaner:
             return Reject(
                 line, self._data.read_label_columns[label.place], reason, shown(fields[self._labels[label.place]])
             )
-        return CleanRow(line, found, label.label, found.key(self._normalize, self._group_by))
+        used = label.label
+        if self._decisions:
+            after, met = decided(self._decisions, found, used)
+            self.decided.update(met)
+            if after is None:
+                cell = shown(fields[self._labels[label.place]])
+                return Reject(line, self._data.read_label_columns[label.place], Reason.DROPPED_BY_DECISION, cell)
+            used = after
+        return CleanRow(line, found, used, found.key(self._normalize, self._group_by))
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:

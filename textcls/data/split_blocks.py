@@ -260,9 +260,7 @@ def _tally(
 
 
 @ray.remote
-def _assign(
-    tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: np.ndarray, fold: Fold | None
-) -> Any:
+def _assign(tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: np.ndarray, fold: Fold | None) -> Any:
     """`_Assigned` of the rows in one hash range, for each block; see `split.assign`."""
     resolved, places = tallied.resolved, {label: place for place, label in enumerate(strata)}
     place_of = np.array([places.get(label, 0) for label in resolved.labels], np.int32)  # no row: any place will do

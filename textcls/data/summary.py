@@ -29,6 +29,7 @@ class RowSummary:
         examples: reason -> its first rejects, each with `row_id`, `column`, `reason` and `value`.
         labels: clean rows by label name.
         spellings: rows by spelling of the cells that settings name.
+        decided: rows by decision that they met, named as in `decisions.decided`.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
         text_histograms: the same for each text of a pair, without special tokens; empty for one text.
         unknown: tokens of the clean rows, after the cut, that stand for something that the vocabulary lacks.
@@ -42,6 +43,7 @@ class RowSummary:
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
     spellings: Spellings = field(default_factory=Spellings)
+    decided: Counter[str] = field(default_factory=Counter)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     text_histograms: list[np.ndarray] = field(default_factory=list)
     unknown: int = 0
@@ -57,6 +59,7 @@ class RowSummary:
             self.examples[reason] = (self.examples.get(reason, []) + examples)[:EXAMPLES]
         self.labels += other.labels
         self.spellings.add(other.spellings)
+        self.decided += other.decided
         self.token_histogram = _added(self.token_histogram, other.token_histogram)
         texts = zip_longest(self.text_histograms, other.text_histograms, fillvalue=histogram(()))
         self.text_histograms = [_added(own, new) for own, new in texts]

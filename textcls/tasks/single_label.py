@@ -207,7 +207,8 @@ class SingleLabel:
         """int32 [N]: the most probable other label."""
         others = np.array(probabilities, np.float64)
         others[np.arange(len(targets)), targets] = -1.0
-        return others.argmax(axis=1).astype(np.int32)
+        found: np.ndarray = others.argmax(axis=1).astype(np.int32)
+        return found
 
     def temperatures(self, losses: np.ndarray, label_rows: np.ndarray) -> float:
         """See `calibration.best_temperature`."""

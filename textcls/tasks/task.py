@@ -239,7 +239,7 @@ class Task(Protocol):
         """float64 [] or [C]: -ln p(target) summed over N rows, for all of the target or for each label name."""
 
     def row_losses(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """float64 [N]: -ln p(target) of each row, for all of the target; probabilities float [N, C], targets [N, *T]."""
+        """float64 [N]: -ln p(target) of each row, for all of the target, of probabilities [N, C]."""
 
     def best_other(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """[N, *T]: the most probable target of each row other than its own."""

@@ -14,6 +14,7 @@ import ray
 from rich.filesize import decimal
 
 from textcls.data import checks, conflicts, messages
+from textcls.data.decisions import Decisions, read_decisions, refuse_unmet
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
@@ -40,6 +41,7 @@ class Sources:
     Attributes:
         task: what is predicted.
         files: the CSV files.
+        decisions: about single rows.
         model: the pretrained model.
         tokenizer: the prepared tokenizer.
         rehearsal: of training, export and scoring with the untrained model; its result are notes for the user.
@@ -47,6 +49,7 @@ class Sources:
 
     task: Task
     files: Sequence[InputFile]
+    decisions: Sequence[Decisions]
     model: Pretrained
     tokenizer: TokenizerFiles
     rehearsal: "Future[list[str]]"
@@ -86,7 +89,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
             f"train.select_by is {recipe.train.select_by!r}",
             expected=f"a metric of task {task.name}: {', '.join(task.headline_metrics)}",
         )
-    files = expand(recipe.data.csv)
+    files, decisions = expand(recipe.data.csv), read_decisions(recipe.data, task)
     model = find_model(recipe.model, commit=commit)
     config = read_config(model.directory)
     positions = config.get("max_position_embeddings")
@@ -97,7 +100,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
         rehearsal.result()  # most likely refused, and sooner without Ray
     number = f"{len(files):,} file{'s' if len(files) != 1 else ''}"
     say(f"reading {number}, {decimal(sum(file.size_bytes for file in files))}")
-    return Sources(task, files, model, tokenizer, rehearsal)
+    return Sources(task, files, decisions, model, tokenizer, rehearsal)
 
 
 def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> TrainingInputs:
@@ -119,6 +122,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
         sources.tokenizer,
         task=sources.task,
         group_by=recipe.split.group_by,
+        decisions=sources.decisions,
     )
     if run is not None:
         with _account_of(run, say):
@@ -127,6 +131,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     for line in messages.read_lines(rows):
         say(line)
     messages.check_rows(rows, listed=run is not None)
+    refuse_unmet(sources.decisions, rows.summary.decided, rows.summary.labels, rows.data, rows.task)
     checks.refuse_reserved(rows.data, sources.task, rows.labels, recipe.calibration.min_precision)
     prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
     assert prepared.account.is_balanced, prepared.account

@@ -1,0 +1,115 @@
+"""Rows are ranked by what a model that has not seen them thinks of their labels. Synthetic probabilities, no Ray."""
+
+import numpy as np
+import pytest
+
+from textcls.audit.quick import quick_probabilities
+from textcls.audit.ranking import AuditedRows, audited, confused_pairs, likely_wrong, ranked
+from textcls.tasks.multi_label import MULTI_LABEL
+from textcls.tasks.single_label import SINGLE_LABEL
+
+NAMES = ("bad", "good", "so so")
+
+
+def rows_of(probabilities, targets, task=SINGLE_LABEL, names=NAMES):
+    ids = np.arange(len(probabilities))
+    return audited(task, names, ids, np.asarray(probabilities, float), np.asarray(targets), 1)
+
+
+def test_the_label_of_the_largest_loss_comes_first_with_the_label_to_use_instead() -> None:
+    found = ranked(rows_of([[0.7, 0.2, 0.1], [0.9, 0.05, 0.05], [0.3, 0.3, 0.4]], [0, 1, 2]))
+    assert found.row_id.tolist() == [1, 2, 0]
+    assert found.label.tolist() == ["good", "so so", "bad"]
+    assert found.suggested.tolist() == ["bad", "so so", "bad"]
+    assert found.p_given == pytest.approx([0.05, 0.4, 0.7])
+    assert found.p_suggested == pytest.approx([0.9, 0.4, 0.7])
+    assert found.margin == pytest.approx([-0.85, 0.1, 0.5])
+    assert found.differs.tolist() == [True, False, False]
+
+
+def test_equal_losses_are_in_the_order_of_the_files() -> None:
+    both = AuditedRows.joined(
+        [rows_of([[0.5, 0.25, 0.25]] * 3, [1, 1, 1]).take(np.array([2, 0])), rows_of([[1, 0, 0]], [0])]
+    )
+    assert ranked(both).row_id.tolist() == [0, 2, 0]
+
+
+def test_of_several_labels_a_set_is_judged_whole_and_another_set_suggested() -> None:
+    targets = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 0]], np.float32)
+    found = rows_of([[0.9, 0.1, 0.2], [0.9, 0.8, 0.1], [0.1, 0.45, 0.2]], targets, MULTI_LABEL)
+    assert found.loss == pytest.approx(-np.log([0.9 * 0.9 * 0.8, 0.9 * 0.2 * 0.9, 0.9 * 0.55 * 0.8]))
+    assert found.label.tolist() == ['["bad"]', '["bad"]', "[]"]
+    assert found.suggested.tolist() == ['["bad"]', '["bad","good"]', "[]"]
+    # The next best set: without the least sure yes or no.
+    assert found.margin[2] == pytest.approx(0.9 * 0.8 * (0.55 - 0.45))
+    assert found.margin[1] == pytest.approx(0.9 * 0.9 * (0.2 - 0.8))
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_a_target_decodes_to_the_label_that_it_was_made_of(task) -> None:
+    labels = ["good", "bad", "so so", "good"] if task is SINGLE_LABEL else ["[]", '["bad","good"]', '["so so"]', "[]"]
+    assert list(task.decode(task.encode(labels, NAMES), NAMES)) == labels
+    assert list(task.decode(task.encode([], NAMES), NAMES)) == []
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_the_losses_of_rows_add_up_to_those_of_calibration(task) -> None:
+    draw = np.random.default_rng(0)
+    p = draw.dirichlet((1, 1, 1), 50)
+    targets = draw.integers(0, 3, 50) if task is SINGLE_LABEL else draw.integers(0, 2, (50, 3)).astype(np.float32)
+    assert task.row_losses(p, targets).sum() == pytest.approx(task.log_losses(p, targets).sum())
+
+
+def test_likely_wrong_allows_for_a_model_that_is_more_sure_of_some_labels() -> None:
+    # Rows of "bad" are usually at 0.6, those of "good" at 0.95: 0.65 for bad is much, 0.7 for good is little.
+    p = [[0.6, 0.4, 0]] * 5 + [[0.05, 0.95, 0]] * 5 + [[0.65, 0.35, 0], [0.3, 0.7, 0]]
+    found = rows_of(p, [0] * 5 + [1] * 5 + [1, 0])
+    assert likely_wrong(found).tolist() == [False] * 10 + [True, False]
+    assert likely_wrong(found.take(np.arange(0))).tolist() == []
+
+
+def test_two_labels_that_nobody_can_tell_apart_are_named_and_one_that_is_only_missed_is_not() -> None:
+    draw = np.random.default_rng(0)
+    targets = np.repeat([0, 1, 2], 100)
+    p = np.zeros((300, 3))
+    p[np.arange(200), draw.integers(0, 2, 200)] = 1  # bad and good at random
+    p[200:, 2] = 1
+    p[200:250] = [0, 1, 0]  # half of "so so" is taken for good, and never the other way round
+    (pair,) = confused_pairs(rows_of(p, targets), SINGLE_LABEL)
+    assert pair["labels"] == ["bad", "good"]
+    assert pair["hard_to_tell_apart"]
+    assert 0.4 < pair["confused"] < 0.6
+    assert pair["first_as_second"] + pair["second_as_first"] == (p[:200].argmax(axis=1) != targets[:200]).sum()
+
+
+def test_pairs_of_several_labels_are_labels_that_take_each_other_s_place() -> None:
+    names, targets = ("a", "b", "c"), np.array([[1, 0, 1], [0, 1, 1]] * 10, np.float32)
+    swapped = np.where(np.arange(20)[:, None] < 12, targets[:, [1, 0, 2]], targets)
+    (pair,) = confused_pairs(rows_of(np.clip(swapped, 0.1, 0.9), targets, MULTI_LABEL, names), MULTI_LABEL)
+    assert pair["labels"] == ["a", "b"]
+    assert (pair["first_as_second"], pair["second_as_first"], pair["rows"]) == (6, 6, 20)
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_the_quick_mode_ranks_wrong_labels_first(task) -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.integers(0, 3, 300)
+    embeddings = (np.eye(3)[truth] * 4 + draw.normal(size=(300, 3))).astype(np.float32)
+    given, wrong = truth.copy(), np.arange(300) % 10 == 0
+    given[wrong] = (given[wrong] + 1) % 3
+    targets = given.astype(np.int32) if task is SINGLE_LABEL else np.eye(3, dtype=np.float32)[given]
+    folds = draw.integers(0, 5, 300)
+    p = quick_probabilities(embeddings, targets, folds, task, 3)
+    found = ranked(audited(task, NAMES, np.arange(300), p, targets, folds))
+    assert wrong[found.row_id[:30]].mean() > 0.9
+
+
+def test_the_quick_mode_scores_no_row_with_a_model_that_has_seen_it() -> None:
+    """Noise of as many dimensions as rows: whoever sees a row knows its label, whoever does not is at chance."""
+    draw = np.random.default_rng(0)
+    embeddings, targets = draw.normal(size=(200, 200)).astype(np.float32), draw.integers(0, 2, 200).astype(np.int32)
+    folds = np.arange(200) % 5
+    folds[:10] = -1
+    p = quick_probabilities(embeddings, targets, folds, SINGLE_LABEL, 2)
+    assert np.isnan(p[:10]).all()
+    assert (p[10:].argmax(axis=1) == targets[10:]).mean() < 0.65
