@@ -28,7 +28,7 @@ from tests.local_ray.conftest import (
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import ModelError, RecipeError, TrainingError
 from textcls.modeling.pretrained import find_model
-from textcls.settings.recipe import ScaleSpec
+from textcls.settings.scale import ScaleSpec
 from textcls.tasks.metrics import Counts
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.tracking.journal import Journal

@@ -18,7 +18,8 @@ from ray.exceptions import RayActorError
 from textcls.bundle import Bundle, load_bundle
 from textcls.errors import RecipeError, ScoringError
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import ScaleSpec, TextSpec
+from textcls.settings.recipe import TextSpec
+from textcls.settings.scale import ScaleSpec
 from textcls.tasks.registry import register
 from textcls.tasks.task import Task
 

@@ -15,8 +15,9 @@ from textcls.data.input_files import InputFile
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
-from textcls.settings.recipe import DataSpec, ScaleSpec, TextSpec
+from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import resolve
+from textcls.settings.scale import ScaleSpec
 from textcls.settings.spec import Spec
 
 # A shard is what one actor processes at a time, and what is recomputed when a job continues: enough of them to keep all

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from textcls.settings.report import ReportSpec
+from textcls.settings.scale import ScaleSpec
 from textcls.settings.serve import ServeSpec
 from textcls.settings.spec import Name, Names, Spec, at_least, without_password
 
@@ -370,41 +371,6 @@ class CalibrationSpec(Spec):
     several labels a row, each label is given from the lowest score on with which this share of its rows is right,
     instead of the score with the best F1; for a text that may have a label but is given none, the answer is to
     abstain."""
-
-
-class ScaleSpec(Spec):
-    """How many processes train. Never changes what is learned, except for float rounding."""
-
-    workers: Annotated[int | tuple[int, int] | Literal["auto"], at_least(1)] = "auto"
-    """Training processes. `auto`: one per GPU, or one CPU process. `[2, 8]`: as many of 2 to 8 as there is room for."""
-    use_gpu: bool | Literal["auto"] = "auto"
-    """`auto`: if the cluster has a GPU."""
-    cpus_per_worker: Annotated[int | Literal["auto"], at_least(1)] = "auto"
-    """CPUs, and threads, of a worker. `auto`: all CPUs of a node, or one for a worker with a GPU."""
-    max_failures: int = Field(3, ge=0)
-    """The run gives up after more worker failures than this; each restart resumes from the last checkpoint. Preemption
-    does not count."""
-    hang_timeout_s: float = Field(600.0, ge=1)
-    """A worker that does not respond to its peers or to Ray for this long is restarted as if it had died. A shorter
-    timeout ends a hang sooner, but must exceed the longest step: with steps of 90 s, 60 would restart healthy
-    workers."""
-    start_timeout_s: float = Field(600.0, ge=1)
-    """How long to wait for CPUs and GPUs that other jobs use, or that an autoscaler has yet to start."""
-    resize_after_s: float = Field(60.0, ge=1)
-    """With a range of workers: how long there must be room for more before the run rescales. A rescale costs a restart
-    of some 10 s: with 60, nodes that stay for less than a minute cause none."""
-
-    @field_validator("workers")
-    @classmethod
-    def _a_range(cls, value: int | tuple[int, int] | str) -> int | tuple[int, int] | str:
-        if isinstance(value, tuple) and not 1 <= value[0] < value[1]:
-            raise ValueError("expected a range that begins with 1 or more and ends with a larger number")
-        return value
-
-    @property
-    def max_workers(self) -> int | None:
-        """The most workers that may train; None for `auto`, which depends on the cluster."""
-        return self.workers[1] if isinstance(self.workers, tuple) else self.workers if self.workers != "auto" else None
 
 
 class Recipe(Spec):

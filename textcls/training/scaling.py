@@ -16,7 +16,7 @@ from textcls.errors import RecipeError
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.on_ray import internals
 from textcls.on_ray.session import own_node
-from textcls.settings.recipe import ScaleSpec
+from textcls.settings.scale import ScaleSpec
 
 # How long an elastic run waits for room for all its workers: Ray frees the CPUs of the last attempt with a delay.
 _FREE_AGAIN_S = 5.0
