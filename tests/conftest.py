@@ -7,6 +7,7 @@ service: `_GROUPS` below for slow files, the file itself for any other. `pytest 
 import logging
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -67,6 +68,7 @@ _GROUPS = {
         "story/test_terminal.py",
     ],
     "faults": ["story/test_faults.py"],
+    "browser": ["http/test_try_page.py", "unit/test_pages_in_browser.py"],
     "object storage": ["story/test_secrets.py", "story/test_object_storage.py"],
 }
 
@@ -230,6 +232,26 @@ def _sentences() -> list[str]:
     sentences = [f"{s} was {a} {v}." for s, a, v in product(subjects, adverbs, verdicts)]
     random.Random(0).shuffle(sentences)
     return [*sentences, "abcdefghijklmnopqrstuvwxyz 0123456789 ,;:'\"()-"]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Debian's Chromium, without a screen."""
+    from selenium import webdriver
+
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    for name, found in programs.items():
+        assert found, f"no {name} on PATH: this test needs Debian's packages chromium and chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(programs["chromium"])
+    quiet = ("no-first-run", "disable-background-networking", "disable-component-update", "disable-sync")
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", *quiet):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs["chromedriver"]))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="session")

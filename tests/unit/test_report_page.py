@@ -1,7 +1,9 @@
 """report.html: one page for every report, bounded, the same for the same report, and nothing on it is run."""
 
 import json
+import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -249,3 +251,44 @@ def test_many_points_are_thinned_to_means_and_many_rows_to_some() -> None:
     assert all(loss == 1.0 for _, loss in points)
     found = table(["step"], [[str(n)] for n in range(1_000)])
     assert (found.rows[0], found.rows[-1], len(found.rows) + found.left_out) == (["0"], ["999"], 1_000)
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+
+def schemes() -> dict[str, dict[str, str]]:
+    """The colours of each scheme, by their names in the style."""
+    style = files("textcls.reporting").joinpath("pages/style.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    )
+    return {"light": light, "dark": light | dark}
+
+
+def luminance(rgb: tuple[float, ...]) -> float:
+    """Relative luminance of sRGB from 0 to 255 (WCAG 2.1)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (value / 255 for value in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_a_contrast_of_4_5_on_every_ground(scheme: str) -> None:
+    colours = schemes()[scheme]
+
+    def plain(name: str) -> tuple[float, ...]:
+        return tuple(int(colours[name][i : i + 2], 16) for i in (1, 3, 5))
+
+    for ground in ("page", "panel"):
+        for ink in ("ink", "quiet", "link", "model", "other"):
+            assert contrast(plain(ink), plain(ground)) >= 4.5, (ink, ground)
+        # The darkest cells of a matrix, and the most strongly marked words.
+        for fill in ("model-fill", "other-fill"):
+            share = float(colours["fill"])
+            over = zip(map(float, colours[fill].split()), plain(ground), strict=True)
+            mixed = tuple(share * top + (1 - share) * below for top, below in over)
+            assert contrast(plain("ink"), mixed) >= 4.5, (fill, ground)

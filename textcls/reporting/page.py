@@ -98,7 +98,7 @@ def _warnings(report: Report) -> Iterator[str]:
     if report.tokens and report.tokens.truncated_fraction >= _MANY_CUT:
         yield f"{report.tokens.truncated_fraction:.0%} of the rows are longer than the limit and were cut."
     if isinstance(report.baseline, NoBaseline):
-        yield f"There is no {BASELINE} to compare with: {visible(report.baseline.error, _VALUE_CHARS)}"
+        yield f"{BASELINE}: {visible(report.baseline.error, _VALUE_CHARS)}"
 
 
 def _label_figures(report: Report) -> list[tuple[str, str]]:

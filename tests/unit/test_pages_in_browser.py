@@ -1,0 +1,69 @@
+"""report.html and the page of explanations in a real browser: accessible, on a phone too, and without a network."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_explanation_page import page as explanations_of
+from tests.unit.test_explanation_page import row
+from tests.unit.test_report_page import full_report, page_of
+from tests.unit.test_reports import NASTY
+
+LABELS = [*NASTY[:4], "好评", "إيجابي", "शिकायत", "x" * 200]
+PAGES = {
+    "single label": lambda: page_of(full_report(LABELS, text="fine but <b>dull</b>")),
+    "several labels": lambda: page_of(several_labels(LABELS)),
+    "explanations": lambda: explanations_of(row("fine but dull", "好 很好", label="<b>x</b>"), row("x" * 900)),
+}
+
+
+def several_labels(labels: list[str]) -> dict[str, Any]:
+    from tests.unit.test_multi_label_report import report_of
+
+    parts = full_report(labels)
+    return report_of(labels) | {name: parts[name] for name in ("slices", "examples", "rows", "recipe", "versions")}
+
+
+@pytest.fixture(params=PAGES)
+def opened(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """The browser, with a page whose parts are all unfolded."""
+    path = tmp_path / "page.html"
+    path.write_text(PAGES[request.param](), encoding="utf-8")
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def violations(browser: Any) -> list[tuple[str, str]]:
+    """(rule of axe, an element that breaks it); axe-core checks what a machine can check of WCAG."""
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    browser.set_script_timeout(300)
+    browser.execute_script(axe)
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    assert found["passes"]
+    return [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]]
+
+
+def test_a_page_is_accessible_asks_for_nothing_and_fits_a_phone(opened: Any) -> None:
+    assert violations(opened) == []
+    assert opened.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
+    assert opened.get_log("browser") == []
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    width = "return [document.documentElement.scrollWidth, document.body.scrollWidth]"
+    assert opened.execute_script(width) == [360, 360]
+
+
+def test_a_script_on_a_page_does_not_run(opened: Any) -> None:
+    title = opened.title
+    opened.execute_script(
+        "const made = document.createElement('script'); made.textContent = \"document.title = 'run'\";"
+        "document.body.append(made);"
+    )
+    assert opened.title == title
+    assert any("Content Security Policy" in line["message"] for line in opened.get_log("browser"))
