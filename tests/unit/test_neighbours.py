@@ -1,0 +1,48 @@
+"""The nearest rows are those of a comparison with every row; spread rows are far from each other."""
+
+import numpy as np
+import pytest
+
+from textcls.inference import neighbours
+from textcls.inference.neighbours import farthest_first, nearest
+
+
+def embeddings(rows: int, seed: int) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=(rows, 12)).astype(np.float32)
+    return found * np.random.default_rng(seed + 1).uniform(0.1, 9, (rows, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [1, 7, 2**13])
+@pytest.mark.parametrize("itself", [False, True])
+def test_the_nearest_rows_are_those_of_a_comparison_with_every_row(
+    block: int, itself: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "_ROWS", block)
+    monkeypatch.setattr(neighbours, "_BLOCK", 5 * block)
+    rows = embeddings(40, 3)
+    queries = rows if itself else embeddings(17, 8)
+    skip = np.arange(40) if itself else None
+    found, cosines = nearest(queries, rows, 4, skip=skip)
+    every = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in rows] for a in queries])
+    if itself:
+        np.fill_diagonal(every, -2)
+    assert found.tolist() == np.argsort(-every, axis=1, kind="stable")[:, :4].tolist()
+    np.testing.assert_allclose(cosines, np.take_along_axis(every, found, 1), atol=1e-6)
+
+
+def test_of_equal_rows_the_first_comes_first_and_what_has_no_embedding_has_no_neighbour() -> None:
+    row, nothing = np.array([1.0, 2.0], np.float32), np.array([np.nan, np.nan], np.float32)
+    found, cosines = nearest(np.stack([row, nothing]), np.stack([nothing, -row, row, 3 * row]), 4)
+    assert found.tolist() == [[2, 3, 1, -1], [-1, -1, -1, -1]]
+    assert np.isnan(cosines[0, 3])
+    assert np.isnan(cosines[1]).all()
+    assert nearest(row[None], np.empty((0, 2), np.float32), 2)[0].tolist() == [[-1, -1]]
+
+
+def test_rows_farthest_from_each_other_come_first() -> None:
+    angles = np.radians([0, 1, 2, 90, 91, 180, 10])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert farthest_first(rows, 3).tolist() == [0, 5, 3]
+    assert sorted(farthest_first(rows, 99).tolist()) == list(range(7)), "each row once"
+    assert farthest_first(rows, 2, keep=np.array([0, 5])).tolist()[0] in (3, 4)
+    assert farthest_first(rows[:0], 3).tolist() == []

@@ -1,0 +1,92 @@
+"""Embeddings -> the rows nearest to others: exact, block by block.
+
+In: float32 arrays of embeddings. Out: for each query the k rows with the largest cosine, and the cosines; rows spread
+over all that there is. Pure numpy. Not here: embeddings themselves (embeddings.py), texts that are nearly the same
+letter by letter (text/near_duplicates.py).
+
+Shapes: Q queries, N rows, E hidden size.
+"""
+
+import numpy as np
+
+# Numbers of a block of cosines: 32 MB.
+_BLOCK = 2**23
+# Rows of a block.
+_ROWS = 2**13
+
+
+def nearest(
+    queries_QE: np.ndarray, rows_NE: np.ndarray, k: int, *, skip: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, cosines): int64 and float32 [Q, k], from the nearest row on; of equal ones the first row comes first.
+
+    Where there are not enough rows, the row is -1 and the cosine NaN. Rows and queries of NaN have no neighbours.
+
+    Args:
+        queries_QE: embeddings to find neighbours of.
+        rows_NE: embeddings that the neighbours are chosen from.
+        k: how many to find.
+        skip: int [Q], a row that is not a neighbour of the query, such as the query itself; -1 for none.
+    """
+    queries, best, cosines = (
+        len(queries_QE),
+        np.full((len(queries_QE), k), -1, np.int64),
+        np.empty((len(queries_QE), k)),
+    )
+    cosines.fill(-np.inf)
+    directions_NE = unit_length(rows_NE)
+    step = max(1, _BLOCK // _ROWS)
+    for start in range(0, queries, step):
+        some = slice(start, min(start + step, queries))
+        for first in range(0, len(rows_NE), _ROWS):
+            near_SR = unit_length(queries_QE[some]) @ directions_NE[first : first + _ROWS].T
+            near_SR[np.isnan(near_SR)] = -np.inf
+            if skip is not None:
+                place = skip[some] - first
+                here = np.flatnonzero((place >= 0) & (place < near_SR.shape[1]) & (skip[some] >= 0))
+                near_SR[here, place[here]] = -np.inf
+            _keep_best(best[some], cosines[some], near_SR, first)
+    best[np.isneginf(cosines)] = -1
+    cosines[np.isneginf(cosines)] = np.nan
+    return best, cosines.astype(np.float32)
+
+
+def _keep_best(best_Sk: np.ndarray, cosines_Sk: np.ndarray, near_SR: np.ndarray, first: int) -> None:
+    """Merges a block of cosines, whose first row is `first`, into the best so far, in place."""
+    k = best_Sk.shape[1]
+    rows_SR = np.broadcast_to(np.arange(first, first + near_SR.shape[1]), near_SR.shape)
+    cosines = np.concatenate([cosines_Sk, near_SR], axis=1)
+    rows = np.concatenate([best_Sk, rows_SR], axis=1)
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    best_Sk[:], cosines_Sk[:] = np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
+
+
+def unit_length(rows_NE: np.ndarray) -> np.ndarray:
+    """float32 [N, E]: the rows, each divided by its length."""
+    lengths_N1 = np.linalg.norm(rows_NE, axis=1, keepdims=True)
+    return np.asarray(rows_NE / np.maximum(lengths_N1, np.finfo(np.float32).tiny), np.float32)
+
+
+def farthest_first(rows_NE: np.ndarray, number: int, *, keep: np.ndarray | None = None) -> np.ndarray:
+    """int64 [min(number, N)]: rows spread over all of them, each the farthest from those chosen before it.
+
+    The first is row 0: give the rows in the order of preference. Of equally far rows, the first is chosen. Gonzalez
+    1985; known as core-set selection in active learning (Sener and Savarese 2018).
+
+    Args:
+        rows_NE: finite embeddings.
+        number: how many rows to choose.
+        keep: int64 [K], rows that count as chosen already, such as labelled ones; they are not chosen again.
+    """
+    directions_NE = unit_length(rows_NE)
+    nearest_N = np.full(len(rows_NE), -np.inf, np.float32)
+    for row in [] if keep is None else keep.tolist():
+        nearest_N = np.maximum(nearest_N, directions_NE @ directions_NE[row])
+        nearest_N[row] = np.inf
+    chosen: list[int] = []
+    while len(chosen) < number and not np.isposinf(nearest_N).all():
+        row = int(np.argmin(nearest_N))
+        chosen.append(row)
+        nearest_N = np.maximum(nearest_N, directions_NE @ directions_NE[row])
+        nearest_N[row] = np.inf
+    return np.array(chosen, np.int64)
