@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from tests.unit.test_reports import NASTY, cells, draw_report, printed, size_of
 from textcls.bundle import stated_metrics
+from textcls.reporting.intervals import f1_interval
 from textcls.reporting.label_matrix import draw_co_occurrence
 from textcls.reporting.label_names import DrawnNames
 from textcls.reporting.picture import PNG_SIZE
@@ -125,6 +126,19 @@ def test_hits_follow_from_precision_recall_and_rows():
     one = LabelScores(precision=0.6, recall=0.75, f1=2 / 3, support=12)
     assert one.hits() == (9, 3, 6)
     assert LabelScores(precision=0.0, recall=0.0, f1=0.0, support=12).hits() == (0, 12, 0)
+
+
+def test_a_label_without_a_hit_is_listed_with_the_rows_that_are_predicted_to_have_it():
+    task = MultiLabel()
+    # billing is right; delivery is predicted for every row but those that have it; no row has refund.
+    has = np.array([[1, 1, 0]] * 2 + [[1, 0, 0]] * 6, np.float32)
+    given = np.array([[0.9, 0.1, 0.8]] * 2 + [[0.9, 0.7, 0.2]] * 6)
+    report = {"test": task.summarise(task.counts(given, has), THREE)}
+    text = printed(report)
+    lines = [[cell.strip() for cell in cells(line)] for line in text[text.index("Most often wrong") :].splitlines()]
+    assert lines[4:6] == [["delivery", "2", "2", "6"], ["refund", "0", "0", "2"]]
+    interval = f1_interval(Report.model_validate(report).test.per_class["delivery"])
+    assert interval.high < f1_interval(LabelScores(precision=0, recall=0, f1=0, support=2)).high
 
 
 def test_the_labels_with_most_wrong_answers_are_listed():

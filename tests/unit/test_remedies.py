@@ -14,35 +14,38 @@ from pathlib import Path
 import pytest
 
 from tests.unit.languages import CHINESE, FRENCH, JAPANESE, KOREAN, RUSSIAN, TAIWANESE
+from tests.unit.reading import options
 from textcls.batch.settings import UnlabelledSpec
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
+from textcls.data.label_columns import with_label_columns
 from textcls.data.remedies import CsvFiles, Location, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
-from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.registry import task_of
 
 Texts = list[tuple[str, str]]
 
 
 def sources_of(paths: Sequence[Path], data: DataSpec) -> CsvFiles:
     files = expand([str(path) for path in paths])
+    data = with_label_columns(files, data)
     return CsvFiles(files, *plan_shards(files, data), data)
 
 
 def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None = None) -> Texts:
     """The clean rows of files, as a run would read them; or its refusal."""
-    data = parse_recipe("", settings).data
-    sources = sources_of([paths] if isinstance(paths, Path) else paths, data)
+    sources = sources_of([paths] if isinstance(paths, Path) else paths, parse_recipe("", settings).data)
+    data, task = sources.data, task_of(sources.data)
     clean: Texts = []
     rejects: dict[str, list[Location]] = {}
     for shard in sources.shards:
-        cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec(), SINGLE_LABEL)
+        cleaner = RowCleaner(sources.layouts[shard.file_index], data, TextSpec(), task)
         for line, fields in read_shard(shard, sources.layouts[shard.file_index], data):
             row = cleaner(line, fields)
             if isinstance(row, Reject):
@@ -56,7 +59,7 @@ def read(paths: Path | Sequence[Path], *settings: str, notes: list[str] | None =
         outside_where=0,
         reasons=reasons,
         examples=[],
-        labels=sorted({label for _, label in clean}),
+        labels=sorted({name for _, label in clean for name in task.names_in(label)}),
         remedy=lambda reason: remedy(reason, sources, rejects[reason][:3]),
     )
     if notes is not None:
@@ -289,3 +292,48 @@ def test_a_second_header_of_other_columns_comes_with_the_commands_that_cut_the_f
     assert "rows.csv:4 is a header of other columns" in todo
     subprocess.run(todo[todo.index("head -n") :].split("; to train without them")[0], shell=True, check=True)
     assert read(sorted(tmp_path.glob("rows.csv.*"))) == [("good", "pos"), ("bad", "neg"), ("fine", "pos")]
+
+
+# --- label columns ----------------------------------------------------------------------------------------------------
+
+LABEL_COLUMNS = ("is_late", "is_lost", "is_paid")
+
+
+def one_hot(path: Path, yes: str, no: str, *more: tuple[str, Sequence[str]]) -> Path:
+    """40 rows with three label columns and others, each (name, its cells in turn)."""
+    lines = [",".join(["text", *(name for name, _ in more), *LABEL_COLUMNS])]
+    for row in range(40):
+        labels = [yes if row % (2 + i) == 0 else no for i in range(3)]
+        lines.append(",".join([f"parcel {row}", *(cells[row % len(cells)] for _, cells in more), *labels]))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", ""), ("x", ""), ("1", "-"), ("X", "0"), ("yes", " "), ("✓", "—")])
+def test_other_cells_of_label_columns_come_with_the_setting_that_reads_them(tmp_path: Path, yes: str, no: str) -> None:
+    plain = read(one_hot(tmp_path / "plain.csv", "1", "0"), "data.label_columns=[is_*]")
+    path = one_hot(tmp_path / "rows.csv", yes, no)
+    todo = todo_of(path, "data.label_columns=[is_*]")
+    option = options(todo)[0]
+    assert read(path, "data.label_columns=[is_*]", option) == plain
+
+
+def test_empty_cells_among_zeros_are_no_zeros_unless_the_user_says_so(tmp_path: Path) -> None:
+    path = one_hot(tmp_path / "rows.csv", "1", "0", ("is_new", ["1", "0", "0", ""]))
+    todo = todo_of(path, "data.label_columns=[is_*]")
+    assert todo.startswith("fill in the empty cells")
+    assert len(read(path, "data.label_columns=[is_*]", options(todo)[0])) == 40
+
+
+def test_a_column_that_a_pattern_catches_by_mistake_is_named_with_the_columns_to_read(tmp_path: Path) -> None:
+    plain = read(one_hot(tmp_path / "plain.csv", "1", "0"), "data.label_columns=[is_*]")
+    path = one_hot(tmp_path / "rows.csv", "1", "0", ("is_id", [str(1000 + row) for row in range(40)]))
+    todo = todo_of(path, "data.label_columns=[is_*]")
+    assert "'is_id'" in todo
+    assert "data.label_columns" in todo
+    assert read(path, options(todo)[0]) == plain
+
+
+def test_cells_of_many_words_are_to_be_corrected(tmp_path: Path) -> None:
+    path = one_hot(tmp_path / "rows.csv", "1", "0", ("is_new", ["1", "0", "never", "always", "at times"]))
+    assert "data.label_cells" not in todo_of(path, "data.label_columns=[is_*]")

@@ -74,6 +74,7 @@ class PredictSpec(Spec):
         **dict.fromkeys(
             (
                 *("data.task", "data.label_column", "data.labels_in", "data.label_delimiter", "data.label_columns"),
+                "data.label_cells",
                 *("data.label_map", "data.labels", "data.on_duplicate", "data.on_conflict", "data.max_reject_fraction"),
                 "data.decisions",
             ),
@@ -82,8 +83,8 @@ class PredictSpec(Spec):
     }
     # `where` selected the training rows.
     dropped: ClassVar[tuple[str, ...]] = (
-        *("task", "label_column", "labels_in", "label_delimiter", "label_columns", "label_map", "labels"),
-        *("on_conflict", "where", "where_not", "decisions"),
+        *("task", "label_column", "labels_in", "label_delimiter", "label_columns", "label_cells", "label_map"),
+        *("labels", "on_conflict", "where", "where_not", "decisions"),
     )
 
     data: UnlabelledSpec

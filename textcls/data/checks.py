@@ -98,7 +98,7 @@ def _refuse_rejects(
     if every:
         raise DataError(
             f"every one of the {read:,} rows is a reject ({by_reason}):{first}",
-            todo=advice or f"check data.delimiter, {data.input_setting} and data.label_column against these rows",
+            todo=advice or f"check data.delimiter, {data.input_setting} and {data.label_setting} against these rows",
         )
     correct = "correct them; rejects.parquet lists each" if listed else "correct them"
     raise DataError(

@@ -10,15 +10,17 @@ from fnmatch import fnmatchcase
 
 from textcls.data.csv_head import read_layout
 from textcls.data.input_files import InputFile
-from textcls.data.spellings import quoted
+from textcls.data.spellings import first_few, named, quoted
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
-from textcls.tasks.label_cells import names_in_cell
+from textcls.tasks.label_cells import meaning_of_cells, names_in_cell
 
 _PATTERN = frozenset("*?[")
 # From this share of the rows on, cells that a delimiter divides are many.
 _MANY = 0.02
+# Cells that a message shows of a column.
+_FEW_CELLS = 3
 
 
 def with_label_columns(files: Sequence[InputFile], data: DataSpec) -> DataSpec:
@@ -77,3 +79,42 @@ def several_labels_warnings(data: DataSpec, counts: Mapping[str, int]) -> list[s
             found = f"{rows:,} rows have a label like {quoted(example)}, which looks like several labels in one cell"
             return [f"{found}; to read them as such: {options}"]
     return []
+
+
+def label_cells_advice(data: DataSpec, cells: Mapping[str, Counter[str]]) -> str:
+    """What to do about cells of label columns that are neither yes nor no; "" if only correcting them helps.
+
+    Args:
+        data: the settings that the rows were read with.
+        cells: label column -> rows by plain cell, of a few rows.
+    """
+    meanings = meaning_of_cells(data)
+    unknown = {column: Counter({c: n for c, n in of.items() if c not in meanings}) for column, of in cells.items()}
+    holding = Counter(cell for of_column in unknown.values() for cell in of_column if cell)
+    strange = [
+        column
+        for column, of_column in unknown.items()
+        if any(of_column) and all(holding[cell] == 1 for cell in of_column if cell)
+        if 2 * (of_column.total() - of_column[""]) >= cells[column].total()
+    ]
+    if strange and len(strange) < len(cells):
+        rest = [column for column in cells if column not in strange]
+        held = first_few(quoted(cell) for cell in list(unknown[strange[0]])[:_FEW_CELLS])
+        return (
+            f"column {quoted(strange[0])} of data.label_columns holds {held}, neither 0 nor 1; if "
+            f"{'it is no label' if len(strange) == 1 else f'{named(strange)} are no labels'}: "
+            f"{set_option('data.label_columns', rest)}"
+        )
+    total = sum(unknown.values(), Counter[str]())
+    words = sorted((cell for cell in total if cell), key=lambda cell: (total[cell], cell))
+    if len(words) > 2 or not total:
+        return ""
+    known = {meanings[cell] for of_column in cells.values() for cell in of_column if cell in meanings}
+    # Of two words the rarer one means yes; a single one means what no other cell says.
+    says = dict(zip(words, (True, False) if len(words) == 2 else (True not in known,), strict=False))
+    if "" in total:
+        says[""] = False
+    told = " and ".join(f"{'an empty cell' if not c else f'a cell {quoted(c)}'} means {int(says[c])}" for c in says)
+    merged = {cell: int(has) for cell, has in (data.label_cells | says).items()}
+    fill = "fill in the empty cells of the label columns; or, " if not words and False in known else ""
+    return f"{fill}if in data.label_columns {told}: {set_option('data.label_cells', merged)}"

@@ -6,6 +6,7 @@ many (checks.py).
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,10 +19,12 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong, Fields, Shard, open_text, parse_records
 from textcls.data.file_formats import is_compressed, open_bytes
 from textcls.data.input_files import InputFile
+from textcls.data.label_columns import label_cells_advice
 from textcls.data.rows import Reason, cut_in_two
 from textcls.errors import TextclsError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
+from textcls.tasks.label_cells import plain_cell
 
 # Limits of the sample: enough to detect an encoding or a dialect, in less than a second.
 _SAMPLE_BYTES = 2**16
@@ -69,6 +72,8 @@ def remedy(reason: str, csv_files: CsvFiles, locations: Sequence[Location] = ())
                 return _other_encoding(csv_files, locations)
             case Reason.RAGGED_ROW | Reason.CELL_TOO_LONG:
                 return _other_dialect(csv_files, locations) or _corrected_rows(reason, csv_files, locations)
+            case Reason.MISSING_LABEL | Reason.NOT_YES_OR_NO if csv_files.data.labels_in == "columns":
+                return _other_label_cells(csv_files, locations)
             case Reason.MISSING_LABEL | Reason.MISSING_TEXT:
                 return _other_column(reason, csv_files, locations)
             case Reason.REPEATED_HEADER:
@@ -216,14 +221,7 @@ def _corrected_rows(reason: str, csv_files: CsvFiles, locations: Sequence[Locati
 def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location]) -> str:
     """The setting with another column, if the requested one is empty in most rows and another has content."""
     data = csv_files.data
-    (index, _), *_ = [*locations, (0, 1)]
-    layout = csv_files.layouts[index]
-    start = Shard(csv_files.files[index].uri, index)
-    rows = [
-        fields
-        for _, fields in islice(_records_from(start, 1, layout, data), _SAMPLE_RECORDS)
-        if not isinstance(fields, CellTooLong) and len(fields) == layout.width
-    ][1 if layout.header else 0 :]
+    layout, rows = _first_rows(csv_files, locations)
     position = dict(zip(data.columns, layout.positions, strict=True))
 
     def blank(column: str) -> int:
@@ -251,6 +249,32 @@ def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location
         named = best if key != "data.pair" else [best if column == requested else column for column in texts]
         return f"column {requested!r} is empty; is it column {best!r}? {set_option(key, named)}"
     return f"column {requested!r} is empty, and no other column fits: fill it in"
+
+
+def _other_label_cells(csv_files: CsvFiles, locations: Sequence[Location]) -> str:
+    """What to do about cells of label columns that are neither yes nor no; see `label_cells_advice`."""
+    data = csv_files.data
+    layout, rows = _first_rows(csv_files, locations)
+    for index, line in locations:
+        if csv_files.layouts[index] is layout:
+            records = _records_from(_shard_of(csv_files, index, line), line, layout, data)
+            rows += [fields for _, fields in islice(records, 1) if not isinstance(fields, CellTooLong)]
+    position = dict(zip(data.columns, layout.positions, strict=True))
+    cells = {
+        column: Counter(plain_cell(fields[position[column]]) for fields in rows if len(fields) == layout.width)
+        for column in data.label_columns
+    }
+    return label_cells_advice(data, cells)
+
+
+def _first_rows(csv_files: CsvFiles, locations: Sequence[Location]) -> tuple[Layout, list[list[str]]]:
+    """(layout, first rows) of the file of the first location or, without one, of the first file."""
+    (index, _), *_ = [*locations, (0, 1)]
+    layout = csv_files.layouts[index]
+    start = Shard(csv_files.files[index].uri, index)
+    records = islice(_records_from(start, 1, layout, csv_files.data), _SAMPLE_RECORDS)
+    rows = [fields for _, fields in records if not isinstance(fields, CellTooLong) and len(fields) == layout.width]
+    return layout, rows[1 if layout.header else 0 :]
 
 
 # --- locations --------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class LabelScores(_Part):
     f1: float
     support: int
     """Rows that have this label."""
+    predicted: int | None = None
+    """Rows that are predicted to have it; None in reports of earlier versions."""
     ap: float | None = None
     """Average precision: the area under the precision-recall curve."""
     threshold: float | None = None
@@ -47,9 +49,12 @@ class LabelScores(_Part):
     def hits(self) -> tuple[int, int, int]:
         """Rows of the label that are found, those that are missed, and other rows that are predicted to have it.
 
-        A label without a hit has a precision of 0, however often it is predicted: the third number is then 0.
+        Where `predicted` is missing, the third number is 0 for a label without a hit: its precision is 0, however often
+        it is predicted.
         """
         hits = round(self.recall * self.support)
+        if self.predicted is not None:
+            return hits, self.support - hits, self.predicted - hits
         return hits, self.support - hits, round(hits / self.precision) - hits if hits else 0
 
 

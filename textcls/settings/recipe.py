@@ -26,7 +26,7 @@ class DataSpec(Spec):
     """The labelled rows, and how to read them."""
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "on_conflict", "decisions"}
+        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "label_cells", "on_conflict", "decisions"}
     )
 
     csv: Names = ()
@@ -50,6 +50,9 @@ class DataSpec(Spec):
     A cell that is a JSON list, like `["billing", "refund"]`, needs none."""
     label_columns: Names = ()
     """Columns of 0 and 1 (or true and false, yes and no), one for each label, by name or pattern: `topic_*`."""
+    label_cells: dict[Name, bool] = Field({})
+    """What other cells of `label_columns` mean: with `{x: 1, "": 0}`, a cell with an x is 1 and an empty one is 0. A
+    row with a cell that is neither known nor listed, such as an empty one, is a reject."""
     on_conflict: Literal["first", "union", "reject"] = "first"
     """For rows with the same normalised text and different labels: use the labels of the first row in file order, all
     labels of these rows together (multi_label only), or none of these rows. With a row for each pair of text and
@@ -178,6 +181,8 @@ class DataSpec(Spec):
             raise ValueError("labels_in cell reads several labels a row; set task to multi_label, or labels_in to one")
         if self.task_name == "single_label" and self.on_conflict == "union":
             raise ValueError("on_conflict union gives a row several labels, which needs task multi_label")
+        if self.label_cells and self.labels_in != "columns":
+            raise ValueError(f"label_cells are not read with labels_in {self.labels_in}; leave one of the two out")
         if not self.label_delimiter or set(self.label_delimiter) & set('"\r\n'):
             raise ValueError("label_delimiter: expected one or more characters other than a quote or a line end")
         if self.labels_in == "cell" and self.label_delimiter == self.delimiter and self.quoting == "none":
@@ -217,6 +222,11 @@ class DataSpec(Spec):
     def input_setting(self) -> str:
         """The setting that names the columns of the input."""
         return "data.text_columns" if self.pair is None else "data.pair"
+
+    @property
+    def label_setting(self) -> str:
+        """The setting that names the columns of the labels."""
+        return "data.label_columns" if self.labels_in == "columns" else "data.label_column"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -15,14 +15,17 @@ from textcls.tasks.task import ReadLabel
 NamesReader = Callable[[tuple[str, ...]], tuple[tuple[str, ...], ReadLabel]]
 """Cells -> (names after the label map, each once, in order of appearance; what else is known, with an empty label)."""
 
-_YES = frozenset(("1", "1.0", "true", "yes", "y", "t"))
-_NO = frozenset(("0", "0.0", "false", "no", "n", "f"))
+_KNOWN_CELLS = dict.fromkeys(("1", "1.0", "true", "yes", "y", "t"), True) | dict.fromkeys(
+    ("0", "0.0", "false", "no", "n", "f"), False
+)
 _OPENING, _CLOSING = "[({", "])}"
 
 
 def names_reader(data: DataSpec) -> NamesReader:
     """Reads label cells by `data.labels_in`, `data.label_map` and `data.labels`."""
     label_map, known = dict(data.label_map), frozenset(data.labels) if data.labels is not None else None
+
+    meanings = meaning_of_cells(data)
 
     def mapped(written: Sequence[str], place: int = 0) -> tuple[tuple[str, ...], ReadLabel]:
         names = tuple(dict.fromkeys(label_map.get(name, name) for name in written))
@@ -43,12 +46,11 @@ def names_reader(data: DataSpec) -> NamesReader:
     def in_columns(cells: tuple[str, ...]) -> tuple[tuple[str, ...], ReadLabel]:
         written = []
         for place, (cell, column) in enumerate(zip(cells, data.label_columns, strict=True)):
-            word = cell.strip().lower()
-            if word in _YES:
+            has = meanings.get(word := plain_cell(cell))
+            if has is None:
+                return (), ReadLabel("", "not_yes_or_no" if word else "missing_label", place, (cell,))
+            if has:
                 written.append(column)
-            elif word not in _NO:
-                reason = "not_yes_or_no" if word else "missing_label"
-                return (), ReadLabel("", reason, place, (cell,))
         names, found = mapped(written)
         if found.reason:
             place = next(i for i, column in enumerate(data.label_columns) if label_map.get(column, column) not in known)  # type: ignore[operator]
@@ -56,6 +58,16 @@ def names_reader(data: DataSpec) -> NamesReader:
         return names, found
 
     return {"one": one, "cell": in_cell, "columns": in_columns}[data.labels_in]
+
+
+def meaning_of_cells(data: DataSpec) -> dict[str, bool]:
+    """Plain cell of a label column -> whether the row has the label."""
+    return _KNOWN_CELLS | {plain_cell(cell): has for cell, has in data.label_cells.items()}
+
+
+def plain_cell(cell: str) -> str:
+    """A cell of a label column without the blanks and the case that do not change its meaning."""
+    return cell.strip().lower()
 
 
 def names_in_cell(cell: str, delimiter: str) -> list[str]:

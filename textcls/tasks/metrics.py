@@ -158,10 +158,10 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `rows`; `accuracy` {value, low, high}, a 95 % Wilson score interval; `macro_f1`; `weighted_f1`; `log_loss` in
-        nats; `ece`, the expected calibration error; `per_class` {label: {precision, recall, f1, support}}; `confusion`
-        {labels, support, pairs, other_rows}, see `_confusion`; `reliability`, the confidence bins that hold rows, each
-        {low, high, rows, confidence, accuracy}; `coverage`, accuracy above each confidence threshold, [{confidence,
-        coverage, accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
+        nats; `ece`, the expected calibration error; `per_class` {label: {precision, recall, f1, support, predicted}};
+        `confusion` {labels, support, pairs, other_rows}, see `_confusion`; `reliability`, the confidence bins that hold
+        rows, each {low, high, rows, confidence, accuracy}; `coverage`, accuracy above each confidence threshold,
+        [{confidence, coverage, accuracy}]; `answered` {rows, coverage, accuracy} with the threshold in use.
     """
     assert len(labels) == counts.classes, f"{len(labels)} labels for counts of {counts.classes} classes"
     true_K, predicted_K = np.divmod(counts.pairs, counts.classes)
@@ -174,7 +174,7 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
     f1 = ratio(2 * hits, support + predicted)
     rows, right = counts.rows, int(hits.sum())
     low, high = wilson_interval(right, rows)
-    per_class = zip(labels, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
+    per_class = zip(labels, *(values.tolist() for values in (precision, recall, f1, support, predicted)), strict=True)
     return {
         "rows": rows,
         "accuracy": {"value": right / rows if rows else None, "low": low, "high": high},
@@ -182,7 +182,10 @@ def summarise(counts: Counts, labels: Sequence[str]) -> dict[str, Any]:
         "weighted_f1": float(ratio((f1 * support).sum(), np.asarray(rows))),
         "log_loss": counts.loss / rows if rows else None,
         "ece": _calibration_error(counts) if rows else None,
-        "per_class": {label: {"precision": p, "recall": r, "f1": f, "support": s} for label, p, r, f, s in per_class},
+        "per_class": {
+            label: {"precision": p, "recall": r, "f1": f, "support": s, "predicted": n}
+            for label, p, r, f, s, n in per_class
+        },
         "confusion": _confusion(counts, labels, support),
         "reliability": reliability(counts.bin_rows, counts.bin_confidence, counts.bin_correct),
         "coverage": _coverage(counts),

@@ -235,7 +235,8 @@ def summarise(counts: MultiLabelCounts, labels: Sequence[str]) -> dict[str, Any]
         `rows`; `micro_f1`; `macro_f1`; `macro_labels`; `subset_accuracy` {value, low, high}: the share of rows that are
         given exactly their labels, with a 95 % Wilson score interval; `hamming_loss`; `lrap`; `map`; `log_loss` in nats
         a label; `ece` over all decisions, one for each row and label; `per_class` {label: {precision, recall, f1,
-        support, ap, threshold}}; `co_occurrence` {labels, support, pairs, other_pairs}, see `_co_occurrence`;
+        support, predicted, ap, threshold}}; `co_occurrence` {labels, support, pairs, other_pairs}, see
+        `_co_occurrence`;
         `reliability`, the bins that hold decisions; `answered` {rows, coverage, accuracy}; `no_label` {true,
         predicted}.
     """
@@ -247,7 +248,7 @@ def summarise(counts: MultiLabelCounts, labels: Sequence[str]) -> dict[str, Any]
     wrong = int((support + counts.given - 2 * counts.hits).sum())
     per_class = zip(
         labels,
-        *(values.tolist() for values in (precision, recall, f1, support, ap, counts.thresholds)),
+        *(values.tolist() for values in (precision, recall, f1, support, counts.given, ap, counts.thresholds)),
         strict=True,
     )
     low, high = wilson_interval(counts.exact, rows)
@@ -263,8 +264,9 @@ def summarise(counts: MultiLabelCounts, labels: Sequence[str]) -> dict[str, Any]
         "log_loss": float(counts.loss.sum()) / (rows * len(labels)) if rows else None,
         "ece": float(np.abs(counts.bin_hits - counts.bin_confidence).sum() / (rows * len(labels))) if rows else None,
         "per_class": {
-            label: {"precision": p, "recall": r, "f1": f, "support": s, "ap": a if s else None, "threshold": t}
-            for label, p, r, f, s, a, t in per_class
+            label: {"precision": p, "recall": r, "f1": f, "support": s, "predicted": n}
+            | {"ap": a if s else None, "threshold": t}
+            for label, p, r, f, s, n, a, t in per_class
         },
         "co_occurrence": _co_occurrence(counts, labels),
         "reliability": reliability(counts.bin_rows, counts.bin_confidence, counts.bin_hits),
