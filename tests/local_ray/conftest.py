@@ -14,6 +14,7 @@ import ray
 from textcls.batch import actor_pool
 from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
+from textcls.data.slice_columns import with_slices
 from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
@@ -184,7 +185,7 @@ def small_recipe(model: Path, csv: Path, *overrides: str) -> Recipe:
 
 def read(recipe: Recipe) -> ReadRows:
     """The rows of a recipe, read and tokenized."""
-    data = recipe.data
+    data = with_slices(recipe.data, recipe.report.slices)
     tokenizer = prepare_tokenizer(recipe.model.pretrained, recipe.text, token_types=data.pair is not None)
     return read_rows(expand(data.csv), data, recipe.text, tokenizer, task=task_of(data))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,20 @@ def evaluated(bundle: Path, csv: Path, out: Path, *overrides: str, said: list[st
     return report.content()
 
 
-def write_labelled(path: Path, rows: list[tuple[str, str]]) -> Path:
+def write_labelled(path: Path, rows: Sequence[tuple[str, ...]], *others: str) -> Path:
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
+        csv.writer(file).writerows([("text", "label", *others), *rows])
+    return path
+
+
+def with_channels(path: Path, channels: list[str]) -> Path:
+    """The rows of a CSV with one more column, `channel`, in turn."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*header, "channel"])
+        table.writerows([*row, channels[i % len(channels)]] for i, row in enumerate(rows))
     return path
 
 
@@ -61,18 +73,39 @@ def assert_same(one: Any, other: Any) -> None:
 def test_the_rows_of_training_s_test_split_give_training_s_test_result(
     tiny_model_dir: Path, tmp_path: Path, texts: tuple[str, ...]
 ) -> None:
-    settings = ("calibration.min_precision=0.99", *texts)
-    recipe = small_recipe(tiny_model_dir, write_reviews(tmp_path / "r.csv", 243), *settings)
+    settings = ("calibration.min_precision=0.99", "report.slices=channel", "report.texts=true", *texts)
+    csv_file = with_channels(write_reviews(tmp_path / "r.csv", 243), ["mail", "chat", ""])
+    recipe = small_recipe(tiny_model_dir, csv_file, *settings)
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None).content()
 
     prepared = prepared_data(recipe)
     inputs = [text for table in ray.get(prepared.inputs["test"]) for text in table["text"].to_pylist()]
     ids = [label for table in ray.get(prepared.blocks["test"]) for label in table["target"].to_pylist()]
-    rows = [(text, prepared.labels[label_id]) for text, label_id in zip(inputs, ids, strict=True)]
+    channels = [cell for table in ray.get(prepared.blocks["test"]) for cell in table["slice_0"].to_pylist()]
+    rows = [
+        (text, prepared.labels[label_id], channel)
+        for text, label_id, channel in zip(inputs, ids, channels, strict=True)
+    ]
     assert prepared.tokens.get("windows", 243) > 243 or not texts
     assert 0 < len(rows) < 243
-    found = evaluated(tmp_path / "run" / "bundle", write_labelled(tmp_path / "t.csv", rows), tmp_path / "out")
+    path = write_labelled(tmp_path / "t.csv", rows, "channel")
+    asked = ("report.slices=channel", "report.texts=true", "data.shard_bytes=3000")
+    found = evaluated(tmp_path / "run" / "bundle", path, tmp_path / "out", *asked)
     assert_same(found["test"], report["test"])
+    assert_same(found["slices"], report["slices"])
+    slices = {(one["by"], one["value"]): one["rows"] for one in found["slices"]["slices"]}
+    assert [slices["column channel", name] for name in ("(empty)", "chat", "mail")] == [
+        channels.count(cell) for cell in ("", "chat", "mail")
+    ]
+    assert found["slices"]["overall"] == found["test"]["accuracy"]
+    with csv_file.open(newline="") as file:
+        text_at = {}
+        for row in (table := csv.reader(file)):
+            text_at[table.line_num - row[0].count("\n")] = row[0]
+    for one, other in zip(found["examples"], report["examples"], strict=True):
+        assert_same({**one, "file": "", "line": 0}, {**other, "file": "", "line": 0})
+        assert (one["file"], other["file"]) == (str(path), str(csv_file))
+        assert (text_at[other["line"]],) == tuple(other["texts"]) == tuple(one["texts"])
     assert found["calibration"] == report["calibration"]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import re
 
 import numpy as np
@@ -294,3 +295,43 @@ def test_drawing_leaves_the_reader_s_matplotlib_alone():
     draw_report(report_of(TWO))
 
     assert dict(matplotlib.rcParams) == before
+
+
+# --- slices and examples ---------------------------------------------------------------------------------------------
+
+
+def with_rows(report: dict, *, worse: int, label: str = "good") -> dict:
+    share = {"value": 0.25, "low": 0.2, "high": 0.3}
+    slices = [
+        {"by": "column from", "value": f"v{i}", "rows": 40 + i, "share": share, "worse": i < worse, "p_value": 0.01}
+        for i in range(8)
+    ]
+    example = {"file": "a.csv", "line": 7, "labels": [label], "predicted": [], "score": 0.99}
+    overall = {"value": 0.5, "low": 0.4, "high": 0.6}
+    return report | {
+        "slices": {"metric": "accuracy", "overall": overall, "slices": slices, "not_tested": {}},
+        "examples": [{"kind": "confident_mistake", **example}, {"kind": "unsure_right", **example}],
+    }
+
+
+def test_slices_that_are_surely_worse_are_listed():
+    text = printed(with_rows(report_of(TWO), worse=2))
+    lines = [[cell.strip() for cell in cells(line)] for line in text.splitlines()]
+    assert "Surely worse than the rest\n" in text
+    assert ["all rows", "0.5000", "0.4000 to 0.6000"] in lines
+    assert ["rows with from v0", "40", "0.2500", "0.2000 to 0.3000"] in lines
+    assert ["rows with from v1", "41", "0.2500", "0.2000 to 0.3000"] in lines
+    assert not any(line[0] == "rows with from v2" for line in lines if line)
+    assert "worse than the rest: 5 of 7" in printed(with_rows(report_of(TWO), worse=7))
+    assert "none of 8 slices of the rows is surely worse than the rest" in printed(with_rows(report_of(TWO), worse=0))
+
+
+def test_rows_worth_reading_are_pointed_at():
+    text = printed(with_rows(report_of(TWO), worse=0, label="a\x1b[31mb\nc"))
+    assert "worth reading, in report.json: 1 confident mistakes and 1 unsure right answers" in text
+    assert "the most confident mistake: a.csv:7, a\\x1b[31mb\\nc taken for no label" in text
+
+
+def test_slices_and_examples_are_read_and_written_as_they_are():
+    report = json.loads(json.dumps(with_rows(report_of(TWO), worse=1)))
+    assert Report.model_validate(report).content() == {"format_version": 1} | report

@@ -28,12 +28,14 @@ from textcls.reporting.report import Report, TaskScores
 from textcls.reporting.terminal import print_report
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
+from textcls.slices.groups import FileGroup, SlicePlan
 from textcls.tasks import registry
 from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.export import export_bundle
 from textcls.training.loop import TrainingLoop, TrainOutcome
 from textcls.training.token_rows import TokenRows
 
+NO_SLICES = SlicePlan(FileGroup((), ()))
 SPLITS = {"train": slice(0, 280), "val": slice(280, 320), "test": slice(320, 400)}
 
 
@@ -84,7 +86,18 @@ def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     assert isinstance(outcome, TrainOutcome)
     scores = ORDINAL.summarise(outcome.test, STEPS)
     prepared = PreparedData(
-        ORDINAL, STEPS, {}, {}, {"train": counts}, training_account(summary), {}, (0, []), [], "0" * 64
+        ORDINAL,
+        STEPS,
+        {},
+        {},
+        {"train": counts},
+        training_account(summary),
+        {},
+        (0, []),
+        [],
+        "0" * 64,
+        (),
+        NO_SLICES,
     )
     export_bundle(recipe, prepared, tokenizer, outcome, str(place), scores)
     return Trained(recipe, summary, targets, context, outcome, str(place / "bundle"), scores)

@@ -219,3 +219,33 @@ def test_there_are_at_most_two_notes_and_equal_reports_have_equal_verdicts():
     assert found is not None
     assert len(found.notes) == 2
     assert verdict_of(Report.model_validate(report.content())) == found
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+def one_slice(by: str, value: str, share: float, *, worse: bool = True) -> dict:
+    proportion = {"value": share, "low": share - 0.1, "high": share + 0.1}
+    return {"by": by, "value": value, "rows": 120, "share": proportion, "worse": worse, "p_value": 0.001}
+
+
+def sliced(*slices: dict) -> dict:
+    overall = {"value": 0.9, "low": 0.88, "high": 0.92}
+    return {"slices": {"metric": "accuracy", "overall": overall, "slices": slices}}
+
+
+def test_the_worst_slice_is_named_and_the_others_counted():
+    test, found = scores(1800, 2000), "are answered worse than the others: accuracy 0.500 in 120 rows, 0.900 over all"
+    fax = one_slice("column channel", "fax", 0.5)
+    assert told(test=test, **sliced(fax)) == f"Rows with channel fax {found}."
+    long, fine = one_slice("length", "257 to 512", 0.7), one_slice("file", "a.csv", 0.4, worse=False)
+    assert told(test=test, **sliced(long, fine, fax)) == f"Rows with channel fax {found}; so is 1 more slice."
+    assert told(test=test, **sliced(fine)) == ""
+    assert told(test=test, **sliced(long)).startswith("Texts of 257 to 512 tokens are")
+    assert told(test=test, **sliced(one_slice("truncated", "yes", 0.7))).startswith("Truncated texts are")
+
+
+def test_a_slice_cannot_break_the_line_of_a_verdict():
+    found = told(test=scores(1800, 2000), **sliced(one_slice("column channel", "x\n" * 500, 0.5)))
+    assert "\n" not in found
+    assert len(found) < 250

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,11 +25,13 @@ from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
+from textcls.data.row_findings import coded_rows, plan_slices, report_parts
 from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
 from textcls.data.rows import shown as shown_cell
+from textcls.data.slice_columns import with_slices
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary, histogram
-from textcls.inference.classifier import Classifier
+from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
@@ -43,6 +46,7 @@ from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
 from textcls.reporting.verdict import judged
+from textcls.slices.findings import RowFindings, RowStudy, Studied
 from textcls.tasks.task import RowCounts, Task, no_counts
 
 Say = Callable[[str], None]
@@ -99,7 +103,7 @@ def measured(
     """
     data = with_small_shards(spec.data, files)
     with ray_session(verbose=verbose):
-        read = read_rows(files, data, bundle.manifest.text, task=bundle.task)
+        read = read_rows(files, with_slices(data, spec.report.slices), bundle.manifest.text, task=bundle.task)
         write_account(uri, _account(read, None))
         write_rejects(uri, read.rejects())
         for line in messages.read_lines(read):
@@ -107,9 +111,11 @@ def measured(
         messages.check_rows(read)
         for warning in spelling_warnings(data, read.summary.labels, read.summary.spellings):
             say(f"  warning: {warning}")
+        plan = plan_slices(read.blocks, read.files, spec.report.slices)
+        study = RowStudy(bundle.task, bundle.manifest.labels, plan)
         size = plan_pool(spec.scale, items=len(read.blocks))
         say(f"scoring {read.summary.rows:,} rows, duplicates included: {size}")
-        found = _scored(read, bundle, size, say)
+        found = _scored(read, bundle, study, size, say)
         if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
             say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
@@ -120,6 +126,10 @@ def measured(
         write_account(uri, account)
         if not found.counts.rows:
             raise nothing_scored(account.reject_reasons, spec.data, files, where=f"{uri}/rejects.parquet lists them")
+        of_rows: dict[str, Any] = {}
+        with side_product("finding slices and examples", say):
+            texts_from = [(block, block) for block in read.blocks] if spec.report.texts else None
+            of_rows = report_parts(study, found.studied.found(), read.files, texts_from)
     say(f"  {account}")
     scores = bundle.task.summarise(found.counts, bundle.manifest.labels)
     report = Report(
@@ -127,6 +137,7 @@ def measured(
         test=TaskScores.model_validate(scores),
         calibration=CalibrationSummary.model_validate(bundle.manifest.calibration.model_dump()),
         tokens=TokenLengths.model_validate(_tokens(bundle, found)),
+        **of_rows,
         rows=account.as_json(),
         bundle=ScoredBundle(uri=bundle.uri, digest=bundle.digest),
         files=tuple(read.files),
@@ -155,6 +166,7 @@ class _BlockResult:
 
     Attributes:
         counts: of the rows that have scores.
+        studied: slices and examples of these rows.
         summary: number and token lengths of these rows, and rejects by reason.
         truncated: rows whose text was cut.
         rejects: rows that the classifier rejected, in row order within a block.
@@ -162,6 +174,7 @@ class _BlockResult:
     """
 
     counts: RowCounts
+    studied: Studied
     summary: RowSummary = field(default_factory=RowSummary)
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
@@ -170,6 +183,7 @@ class _BlockResult:
     def add(self, other: "_BlockResult") -> None:
         """Adds the result of a later block."""
         self.counts += other.counts
+        self.studied += other.studied
         self.summary.add(other.summary)
         self.truncated += other.truncated
         self.rejects += other.rejects
@@ -198,14 +212,16 @@ class _EvaluateBlock:
     Attributes:
         task: what is predicted.
         labels: label names in id order.
+        study: finds slices and examples.
     """
 
     task: Task
     labels: tuple[str, ...]
+    study: RowStudy
 
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
         """Yields the number of rows scored, slice by slice; returns the result of the block."""
-        found = _BlockResult(no_counts(self.task, self.labels))
+        found = _BlockResult(no_counts(self.task, self.labels), Studied.of(self.study.no_rows))
         for rows, encoded in prefetched(self._encoded_slices(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
@@ -224,10 +240,20 @@ class _EvaluateBlock:
                 text_histograms=[*map(histogram, texts)],
             )
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.thresholds)
+            studied = Studied.of(partial(self._findings, classifier, scores, rows, targets, scored))
             in_fp32 = classifier.precision == "fp32"
-            found.add(_BlockResult(counts, summary, int(scores.truncated.sum()), refused, in_fp32))
+            found.add(_BlockResult(counts, studied, summary, int(scores.truncated.sum()), refused, in_fp32))
             yield len(rows)
         return found
+
+    def _findings(
+        self, classifier: Classifier, scores: Scores, rows: pa.Table, targets: np.ndarray, scored: np.ndarray
+    ) -> RowFindings:
+        """Of the rows that have scores: bool [N]."""
+        coded = coded_rows(
+            rows.filter(pa.array(scored)), self.study.plan, scores.tokens[scored], scores.truncated[scored]
+        )
+        return self.study(coded, scores.probabilities[scored], targets[scored], classifier.thresholds)
 
     def _encoded_slices(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
         for start in range(0, len(rows), _SLICE_ROWS):
@@ -240,9 +266,9 @@ def _shown_input(rows: pa.Table, i: int) -> str:
     return shown_cell(" ".join(found.segments))
 
 
-def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _BlockResult:
+def _scored(read: ReadRows, bundle: Bundle, study: RowStudy, size: PoolSize, say: Say) -> _BlockResult:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
-    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels), ProgressBoard()
+    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels, study), ProgressBoard()
     started, done = time.monotonic(), 0
 
     def on_rows(rows: int) -> None:
@@ -252,7 +278,7 @@ def _scored(read: ReadRows, bundle: Bundle, size: PoolSize, say: Say) -> _BlockR
 
     with progress_display(board.take, say, verb="scoring"):
         by_block = dict(run_on_pool(work, read.blocks, size, bundle, on_rows=on_rows))
-    total = _BlockResult(no_counts(bundle.task, bundle.manifest.labels))
+    total = _BlockResult(no_counts(bundle.task, bundle.manifest.labels), Studied.of(study.no_rows))
     for index in range(len(read.blocks)):
         total.add(by_block[index])
     return total

@@ -17,6 +17,7 @@ from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import resolve
+from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
 from textcls.settings.spec import Spec
 
@@ -28,7 +29,7 @@ _LEAST_SHARD_BYTES = 2**20
 
 # Settings of a bundle that do not change its model.
 _OF_USE = ("text.on_long",)
-_NOT_OF_USE = ("data", "scale")
+_NOT_OF_USE = ("data", "report", "scale")
 _POSSIBLE = "--set text.on_long=truncate, windows or error, another one than that of the bundle"
 
 _NAMED_BY_CSV = "--csv names the files"
@@ -61,8 +62,15 @@ class EvaluateSpec(Spec):
 
     data: DataSpec
     """How the labelled rows are read."""
+    report: ReportSpec = ReportSpec()
+    """What the report shows of the rows. Not the training's: its files may have other columns."""
     scale: ScaleSpec = ScaleSpec()
     """The actors that score."""
+
+    @model_validator(mode="after")
+    def _slices_are_no_texts(self) -> Self:
+        self.report.check_columns(self.data.input_columns, header=self.data.header)
+        return self
 
 
 class PredictSpec(Spec):
@@ -106,7 +114,7 @@ def evaluate_settings(bundle: Bundle, csv: Sequence[str], overrides: Sequence[st
     Args:
         bundle: its data settings are the defaults.
         csv: files, globs or URIs.
-        overrides: `section.key=value` each, of `data` or `scale`.
+        overrides: `section.key=value` each, of `data`, `report` or `scale`.
 
     Raises:
         RecipeError: an unknown key, a key that has no meaning here, an invalid value.
@@ -122,7 +130,8 @@ def changed_text(bundle: Bundle, overrides: Sequence[str]) -> tuple[TextSpec, li
 
     Args:
         bundle: what the new one is made of.
-        overrides: `section.key=value` each, of `data` and `scale`, and at least one that changes the text settings.
+        overrides: `section.key=value` each, of `data`, `report` and `scale`, and at least one that changes the text
+            settings.
 
     Raises:
         RecipeError: nothing would change; a setting that takes training to change; an invalid value.
@@ -214,7 +223,7 @@ def _content(
         if section not in spec.model_fields:
             raise RecipeError(
                 f"--set {override!r}: the bundle determines how texts are scored",
-                expected="a key of data or scale, like data.text_columns",
+                expected=f"a key of {' or '.join(spec.model_fields)}, like data.text_columns",
             )
         if name in spec.refused:
             raise RecipeError(f"--set {override!r}: {name} has no meaning here", expected=spec.refused[name])

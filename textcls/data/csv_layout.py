@@ -273,7 +273,9 @@ def _missing_position(uri: str, delimiter: str, fields: Sequence[str], hint: str
         f"{uri}: no field at position {' or '.join(beyond)}; with the delimiter {delimiter!r} "
         f"the first record has {len(fields)}: {_listed(fields)}",
         expected=f"positions from 0 to {len(fields) - 1}",
-        todo=hint or f"correct {data.input_setting}, data.label_column or data.where",
+        todo=hint
+        or f"correct {data.input_setting}, data.label_column or data.where"
+        + (" or report.slices" if data.slice_columns else ""),
     )
 
 
@@ -302,6 +304,8 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
         hints.append(set_option(data.input_setting, texts if len(texts) > 1 else texts[0]))
     if data.label_column in missing:
         hints.append(set_option("data.label_column", closest(data.label_column)))
+    if set(missing) & set(data.slice_columns):
+        hints.append(set_option("report.slices", list(_slices_there(fields, unused, data))))
     for setting, named in (("data.where", data.where), ("data.where_not", data.where_not)):
         if set(missing) & set(named):
             corrected = {closest(column) if column in missing else column: values for column, values in named.items()}
@@ -309,6 +313,16 @@ def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec)
                 set_option(setting, {column: values for column, values in corrected.items() if column != "NAME"})
             )
     return " ".join(hints)
+
+
+def _slices_there(fields: Sequence[str], unused: Sequence[str], data: DataSpec) -> Iterator[str]:
+    """The columns of `report.slices`, with the closest unused column for a missing one; without it if none is close."""
+    names = {name.strip().lower(): name for name in reversed(unused)}
+    for column in data.slice_columns:
+        if column in fields:
+            yield column
+        elif close := difflib.get_close_matches(column.strip().lower(), names, n=1):
+            yield names.pop(close[0])
 
 
 def _listed(fields: Sequence[str]) -> str:

@@ -5,7 +5,8 @@ rejects and the summary of a block. Pure. Not here: what makes a row a reject (r
 
 A table holds three kinds of rows, in file order. Exactly one of these columns is set:
 
-    text    a clean row; `label`, `key_hi` and `key_lo` are set as well, and `text_pair` in tables of pairs
+    text    a clean row; `label`, `key_hi` and `key_lo` are set as well, `text_pair` in tables of pairs, and `slice_0`,
+            `slice_1` ... in tables with the cells of `report.slices`, printable and of at most 120 characters
     reason  a reject; `column` and `value` are set as well
     counts  the last row of each shard: counts of rows that the table does not hold
 """
@@ -23,7 +24,8 @@ import pyarrow.compute as pc
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.decisions import Decisions
-from textcls.data.rows import CleanRow, RowCleaner
+from textcls.data.rows import CleanRow, RowCleaner, shown
+from textcls.data.slice_columns import slice_fields
 from textcls.data.spellings import Spellings
 from textcls.data.summary import EXAMPLES, RowSummary, histogram
 from textcls.settings.recipe import DataSpec, TextSpec
@@ -62,6 +64,7 @@ def schema_of(data: DataSpec) -> pa.Schema:
             ("reason", pa.string()),
             ("value", pa.string()),
             ("counts", pa.list_(_COUNT)),
+            *((name, pa.string()) for name in slice_fields(data)),
         ]
     )
 
@@ -79,6 +82,12 @@ def row_id(file_index: int, line: int) -> int:
 def file_and_line(row_id: int) -> tuple[int, int]:
     """(index of the file, 1-based line in it) of a row."""
     return row_id >> _LINE_BITS, row_id & (1 << _LINE_BITS) - 1
+
+
+def files_of(table: pa.Table) -> np.ndarray:
+    """int64 [N]: the index of the file of each row."""
+    found: np.ndarray = table["row_id"].to_numpy() >> _LINE_BITS
+    return found
 
 
 def read_tables(
@@ -99,6 +108,9 @@ def read_tables(
     columns: list[list[Any]] = [[] for _ in schema.names]
     texts = 1 if data.pair is None else 2
     no_input = (None,) * texts
+    positions = dict(zip(data.columns, layout.positions, strict=True))
+    of_slices = [positions[column] for column in data.slice_columns]
+    no_slices = (None,) * len(of_slices)
     chars = outside_where = 0
 
     def add(*row: Any) -> None:
@@ -111,16 +123,17 @@ def read_tables(
             outside_where += 1
             continue
         if isinstance(row, CleanRow):
+            cells = [fields[position] for position in of_slices]
             high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
-            add(base | row.line, *row.input[:texts], row.label, high, low, None, None, None, None)
-            chars += row.input.chars
+            add(base | row.line, *row.input[:texts], row.label, high, low, None, None, None, None, *map(shown, cells))
+            chars += row.input.chars + sum(map(len, cells))
         else:
-            add(base | row.line, *no_input, None, 0, 0, row.column, str(row.reason), row.value, None)
+            add(base | row.line, *no_input, None, 0, 0, row.column, str(row.reason), row.value, None, *no_slices)
         if chars >= _TABLE_CHARS or len(columns[0]) >= _TABLE_ROWS:
             yield _table(columns, schema)
             columns, chars = [[] for _ in columns], 0
     # Every shard has this row: Ray Data drops the columns of a table without rows.
-    add(base, *no_input, None, 0, 0, None, None, None, _counts(outside_where, cleaner))
+    add(base, *no_input, None, 0, 0, None, None, None, _counts(outside_where, cleaner), *no_slices)
     yield _table(columns, schema)
 
 

@@ -21,11 +21,14 @@ from textcls.data import split
 from textcls.data.conflicts import Resolved, resolve
 from textcls.data.folds import Fold, index_and_count
 from textcls.data.read import ReadRows
+from textcls.data.row_findings import plan_slices
 from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, target_column, targets_of
 from textcls.data.rows import Reason
+from textcls.data.slice_columns import is_slice
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
 from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.slices.groups import SlicePlan
 from textcls.tasks.shares import fold_offsets
 from textcls.tasks.task import Task
 
@@ -40,7 +43,8 @@ class PreparedData:
     Attributes:
         task: what is predicted.
         labels: label names in id order.
-        blocks: split name -> object references of tables (`row_tables.TOKEN_COLUMNS`, target: as the task encodes it).
+        blocks: split name -> object references of tables (`row_tables.TOKEN_COLUMNS`, target: as the task encodes it;
+            of the test split also `row_id`, `tokens` and the cells of `report.slices`).
         inputs: split name -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
         class_counts: split name -> rows that have each label name, in id order.
         account: where every row went.
@@ -48,6 +52,8 @@ class PreparedData:
         conflicts: (number of texts that have several labels, FILE:LINE of the first few).
         conflict_tables: object references of tables of `conflicts.SCHEMA`.
         fingerprint: sha256 over the row id, the text key and the label of every clean row.
+        files: URI of each CSV file, by index.
+        slices: the slices of the test split.
     """
 
     task: Task
@@ -60,6 +66,8 @@ class PreparedData:
     conflicts: tuple[int, list[str]]
     conflict_tables: list[Any]
     fingerprint: str
+    files: tuple[str, ...]
+    slices: SlicePlan
 
     def rows_by_label(self) -> dict[str, dict[str, int]]:
         """Label name -> split name -> rows."""
@@ -197,6 +205,8 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
         conflicts=(sum(one.conflicts for one in facts), [read.location(row_id) for row_id in first_conflicts]),
         conflict_tables=list(conflicts),
         fingerprint=read.fingerprint,
+        files=tuple(read.files),
+        slices=plan_slices([one.test for one in done], read.files, read.data.slice_columns),
     )
 
 
@@ -291,13 +301,16 @@ def _split_block(
     tokens = tokens.append_column("target", target_column(targets))
     inputs = clean.select(input_columns(clean))
 
+    facts = clean.select([name for name in clean.column_names if name in ("row_id", "tokens") or is_slice(name)])
+    with_facts = pa.table([*tokens.columns, *facts.columns], [*tokens.column_names, *facts.column_names])
+
     def rows_of(table: pa.Table, code: int) -> pa.Table:
         return table.filter(pa.array(codes == code)).combine_chunks()
 
     return _SplitBlock(
         rows_of(tokens, split.TRAIN),
         rows_of(tokens, split.VAL),
-        rows_of(tokens, split.TEST),
+        rows_of(with_facts, split.TEST),
         rows_of(inputs, split.TRAIN),
         rows_of(inputs, split.VAL),
         rows_of(inputs, split.TEST),

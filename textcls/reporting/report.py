@@ -310,6 +310,18 @@ class Slice(_Part):
     p_value: float | None = None
     """Of the test against all other rows; None where the slice is not tested."""
 
+    @property
+    def words(self) -> str:
+        """The rows in words, as the subject of a sentence."""
+        kind, _, column = self.by.partition(" ")
+        named = {
+            "length": f"texts of {self.value} tokens",
+            "truncated": "truncated texts" if self.value == "yes" else "texts that are not truncated",
+            "file": f"rows of {self.value}",
+            "column": f"rows with {column} {self.value}",
+        }
+        return named.get(kind, f"rows with {self.by} {self.value}")
+
 
 class SliceScores(_Part):
     """Where a classifier does well and where it does not."""
@@ -322,6 +334,15 @@ class SliceScores(_Part):
     """Grouped by `by`, in the order of display."""
     not_tested: dict[str, str] = {}
     """`by` -> why none of its slices is tested, as a sentence."""
+
+    @property
+    def tested(self) -> int:
+        """How many slices were tested."""
+        return sum(one.p_value is not None for one in self.slices)
+
+    def surely_worse(self) -> list[Slice]:
+        """The slices that are surely worse than all other rows, the worst first: by the upper end of the interval."""
+        return sorted((one for one in self.slices if one.worse), key=lambda one: (one.share.high, one.by, one.value))
 
 
 class WordEffect(_Part):

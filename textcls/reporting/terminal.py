@@ -15,6 +15,8 @@ from textcls.reporting.report import (
     NoBaseline,
     Proportion,
     Report,
+    Slice,
+    SliceScores,
     TaskScores,
 )
 
@@ -46,6 +48,7 @@ SCORES = (
 """(score, its name in the table), in order."""
 _WORST_CLASSES = 10
 _WORST_PAIRS = 5
+_WORST_SLICES = 5
 
 
 def print_report(report: Report, file: TextIO) -> None:
@@ -81,7 +84,9 @@ def result_table(report: Report) -> "Group":
         parts.append(_pairs(pairs))
     if test.co_occurrence:
         parts += [*_missed(test), *_together(test.co_occurrence)]
-    parts.extend(Text(f"  {line}", "dim") for line in _costs(report))
+    if report.slices and (worse := report.slices.surely_worse()):
+        parts.append(_slices(report.slices, worse))
+    parts.extend(Text(f"  {line}", "dim") for line in (*_rows_to_read(report), *_costs(report)))
     if verdict := report.verdict:
         parts += [Text(""), Text(visible(verdict.sentence), "bold"), *map(Text, map(visible, verdict.notes))]
     return Group(*parts)
@@ -163,6 +168,30 @@ def _together(co_occurrence: CoOccurrence) -> Iterator["Table"]:
         for first, second, rows, predicted in pairs:
             table.add_row(_text(first), _text(second), f"{rows:,}", f"{predicted:,}")
         yield table
+
+
+def _slices(slices: SliceScores, worse: Sequence[Slice]) -> "Table":
+    """The slices that are surely worse than all other rows."""
+    title = "Surely worse than the rest" + (f": {_WORST_SLICES} of {len(worse)}" if len(worse) > _WORST_SLICES else "")
+    columns = [(name, "right") for name in ("rows", slices.metric, "95 % interval")]
+    table = _table(title, ("slice", "left"), *columns)
+    listed = [(one.words, f"{one.rows:,}", one.share) for one in worse[:_WORST_SLICES]]
+    for words, rows, share in (*listed, ("all rows", "", slices.overall)):
+        table.add_row(_text(words), rows, number(share.value), f"{number(share.low)} to {number(share.high)}")
+    return table
+
+
+def _rows_to_read(report: Report) -> Iterator[str]:
+    if report.slices and report.slices.tested and not report.slices.surely_worse():
+        yield f"none of {report.slices.tested:,} slices of the rows is surely worse than the rest"
+    mistakes = [one for one in report.examples if one.kind == "confident_mistake"]
+    unsure = len(report.examples) - len(mistakes)
+    if report.examples:
+        yield f"worth reading, in report.json: {len(mistakes)} confident mistakes and {unsure} unsure right answers"
+    if mistakes:
+        worst = mistakes[0]
+        labels, predicted = (visible(", ".join(names)) or "no label" for names in (worst.labels, worst.predicted))
+        yield f"the most confident mistake: {visible(worst.file)}:{worst.line}, {labels} taken for {predicted}"
 
 
 def _costs(report: Report) -> Iterator[str]:

@@ -8,7 +8,8 @@ Scores are compared by their 95 % confidence intervals: the accuracy if the task
 falling importance:
 
     one answer for every row · worse than the baseline · not distinguishable from it · labels that are never predicted
-    correctly · tokens that the vocabulary lacks · better than the baseline · too few rows · still improving
+    correctly · tokens that the vocabulary lacks · better than the baseline · a slice that is surely worse · too few
+    rows · still improving
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from textcls.plain_text import visible
 from textcls.reporting.intervals import macro_f1_interval
-from textcls.reporting.report import Report, TaskScores, TokenLengths, Verdict
+from textcls.reporting.report import Report, SliceScores, TaskScores, TokenLengths, Verdict
 from textcls.settings.yaml_text import set_option
 
 MANY_UNKNOWN = 0.05
@@ -27,7 +28,7 @@ MANY_UNKNOWN = 0.05
 _WIDE = 0.1
 # The last epoch is an improvement if its score is better by this share of itself.
 _GAIN = 0.01
-_MOST_NOTES, _MOST_NAMES, _NAME_CHARS = 2, 3, 30
+_MOST_NOTES, _MOST_NAMES, _NAME_CHARS, _SLICE_CHARS = 2, 3, 30, 80
 _BASELINE = "the TF-IDF baseline"
 
 
@@ -63,6 +64,8 @@ def _findings(report: Report, own_test: TaskScores | None) -> Iterator[str]:
         yield unknown
     if compared and compared.good:
         yield compared.sentence
+    if report.slices and (worse := _worse_slice(report.slices)):
+        yield worse
     if not (compared and compared.few) and (few := _too_few(test)):
         yield few
     if improving := _still_improving(report):
@@ -92,6 +95,19 @@ def _never_right(test: TaskScores) -> str | None:
     rows = sum(with_rows[name].support for name in never)
     subject = "1 label is" if len(never) == 1 else f"{len(never)} labels are"
     return f"{subject} never predicted correctly: {_listed(never)}, with {rows:,} rows in all."
+
+
+def _worse_slice(slices: SliceScores) -> str | None:
+    """The worst of the slices that are surely worse than the other rows."""
+    worse = slices.surely_worse()
+    if not worse:
+        return None
+    worst, metric = worse[0], slices.metric
+    subject = visible(worst.words, _SLICE_CHARS)
+    found = f"{subject[0].upper()}{subject[1:]} are answered worse than the others: {metric} "
+    found += f"{worst.share.value or 0.0:.3f} in {worst.rows:,} rows, {slices.overall.value or 0.0:.3f} over all"
+    others = {1: "", 2: "; so is 1 more slice"}
+    return f"{found}{others.get(len(worse), f'; so are {len(worse) - 1} more slices')}."
 
 
 def _unknown(tokens: TokenLengths, *, trained: bool) -> str | None:

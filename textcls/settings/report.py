@@ -6,6 +6,8 @@ In: plain values. Out: a checked `ReportSpec`. Not here: how slices are counted 
 
 from collections.abc import Sequence
 
+from pydantic import field_validator
+
 from textcls.settings.spec import Names, Spec
 
 
@@ -20,6 +22,13 @@ class ReportSpec(Spec):
     texts: bool = False
     """Whether report.json holds the texts of the rows it shows as examples, 500 characters of each at most. Off, it
     names their files and lines: reports are passed on, and texts may be confidential."""
+
+    @field_validator("slices")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("expected each column once")
+        return value
 
     def check_columns(self, input_columns: Sequence[str], *, header: bool) -> None:
         """Checks the columns of `slices` against the settings of the data.

@@ -5,12 +5,13 @@ the rows, in any order, is that of the whole. Pure numpy. Not here: what divides
 surely worse (summary.py), which file and line a row is (data/row_findings.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 
+from textcls.errors import one_line
 from textcls.slices.groups import CONFIDENCE, CodedRows, Group, SlicePlan, confidence_codes
 from textcls.tasks.task import Task
 
@@ -57,6 +58,42 @@ class RowFindings:
             _first((*self.mistakes, *other.mistakes), -1),
             _first((*self.unsure, *other.unsure), +1),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Studied:
+    """Findings that add up, or why there are none: they must not fail the scores that they are made beside.
+
+    Attributes:
+        findings: of all rows so far; None if finding some failed.
+        error: why.
+    """
+
+    findings: RowFindings | None
+    error: str = ""
+
+    @classmethod
+    def of(cls, find: Callable[[], RowFindings]) -> Self:
+        """What a function finds, or the error that it raises."""
+        try:
+            return cls(find())
+        except Exception as error:
+            return cls(None, one_line(error))
+
+    def found(self) -> RowFindings:
+        """The findings.
+
+        Raises:
+            RuntimeError: there are none.
+        """
+        if self.findings is None:
+            raise RuntimeError(self.error)
+        return self.findings
+
+    def __add__(self, other: Self) -> Self:
+        if self.findings is None or other.findings is None:
+            return self if self.findings is None else other
+        return type(self)(self.findings + other.findings)
 
 
 def _first(candidates: Iterable[Candidate], sign: int) -> tuple[Candidate, ...]:

@@ -202,6 +202,7 @@ class _Attempts:
             driver_node=self._node,
             tokenizer=inputs.tokenizer,
             blocks=data.blocks,
+            slices=data.slices,
             class_counts=data.class_counts["train"],
             fingerprint=fingerprint,
             attempt_uri=attempt_uri,

@@ -17,6 +17,7 @@ from textcls.data import checks, conflicts, messages
 from textcls.data.decisions import Decisions, read_decisions, refuse_unmet
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
+from textcls.data.slice_columns import with_slices
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.errors import RecipeError
 from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config
@@ -117,7 +118,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     """
     rows = read_rows(
         sources.files,
-        recipe.data,
+        with_slices(recipe.data, recipe.report.slices),
         recipe.text,
         sources.tokenizer,
         task=sources.task,

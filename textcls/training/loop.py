@@ -24,6 +24,7 @@ from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.precision import uses_bf16
 from textcls.progress import StepTimer
 from textcls.settings.recipe import Recipe
+from textcls.slices.findings import Studied
 from textcls.tasks.task import RowCounts, Task, selection_score
 from textcls.tracking.events import STEP_METRICS
 from textcls.training import batch_plan, checkpoint
@@ -31,6 +32,7 @@ from textcls.training.context import UNSCORED, WorkerContext
 from textcls.training.optimizer import build_optimizer, class_weights
 from textcls.training.split_scoring import Scoring
 from textcls.training.step import Stepper
+from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
 # Points of the loss curve that a run leaves, at most; each costs one all-reduce of three numbers.
@@ -46,6 +48,7 @@ class TrainOutcome:
     Attributes:
         state: after the last step.
         test: test counts of the best checkpoint, calibrated.
+        studied: slices and examples of the same rows; None if they were not asked for.
         calibration: fitted on the validation split.
         head: name of the layer that the temperature is folded into.
         bf16: whether matrix products ran in bfloat16.
@@ -62,6 +65,7 @@ class TrainOutcome:
     world_size: int
     device: str
     first_step_at: float | None
+    studied: Studied | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class TrainingLoop:
         pad_id: id of the padding token.
         head: name of the layer that the temperature is folded into, or "".
         fingerprint: of recipe and data; names the run in its checkpoints.
+        test_rows: finds slices and examples among the test rows; None finds none.
     """
 
     def __init__(
@@ -104,10 +109,12 @@ class TrainingLoop:
         pad_id: int,
         head: str,
         fingerprint: str,
+        test_rows: StudiedRows | None = None,
     ) -> None:
         self.context, self.model = context, model
         self._recipe, self._task, self._labels = recipe, task, labels
         self._data, self._head, self._fingerprint = data, head, fingerprint
+        self._test_rows = test_rows
         self._spec = spec = recipe.train
         self._bf16 = uses_bf16(spec.precision, context.device)
         max_tokens = tokens_at_once(spec.max_tokens_per_micro_batch, context.device)
@@ -291,9 +298,14 @@ class TrainingLoop:
         best = next(epoch for epoch in state.history if epoch["step"] == state.best_step)
         calibration = self._scoring.calibrate(self._recipe.calibration, head=self._head, ece_before=best["ece"])
         thresholds = calibration.task_thresholds(self._task.default_thresholds(len(self._labels)))
+        if self._test_rows is None:
+            test, studied = self._scoring.counts("test", thresholds), None
+        else:
+            test, studied = self._scoring.counts_and_findings("test", thresholds, self._test_rows)
         return TrainOutcome(
             state=state,
-            test=self._scoring.counts("test", thresholds),
+            test=test,
+            studied=studied,
             calibration=calibration,
             head=self._head,
             bf16=self._bf16,

@@ -16,6 +16,7 @@ import ray
 
 from textcls import storage
 from textcls.bundle import library_versions, stated_metrics
+from textcls.data.row_findings import report_parts
 from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
@@ -36,6 +37,7 @@ from textcls.reporting.report import (
 )
 from textcls.reporting.verdict import judged
 from textcls.settings.recipe import Recipe
+from textcls.slices.findings import RowStudy
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
 from textcls.tracking.journal import Journal
@@ -69,7 +71,8 @@ def export(
     data = inputs.data
     scores = data.task.summarise(outcome.test, data.labels)
     baseline = _baseline(recipe, data, outcome, say)
-    report = _leave_report(lambda: _report(recipe, data, outcome, scores, baseline), run, say)
+    of_rows = _of_rows(recipe, data, outcome, say)
+    report = _leave_report(lambda: _report(recipe, data, outcome, scores, baseline, of_rows), run, say)
     # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
     manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, stated_metrics(scores))
     journal.record("tested", step=outcome.state.best_step, **_headline(data.task, scores, baseline))
@@ -107,6 +110,7 @@ def _report(
     outcome: TrainOutcome,
     scores: dict[str, Any],
     baseline: dict[str, Any],
+    of_rows: dict[str, Any],
 ) -> Report:
     state = outcome.state
     seconds = max(state.seconds, 1e-9)
@@ -129,11 +133,23 @@ def _report(
             workers=outcome.world_size,
             device=outcome.device,
         ),
+        **of_rows,
         rows=prepared.account.as_json(),
         recipe=recipe.model_dump(mode="json"),
         versions=library_versions(),
         written_at=time.time(),
     )
+
+
+def _of_rows(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:
+    """Slices and examples of the test rows, as parts of a report; none if finding them failed."""
+    study = RowStudy(prepared.task, prepared.labels, prepared.slices)
+    if outcome.studied is not None:
+        with side_product("finding slices and examples", say):
+            texts_from = list(zip(prepared.blocks["test"], prepared.inputs["test"], strict=True))
+            texts = texts_from if recipe.report.texts else None
+            return report_parts(study, outcome.studied.found(), prepared.files, texts)
+    return {}
 
 
 def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say: Say) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from textcls.bundle import Calibration
 from textcls.modeling.batching import micro_batches
 from textcls.modeling.build import fold_temperature, logits_of
 from textcls.settings.recipe import CalibrationSpec
+from textcls.slices.findings import Studied
 from textcls.tasks.calibration import TEMPERATURES
 from textcls.tasks.task import RowCounts, Task
 from textcls.text.windows import mean_over_windows
+from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
 # Rows that are measured at once: counts of many labels cost as much for one row as for a thousand.
@@ -37,12 +39,14 @@ class RowLogits:
         logits_WC: float32.
         lengths_W: tokens of each window.
         windows_B: windows of each row.
+        rows_B: position of each row in its split.
     """
 
     task: Task
     logits_WC: np.ndarray
     lengths_W: np.ndarray
     windows_B: np.ndarray
+    rows_B: np.ndarray
 
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """float64 [B, C]: the probabilities of the rows, their logits divided by a temperature."""
@@ -98,6 +102,19 @@ class Scoring:
         (counts,) = self._sum_over(split, measure)
         return counts  # type: ignore[no-any-return]
 
+    def counts_and_findings(
+        self, split: str, thresholds: np.ndarray, studied: StudiedRows
+    ) -> tuple[RowCounts, Studied]:
+        """Counts over all rows of a split, and what is found in them beside; scored once."""
+        task = self._task
+
+        def measure(logits: RowLogits, targets_B: np.ndarray) -> tuple[RowCounts, Studied]:
+            probabilities_BC = logits.probabilities()
+            counts = task.counts(probabilities_BC, targets_B, thresholds)
+            return counts, studied(logits.rows_B, probabilities_BC, targets_B, thresholds)
+
+        return self._sum_over(split, measure)
+
     def calibrate(self, spec: CalibrationSpec, *, head: str, ece_before: float) -> Calibration:
         """Fits temperatures and thresholds on the validation split; from here on the module's logits are calibrated."""
         task = self._task
@@ -130,7 +147,7 @@ class Scoring:
     def _sum_over(self, split: str, measure: Measure) -> tuple[Any, ...]:
         """The sum of a measure over all rows of a split, the same on every rank."""
         data, none = self._data[split], np.empty(0, np.int32)
-        no_rows = RowLogits(self._task, np.empty((0, len(self._labels)), np.float32), none, none)
+        no_rows = RowLogits(self._task, np.empty((0, len(self._labels)), np.float32), none, none, none)
         total = measure(no_rows, self._task.encode((), self._labels))
         batches = micro_batches(np.arange(len(data)), data.lengths, self._max_tokens)
         self._model.eval()
@@ -171,7 +188,7 @@ class Scoring:
         """(logits, targets) of several groups of rows."""
         rows_B = np.concatenate(rows)
         lengths_W = data.window_lengths[data.windows_of(rows_B)]
-        scored = RowLogits(self._task, np.concatenate(logits), lengths_W, data.windows_of_row[rows_B])
+        scored = RowLogits(self._task, np.concatenate(logits), lengths_W, data.windows_of_row[rows_B], rows_B)
         return scored, data.targets[rows_B]
 
 

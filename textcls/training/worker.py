@@ -19,11 +19,14 @@ from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.modeling.pretrained import Pretrained
 from textcls.settings.recipe import Recipe
+from textcls.slices.findings import RowStudy
+from textcls.slices.groups import SlicePlan
 from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.model_files import model_here
 from textcls.training.ray_context import RayContext
+from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
 # Tokens of the made-up text that shows which weights take part.
@@ -44,6 +47,7 @@ class WorkerArguments:
         driver_node: Ray's id of the driver's node, where its files lie.
         tokenizer: its padding id fills batches.
         blocks: split name -> object references of token tables.
+        slices: the slices of the test split.
         class_counts: training rows of each class, in id order.
         fingerprint: of recipe and data; names the run in its checkpoints.
         attempt_uri: where Ray Train keeps this attempt's checkpoints.
@@ -60,6 +64,7 @@ class WorkerArguments:
     driver_node: str
     tokenizer: TokenizerFiles
     blocks: dict[str, list[Any]]
+    slices: SlicePlan
     class_counts: list[int]
     fingerprint: str
     attempt_uri: str
@@ -102,7 +107,9 @@ def _prepared(arguments: WorkerArguments, context: RayContext) -> TrainingLoop:
     """
     torch.set_num_threads(arguments.threads)  # Ray leaves one thread a process where OMP_NUM_THREADS is not set
     _on_all_ranks(lambda: _wait_for_blocks(arguments.blocks), context.world_size)
-    data = {name: TokenRows(ray.get(blocks)) for name, blocks in arguments.blocks.items()}
+    tables = {name: ray.get(blocks) for name, blocks in arguments.blocks.items()}
+    data = {name: TokenRows(of_split) for name, of_split in tables.items()}
+    study = RowStudy(arguments.task, arguments.labels, arguments.slices)
     model, head = _on_all_ranks(lambda: _built(arguments, context), context.world_size)
     if context.device.type == "cpu":
         adapt_to_cpu(model, alone=context.world_size == 1)
@@ -117,6 +124,7 @@ def _prepared(arguments: WorkerArguments, context: RayContext) -> TrainingLoop:
         pad_id=arguments.tokenizer.pad_id,
         head=head,
         fingerprint=arguments.fingerprint,
+        test_rows=StudiedRows(tables["test"], study, arguments.recipe.text),
     )
 
 
