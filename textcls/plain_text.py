@@ -9,7 +9,9 @@ import json
 import unicodedata
 from typing import Any
 
-_JOINER = "\u200d"  # joins several emoji into one
+# Join several emoji into one; join letters, or keep them apart, in Persian and in scripts of India.
+_JOINER, _NON_JOINER = "\u200d", "\u200c"
+_VIRAMA = 9  # the combining class of the signs that join consonants
 
 
 def visible(text: str, max_chars: int | None = None) -> str:
@@ -55,13 +57,22 @@ def json_text(content: Any, **options: Any) -> str:
 
 def _is_visible(text: str, i: int) -> bool:
     char = text[i]
-    if char != _JOINER:
+    if char not in (_JOINER, _NON_JOINER):
         return char.isprintable()
-    return 0 < i < len(text) - 1 and _is_emoji(text[i - 1]) and _is_emoji(text[i + 1])
+    # As in names of the internet (RFC 5892, appendix A): elsewhere they would only hide a difference between texts.
+    before, after = text[max(i - 1, 0) : i], text[i + 1 : i + 2]
+    if before and unicodedata.combining(before) == _VIRAMA:
+        return True
+    joins = _is_emoji if char == _JOINER else _is_arabic_letter
+    return bool(before and after) and joins(before) and joins(after)
 
 
 def _is_emoji(char: str) -> bool:
     return unicodedata.category(char) in ("So", "Sk") or char == "\ufe0f"
+
+
+def _is_arabic_letter(char: str) -> bool:
+    return char.isalpha() and unicodedata.bidirectional(char) == "AL"
 
 
 def _escape(char: str) -> str:

@@ -172,3 +172,14 @@ def test_the_key_is_in_the_picture(no_font: None) -> None:
     assert written[:3] == [r"#0  \u597d\u8bc4", r"#1  \u5dee\u8bc4", r"#2  \u4e2d\u6027"]
     assert "fonts-noto-cjk" in written[3]
     assert _draw_key(Figure(), DrawnNames.of(["plain", "ok"]), range(2)) == 0
+
+
+def test_letters_are_joined_and_ordered_as_their_script_wants() -> None:
+    font = matplotlib.font_manager.get_font(matplotlib.font_manager.findfont("DejaVu Sans"))
+
+    def width(text: str) -> int:
+        font.set_text(text)
+        return font.get_width_height()[0]
+
+    assert width("سسس") < 0.9 * 3 * width("س")
+    assert width("مي") != width("م\u200cي")

@@ -38,9 +38,13 @@ HOSTILE = {
 EVERY = st.one_of(st.text(), st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs"])))
 
 
+def without_joiners(text: str) -> str:
+    return text.replace("\u200d", "").replace("\u200c", "")
+
+
 @given(EVERY)
 def test_a_name_is_one_printable_line(text: str) -> None:
-    assert visible(text).replace("\u200d", "").isprintable()
+    assert without_joiners(visible(text)).isprintable()
 
 
 @given(EVERY)
@@ -58,6 +62,13 @@ def test_escapes_are_those_of_python_and_a_raw_byte_is_one() -> None:
 def test_an_emoji_of_several_stays_one_and_a_joiner_elsewhere_is_seen(emoji: str) -> None:
     assert visible(emoji) == emoji
     assert visible("a\u200db\u200d") == r"a\u200db\u200d"
+
+
+@pytest.mark.parametrize("word", ["می\u200cخواهم", "क्\u200dष", "ക്\u200cക", "അവന്\u200d"])
+def test_joiners_that_spell_a_word_stay(word: str) -> None:
+    assert visible(word) == word
+    for unseen in ("a\u200cb", "م\u200c", "\u200cم", "م\u200db", "م\u200cb"):
+        assert visible(unseen) == unseen.encode("unicode_escape").decode().replace(r"\u0645", "م")
 
 
 @pytest.mark.parametrize("cell", ["x" * 500, "\0" * 500, "x" * 119 + "\n", "x" * 120, ""])
@@ -78,7 +89,7 @@ def test_json_is_the_same_content_and_valid_utf_8_that_commands_nothing(content:
     text = json_text(content, indent=indent)
     assert json.loads(text) == json.loads(json.dumps(content))
     assert json.loads(text.encode()) == json.loads(text)
-    assert text.replace("\n", "").replace("\u200d", "").isprintable()
+    assert without_joiners(text.replace("\n", "")).isprintable()
     assert len(text.splitlines()) == 1 + text.count("\n")
 
 

@@ -5,6 +5,7 @@ Not here: the picture (picture.py).
 
 matplotlib's own font has Latin, Greek, Cyrillic, Arabic and a few symbols. For other characters, the fonts of the
 system are searched. A character that no font has is left out of the name, and the label's id makes the name unique.
+matplotlib, from 3.11 on, joins and orders the letters of Arabic and of the scripts of India.
 """
 
 import re
