@@ -192,7 +192,6 @@ def test_the_order_is_verdict_scores_labels_confusion_calibration_slices_rows_da
     verdict = judged(Report.model_validate(full_report(FIVE))).verdict
     assert verdict
     assert texts.index(verdict.sentence) < texts.index("accuracy")
-    assert "Surely worse than the other rows: column channel a." in texts
 
 
 def test_scores_stand_beside_the_baseline_s_with_their_intervals() -> None:
@@ -224,9 +223,19 @@ def test_texts_are_shown_only_if_the_report_has_them() -> None:
     assert "First text:" in shown
 
 
-def test_settings_and_versions_are_on_the_page() -> None:
-    texts = Elements(page_of(full_report(TWO))).texts
-    assert texts[texts.index("train.epochs") + 1] == str(Recipe().train.epochs)
+def test_slices_that_are_surely_worse_come_first_and_say_so() -> None:
+    texts = Elements(page_of(full_report(FIVE))).texts
+    assert texts.index("column channel") < texts.index("surely worse") < texts.index("1 to 16")
+    assert texts.count("surely worse") == 1
+
+
+def test_settings_and_versions_are_on_the_page_the_changed_ones_first() -> None:
+    report = full_report(TWO)
+    report["recipe"]["train"]["epochs"] = 7
+    texts = Elements(page_of(report)).texts
+    changed, every = texts.index("Settings that differ from the defaults"), texts.index("The recipe, with defaults")
+    assert texts[changed:every][1:5] == ["setting", "value", "train.epochs", "7"]
+    assert texts[texts.index("train.epochs", every) + 1] == "7"
     assert texts[texts.index("data.header") + 1] == "true"
     assert texts[texts.index("textcls") + 1] == "0.1.0"
 

@@ -4,7 +4,7 @@ In: a `Report`; parts that it does not have are left out. Out: HTML as a string,
 400 KB. Equal reports give equal pages. Not here: the template (pages/report.html), computing the numbers (tasks/).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from textcls.reporting.page_scores import Bounded
 from textcls.reporting.page_template import MOST_BYTES, template
 from textcls.reporting.report import ExampleRow, NoBaseline, Report
 from textcls.reporting.terminal import BASELINE, MODEL, calibration_lines
+from textcls.settings.recipe import Recipe
 
 _MANY_CUT = 0.05
 _MOST_SLICES, _MOST_FILES, _MOST_SETTINGS = 120, 20, 250
@@ -37,6 +38,7 @@ def report_page(report: Report) -> str:
 
 
 def _page(report: Report, most_examples: int) -> str:
+    settings = list(_settings(report.recipe or {}))
     return template("report.html").render(
         report=report,
         title=_title(report),
@@ -65,7 +67,8 @@ def _page(report: Report, most_examples: int) -> str:
         outside_where=report.rows.get("outside_where"),
         lengths=_lengths(report),
         files=Bounded.of([visible(file, _VALUE_CHARS) for file in report.files], _MOST_FILES, 0),
-        settings=Bounded.of(list(_settings(report.recipe or {})), _MOST_SETTINGS, 0),
+        changed=Bounded.of(_changed(settings), _MOST_SETTINGS, 0),
+        settings=Bounded.of(settings, _MOST_SETTINGS, 0),
     )
 
 
@@ -91,10 +94,6 @@ def _warnings(report: Report) -> Iterator[str]:
     """What a reader should know before the figures."""
     if report.verdict:
         yield from report.verdict.notes
-    if report.slices and (worse := [one for one in report.slices.slices if one.worse]):
-        named = ", ".join(f"{one.by} {visible(one.value, 40)}" for one in worse[:3])
-        more = f" and {len(worse) - 3:,} more" if len(worse) > 3 else ""
-        yield f"Surely worse than the other rows: {named}{more}."
     if report.tokens and report.tokens.truncated_fraction >= _MANY_CUT:
         yield f"{report.tokens.truncated_fraction:.0%} of the rows are longer than the limit and were cut."
     if isinstance(report.baseline, NoBaseline):
@@ -189,6 +188,12 @@ def _settings(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _settings(value, f"{prefix}{name}.")
         else:
             yield visible(f"{prefix}{name}", _NAME_CHARS), visible(_plain(value), _VALUE_CHARS)
+
+
+def _changed(settings: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The settings that are not the defaults of this version of textcls."""
+    defaults = set(_settings(Recipe().model_dump(mode="json")))
+    return [setting for setting in settings if setting not in defaults]
 
 
 def _plain(value: Any) -> str:
