@@ -13,6 +13,7 @@ from textcls.command_line import escape_unencodable
 
 COMMANDS = {
     "train": "a labelled CSV -> a classifier (a bundle) and a report",
+    "audit": "a labelled CSV -> the rows whose labels are probably wrong",
     "evaluate": "a bundle and a labelled CSV -> a report",
     "predict": "a bundle and a CSV -> a label and a score for each row",
     "serve": "a bundle -> an HTTP service on this machine",

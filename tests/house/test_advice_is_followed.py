@@ -15,6 +15,7 @@ NODES = "story/test_changing_nodes.py::"
 REHEARSAL = "unit/test_rehearsal.py::"
 CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
+AUDIT = "unit/test_audit_run.py::"
 DECISIONS = "unit/test_decisions.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
@@ -35,7 +36,7 @@ FOLLOWED = {
     ],
     "commands.predict._run": [f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one"],
     "commands.serve._run": [f"{ADVICE}test_a_certificate_without_its_key_can_go_or_be_completed"],
-    "commands.train._read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
+    "commands.train.read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
     "data.checks._refuse_no_rows": [f"{SPELLINGS}test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds"],
     "data.checks._refuse_rejects": [
         f"{REMEDIES}test_an_empty_label_column_comes_with_the_column_that_holds_labels",
@@ -94,6 +95,9 @@ FOLLOWED = {
     "data.rows._reordered": [
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
     ],
+    "audit.run._claim": [f"{AUDIT}test_an_audit_continues_only_with_resume_and_its_own_settings"] * 3,
+    "audit.run._by_bundle": [f"{AUDIT}test_a_fold_of_other_rows_is_refused_until_they_are_back"],
+    "commands.audit._run": [f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it"],
     "batch.predictions_dir.PredictionsDir.claim": [
         f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command"
     ],

@@ -138,7 +138,7 @@ def train_arguments(*words: str) -> argparse.Namespace:
 
 def test_a_forgotten_csv_or_out_can_be_named(tmp_path: Path) -> None:
     def attempt(*more: str) -> Recipe:
-        return train_command._read_recipe(train_arguments("--recipe", "base", *more))
+        return train_command.read_recipe(train_arguments("--recipe", "base", *more), needs_out=True)
 
     assert "--csv FILE" in todo_of(attempt)
     assert "--out DIR" in todo_of(lambda: attempt("--csv", "a.csv"))
@@ -508,7 +508,9 @@ def test_a_run_of_another_recipe_comes_with_the_options_that_resume_it(tmp_path:
 
     def attempt(*words: str) -> RunDir:
         arguments = train_arguments("--recipe", "base", "--out", str(out), "--csv", "c.csv", *words)
-        return RunDir.claim(arguments.out, train_command._read_recipe(arguments), resume=arguments.resume)
+        return RunDir.claim(
+            arguments.out, train_command.read_recipe(arguments, needs_out=True), resume=arguments.resume
+        )
 
     todo = todo_of(lambda: attempt("--resume", "--set", "train.epochs=9", "--set", "train.patience=3"), RunDirError)
     words = shlex.split(todo.removesuffix(" resumes it; or name a new --out"))

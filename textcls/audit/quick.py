@@ -1,50 +1,61 @@
-"""Embeddings of a frozen encoder -> out-of-sample probabilities by logistic regression: an audit without fine-tuning.
+"""Texts and embeddings of a frozen encoder -> out-of-sample probabilities by logistic regression, without fine-tuning.
 
-In: an embedding, a target and a fold for each row. Out: probabilities of models that have not seen the row. Pure numpy
-and scikit-learn; seconds to minutes on a CPU. Not here: embeddings (inference/embeddings.py), ranking (ranking.py).
+In: for each row features, a target and a fold. Out: probabilities of models that have not seen the row. Pure numpy and
+scikit-learn; seconds to minutes on a CPU. Not here: embeddings (inference/embeddings.py), ranking (ranking.py).
+
+Two regressions, on embeddings and on words (TF-IDF), give the mean of their probabilities. In 6,000 film reviews with
+10 % wrong labels, 51 % of the first tenth are wrong; by either alone it is 45 %.
 """
 
-import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from textcls.tasks.task import Task
+from textcls.training.baseline import WORDS_PENALTY_C, fitted_regression
 
-# The strength of the penalty; on rotten_tomatoes with 10 % wrong labels 0.01 to 0.3 differ by less than a point.
-_PENALTY_C = 0.1
+# On embeddings with a variance of 1; 0.01 to 1 rank these reviews worse by 1 to 4 points.
+EMBEDDINGS_PENALTY_C = 0.003
 
 
 def quick_probabilities(
-    embeddings: np.ndarray, targets: np.ndarray, folds: np.ndarray, task: Task, classes: int
+    embeddings: np.ndarray, words: Any, targets: np.ndarray, folds: np.ndarray, task: Task, classes: int
 ) -> np.ndarray:
-    """float64 [N, C]: the probabilities of each row by a regression on the rows of all other folds.
+    """float64 [N, C]: the probabilities of each row by regressions on the rows of all other folds.
 
     Args:
         embeddings: float32 [N, H].
+        words: sparse [N, F], TF-IDF of the texts; None: embeddings alone.
         targets: [N, *T], as the task encodes them.
-        folds: int [N], the fold of each row; a row of a negative fold is in none: it is always learned from, and its
-            probabilities are NaN.
+        folds: int [N], the fold of each row.
         task: what is predicted.
         classes: number of label names.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import StandardScaler
 
     learned = task.baseline_targets(targets)
-    probabilities = np.full((len(targets), classes), np.nan)
-    for fold in np.unique(folds[folds >= 0]).tolist():
-        inside = folds == fold
-        scaler = StandardScaler().fit(embeddings[~inside])
-        model = LogisticRegression(C=_PENALTY_C, max_iter=300)
-        model = OneVsRestClassifier(model) if learned.ndim == 2 else model
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            # Of several labels, one that no row or every row outside the fold has.
-            warnings.filterwarnings("ignore", "Label .* is present in")
-            model.fit(scaler.transform(embeddings[~inside]), learned[~inside])
-        found = np.zeros((int(inside.sum()), classes))
-        found[:, model.classes_] = model.predict_proba(scaler.transform(embeddings[inside]))
-        probabilities[inside] = found
+    probabilities = np.zeros((len(targets), classes))
+    for fold in np.unique(folds).tolist():
+        inside = np.flatnonzero(folds == fold)
+        others = np.flatnonzero(folds != fold)
+        scaled = StandardScaler().fit(embeddings[others]).transform(embeddings)
+        found = [_of_fold(scaled, learned, others, inside, EMBEDDINGS_PENALTY_C, classes)]
+        if words is not None:
+            found.append(_of_fold(words, learned, others, inside, WORDS_PENALTY_C, classes))
+        probabilities[inside] = np.mean(found, axis=0)
     return probabilities
+
+
+def _of_fold(
+    features: Any, learned: np.ndarray, others: np.ndarray, inside: np.ndarray, penalty_c: float, classes: int
+) -> np.ndarray:
+    model = fitted_regression(features[others], learned[others], penalty_c=penalty_c)
+    # A label that the others happen to miss has no column in the model, and probability 0.
+    found = np.zeros((len(inside), classes))
+    found[:, _classes_of(model)] = model.predict_proba(features[inside])
+    return found
+
+
+def _classes_of(model: Any) -> Sequence[int]:
+    return [int(one) for one in model.classes_]

@@ -61,7 +61,12 @@ class _HelpRecipe(argparse.Action):
         parser.exit()
 
 
-def _read_recipe(arguments: argparse.Namespace) -> Recipe:
+def read_recipe(arguments: argparse.Namespace, *, needs_out: bool) -> Recipe:
+    """The recipe of a command line with --recipe, --csv, --out and --set.
+
+    Raises:
+        InputError: it cannot be used, or no CSV or, if one is needed, no --out is given.
+    """
     text = recipe_text(arguments.recipe)
     source = arguments.recipe + (" with --set" if arguments.overrides else "")
     recipe = parse_recipe(text, arguments.overrides, source=source)
@@ -71,13 +76,13 @@ def _read_recipe(arguments: argparse.Namespace) -> Recipe:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"csv": tuple(arguments.csv)})})
     if not recipe.data.csv:
         raise InputError("no CSV file is given", todo="add --csv FILE, or data.csv to the recipe")
-    if not arguments.out and not arguments.dry_run:
+    if needs_out and not arguments.out:
         raise InputError("no --out is given", todo="add --out DIR, a new directory")
     return recipe
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
-    recipe = _read_recipe(arguments)
+    recipe = read_recipe(arguments, needs_out=not arguments.dry_run)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report

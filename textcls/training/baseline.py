@@ -28,6 +28,9 @@ _MAX_FEATURES = 100_000
 _MAX_WEIGHTS = 5_000_000  # labels x features; the solver (L-BFGS) keeps about 25 copies
 _ROWS_AT_ONCE = 10_000
 
+WORDS_PENALTY_C = 3.0
+"""C of a regression on TF-IDF."""
+
 
 def train_baseline(
     train_inputs: Sequence[TextInput],
@@ -81,6 +84,52 @@ def train_baseline(
     return {**task.summarise(counts, labels), "rows_used": len(used), "features": features, "seconds": seconds}
 
 
+def word_vectorizer(spec: TextSpec, *, rows: int, classes: int) -> Any:
+    """scikit-learn's TF-IDF over words and pairs of words; takes `TextInput`s.
+
+    Args:
+        spec: text settings; their normalizer is used.
+        rows: how many it will learn from.
+        classes: number of label names.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    normalize = normalizer_of(spec)
+    return TfidfVectorizer(
+        preprocessor=lambda one: " ".join(map(normalize, one.segments)),
+        token_pattern=r"\b\w+\b",
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        # What occurs once cannot generalise and is most of the vocabulary; in little data once is all there is.
+        min_df=2 if rows >= 1000 else 1,
+        max_features=max(1000, min(_MAX_FEATURES, _MAX_WEIGHTS // classes)),
+        dtype=np.float32,
+    )
+
+
+def fitted_regression(features: Any, targets: np.ndarray, *, penalty_c: float, seed: int = 0) -> Any:
+    """A logistic regression, or one for each label where a row may have several, that has learned from all rows.
+
+    Args:
+        features: [N, F], dense or sparse.
+        targets: from `Task.baseline_targets`.
+        penalty_c: scikit-learn's C: the less, the more regularised.
+        seed: of the solver, which the present one (L-BFGS) does not need.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    model = LogisticRegression(C=penalty_c, max_iter=300, random_state=seed)
+    model = OneVsRestClassifier(model) if targets.ndim == 2 else model
+    with warnings.catch_warnings():
+        # Stopped short of full convergence, the model is as good as one with a little more regularisation.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Of several labels, one that no row or every row of the sample has.
+        warnings.filterwarnings("ignore", "Label .* is present in")
+        return model.fit(features, targets)
+
+
 def _even_sample(inputs: Sequence[TextInput], max_rows: int) -> np.ndarray:
     """int64 [n]: row numbers spread evenly over the inputs, as many as both bounds allow."""
     rows = len(inputs)
@@ -102,32 +151,9 @@ def _train_and_score(
     spec: TextSpec,
 ) -> tuple[RowCounts, int]:
     """(counts of the test rows, number of features)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-
-    classes, normalize = len(labels), normalizer_of(spec)
-    vectorizer = TfidfVectorizer(
-        preprocessor=lambda one: " ".join(map(normalize, one.segments)),
-        token_pattern=r"\b\w+\b",
-        ngram_range=(1, 2),
-        sublinear_tf=True,
-        # What occurs once cannot generalise and is most of the vocabulary; in little data once is all there is.
-        min_df=2 if len(train_inputs) >= 1000 else 1,
-        max_features=max(1000, min(_MAX_FEATURES, _MAX_WEIGHTS // classes)),
-        dtype=np.float32,
-    )
-    targets = task.baseline_targets(train_targets)
-    model = LogisticRegression(C=3.0, max_iter=300, random_state=seed)
-    model = OneVsRestClassifier(model) if targets.ndim == 2 else model
+    classes, vectorizer = len(labels), word_vectorizer(spec, rows=len(train_inputs), classes=len(labels))
     features = vectorizer.fit_transform(train_inputs)
-    with warnings.catch_warnings():
-        # Stopped short of full convergence, the model is as good as one with a little more regularisation.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        # Of several labels, one that no row or every row of the sample has.
-        warnings.filterwarnings("ignore", "Label .* is present in")
-        model.fit(features, targets)
+    model = fitted_regression(features, task.baseline_targets(train_targets), penalty_c=WORDS_PENALTY_C, seed=seed)
 
     def scored(inputs: Sequence[TextInput]) -> Iterator[tuple[slice, np.ndarray]]:
         """(rows, float [n, C] probabilities) of some rows at a time."""

@@ -1,0 +1,116 @@
+"""An audit from the CSV to a run with decisions: wrong labels come first, and are corrected. Two small trainings."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.local_ray.conftest import small_recipe, write_reviews
+from textcls.audit.run import AuditOptions, audit
+from textcls.bundle import load_bundle
+from textcls.data.decisions import read_decisions
+from textcls.errors import DataError
+from textcls.settings.recipe import Recipe
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.training.run import dry_run
+
+ROWS, WRONG = 200, {12, 33, 54, 75, 96, 117, 138, 159}
+SETTINGS = ("model.dropout=0", "scale.cpus_per_worker=1", "train.epochs=3")
+QUICK = AuditOptions(folds=4, quick=True, rows=40)
+
+
+def silent(line: str) -> None:
+    """Takes no notice."""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reviews of which some have the wrong label; one text stands twice, with both."""
+    source = write_reviews(tmp_path_factory.mktemp("reviews") / "clean.csv", ROWS)
+    with source.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    other = {"positive": "negative", "negative": "positive"}
+    for row in WRONG:
+        rows[row][1] = other[rows[row][1]]
+    # Records of several lines have other line numbers: here each is one line.
+    rows = [[" ".join(text.split()), label] for text, label in rows]
+    rows.append([rows[20][0], other[rows[20][1]]])
+    found = source.with_name("noisy.csv")
+    with found.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return found
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "audit.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def decide(out: Path, decisions: dict[int, str]) -> str:
+    """Writes decisions, by rank, into the table."""
+    rows = table(out)
+    for row in rows:
+        row["decision"] = decisions.get(int(row["rank"]), "")
+    with (out / "audit.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(out / "audit.csv")
+
+
+def with_decisions(recipe: Recipe, sheet: str) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"decisions": (sheet,)})})
+
+
+def test_runs_on_the_other_folds_find_wrong_labels(path: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(tiny_model_dir, path, *SETTINGS)
+    out = tmp_path / "audit"
+    found = audit(recipe, str(out), AuditOptions(folds=2, rows=ROWS), resume=False, say=silent)
+    assert found["rows"] == {"read": 201, "audited": 200, "not_audited": 0, "duplicates": 1, "rejects": 0}
+    assert found == json.loads((out / "audit.json").read_text())
+    rows = pq.read_table(out / "audit.parquet").to_pydict()
+    assert sorted(rows["line"]) == list(range(2, ROWS + 2))
+    assert rows["loss"] == sorted(rows["loss"], reverse=True)
+    first = {line - 2 for line in rows["line"][:16]}
+    assert len(first & WRONG) >= 6
+    # A row's fold is the one whose bundle has not learned from it: the same texts are tested there.
+    for fold in (1, 2):
+        bundle = load_bundle(str(out / "folds" / str(fold) / "bundle"))
+        report = json.loads((out / "folds" / str(fold) / "report.json").read_text())
+        assert report["rows"]["test"] == rows["fold"].count(fold) == 100
+        assert bundle.manifest.recipe["split"]["fold"] == f"{fold}/2"
+        right = sum(
+            given == suggested
+            for given, suggested, of in zip(rows["label"], rows["suggested"], rows["fold"], strict=True)
+            if of == fold
+        )
+        assert right / 100 == pytest.approx(report["test"]["accuracy"]["value"], abs=0.011)
+    (conflict,) = [row for row in table(out) if row["same_text"]]
+    assert conflict["line"] == "22"
+    assert f"{path}:{ROWS + 2} (" in conflict["same_text"]
+
+
+def test_the_quick_mode_lists_rows_whose_decisions_a_run_follows(
+    path: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(tiny_model_dir, path, *SETTINGS)
+    out = tmp_path / "audit"
+    found = audit(recipe, str(out), QUICK, resume=False, say=silent)
+    assert found["listed"] == len(table(out)) == 40
+    first, second, third, *_ = table(out)
+    assert "noisy.csv:" in first["similar"]
+    sheet = decide(out, {1: "drop", 2: first["label"] if second["label"] != first["label"] else "keep", 3: "keep"})
+    decided = with_decisions(recipe, sheet)
+    said: list[str] = []
+    dry_run(decided, say=said.append, task=SINGLE_LABEL)
+    assert any("dropped_by_decision" in line for line in said)
+    assert len(read_decisions(decided.data, SINGLE_LABEL)[0].by_row) == 3
+    text = path.read_text()
+    moved = path.with_name("moved.csv")
+    moved.write_text(text.replace(third["text"], third["text"] + "!"), newline="")
+    elsewhere = decided.model_copy(update={"data": decided.data.model_copy(update={"csv": (str(moved),)})})
+    with pytest.raises(DataError, match="1 decisions are about rows") as refused:
+        dry_run(elsewhere, say=silent, task=SINGLE_LABEL)
+    assert f"{sheet}:4, about {third['file']}:{third['line']}" in refused.value.found

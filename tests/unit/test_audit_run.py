@@ -1,0 +1,119 @@
+"""An audit trains each fold once, whatever interrupts it, and its directory belongs to one audit. A fake trainer."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from textcls.audit import run
+from textcls.audit.run import AuditOptions, _claim, fold_directory, of_fold, train_folds
+from textcls.commands.audit import main
+from textcls.errors import RunDirError
+from textcls.output.json_files import write_json
+from textcls.settings.recipe_file import parse_recipe
+from textcls.training.run_dir import IDENTITY
+
+RECIPE = parse_recipe("{}", ["data.csv=reviews.csv", "split.seed=7", "train.epochs=2"])
+
+FOUND = {
+    "rows": {"audited": 100},
+    "likely_wrong": {"rows": 3, "share": 0.03},
+    "suggested_differs": 9,
+    "listed": 50,
+    "confused_labels": [{"labels": ["bad", "good"], "hard_to_tell_apart": True, "confused": 0.4}],
+}
+
+
+class Trainer:
+    """Leaves what a run leaves; is interrupted in the middle of one fold."""
+
+    def __init__(self, interrupted_in: int = 0) -> None:
+        self.interrupted_in, self.calls = interrupted_in, []
+
+    def __call__(self, recipe, out, *, resume, say, verbose):
+        self.calls.append((recipe.split.fold, resume))
+        write_json(out, IDENTITY, {})
+        if recipe.split.fold == f"{self.interrupted_in}/3":
+            raise KeyboardInterrupt
+        write_json(f"{out}/bundle", "bundle.json", {})
+
+
+def folds_trained(uri: str, trainer: Trainer) -> list[tuple[str, bool]]:
+    train_folds(RECIPE, uri, 3, say=lambda line: None, verbose=False, train_fold=trainer)
+    return trainer.calls
+
+
+def test_each_fold_is_trained_once_with_the_settings_of_the_recipe(tmp_path: Path) -> None:
+    trainer = Trainer()
+    assert folds_trained(str(tmp_path), trainer) == [("1/3", False), ("2/3", False), ("3/3", False)]
+    assert of_fold(RECIPE, 2, 3).model_dump() == RECIPE.model_dump() | {
+        "split": RECIPE.split.model_dump() | {"fold": "2/3"}
+    }
+    assert folds_trained(str(tmp_path), Trainer()) == []
+
+
+def test_an_interrupted_audit_resumes_its_run_and_trains_no_finished_fold_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        folds_trained(str(tmp_path), Trainer(interrupted_in=2))
+    assert folds_trained(str(tmp_path), Trainer()) == [("2/3", True), ("3/3", False)]
+    assert Path(fold_directory(str(tmp_path), 3), "bundle").is_dir()
+
+
+def test_an_audit_continues_only_with_resume_and_its_own_settings(tmp_path: Path) -> None:
+    uri, options = str(tmp_path / "audit"), AuditOptions(folds=3)
+    with pytest.raises(RunDirError, match="no audit to resume"):
+        _claim(uri, RECIPE, options, resume=True)
+    _claim(uri, RECIPE, options, resume=False)
+    with pytest.raises(RunDirError, match="interrupted") as refused:
+        _claim(uri, RECIPE, options, resume=False)
+    assert "--resume continues it" in refused.value.todo
+    _claim(uri, RECIPE, options, resume=True)
+    # Where it trains, and what it lists, may change.
+    elsewhere = RECIPE.model_copy(update={"scale": RECIPE.scale.model_copy(update={"max_failures": 9})})
+    _claim(uri, elsewhere, AuditOptions(folds=3, rows=7, encoding="utf-8-sig"), resume=True)
+    with pytest.raises(RunDirError, match="folds was 3, now 4"):
+        _claim(uri, RECIPE, AuditOptions(folds=4), resume=True)
+    other = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"epochs": 9})})
+    with pytest.raises(RunDirError, match="epochs was 2, now 9") as refused:
+        _claim(uri, other, options, resume=True)
+    assert "--resume with the same arguments" in refused.value.todo
+    _claim(uri, RECIPE, options, resume=True)
+
+
+def test_a_finished_audit_is_never_overwritten(tmp_path: Path) -> None:
+    write_json(str(tmp_path), "audit.json", {})
+    with pytest.raises(RunDirError, match="a finished audit"):
+        _claim(str(tmp_path), RECIPE, AuditOptions(), resume=True)
+
+
+def test_a_fold_of_other_rows_is_refused_until_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = SimpleNamespace(manifest=SimpleNamespace(data_fingerprint="a"))
+    monkeypatch.setattr(run, "load_bundle", lambda uri: bundle)
+    monkeypatch.setattr(run, "judged_by_bundle", lambda fold, *others: fold.number)
+
+    def judged(fingerprint: str) -> object:
+        read = SimpleNamespace(fingerprint=fingerprint)
+        return run._by_bundle(SimpleNamespace(number=2), "out", read, RECIPE, say=lambda line: None)
+
+    with pytest.raises(RunDirError, match=r"not those that out/folds/2 was trained on") as refused:
+        judged("b")
+    assert "restore them and --resume" in refused.value.todo
+    assert judged("a") == 2
+
+
+def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    called = []
+    monkeypatch.setattr(run, "audit", lambda recipe, *others, **more: called.append(recipe.split.fold) or FOUND)
+    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", "out", "--set", "split.fold=1/5"]
+    assert main(arguments) == 2
+    assert "to do:    --set split.fold=null" in capsys.readouterr().err
+    assert main([*arguments, "--set", "split.fold=null"]) == 0
+    assert called == [None]
+    printed = capsys.readouterr().out
+    assert "3 labels (3.0%) are likely wrong" in printed
+    assert "'bad' and 'good' are hard to tell apart" in printed
+
+
+@pytest.mark.parametrize("wrong", [["--folds", "1"], ["--rows", "0"]])
+def test_numbers_out_of_bounds_are_refused(wrong: list[str]) -> None:
+    assert main(["--recipe", "base", "--csv", "a.csv", "--out", "out", *wrong]) == 2

@@ -1,0 +1,180 @@
+"""Rows that a fold holds out, and what a model that has not seen them says of their labels; on Ray.
+
+In: rows that were read, and folds. Out: `HeldOut` tables of each fold, and their `AuditedRows`, by the bundle of a run
+on the other rows or by the quick mode. Not here: the runs (run.py), the order of the rows (ranking.py).
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from textcls.audit.quick import quick_probabilities
+from textcls.audit.ranking import AuditedRows, audited
+from textcls.batch.actor_pool import plan_pool, run_on_pool
+from textcls.bundle import Bundle
+from textcls.data.read import ReadRows
+from textcls.data.row_tables import inputs_of
+from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.inference.classifier import Classifier
+from textcls.inference.embeddings import Embedder
+from textcls.progress import ProgressBoard, RowProgress, progress_display
+from textcls.settings.recipe import Recipe, TextSpec
+from textcls.settings.scale import ScaleSpec
+from textcls.tasks.task import Task
+from textcls.text.text_input import TextInput
+from textcls.training.baseline import word_vectorizer
+
+Say = Callable[[str], None]
+
+# Rows that are scored together; sorted by length, so that batches need little padding.
+_SLICE_ROWS = 2_048
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows of one fold.
+
+    Attributes:
+        number: of the fold, from 1.
+        data: the split with this fold as its test part.
+        tables: object references of tables with row_id, the columns of the input, and target.
+    """
+
+    number: int
+    data: PreparedData
+    tables: list[Any]
+
+
+def held_out(read: ReadRows, recipe: Recipe, number: int) -> HeldOut:
+    """The rows of a fold.
+
+    Args:
+        read: all rows.
+        recipe: of the run with this fold (`split.fold`).
+        number: of the fold, from 1.
+    """
+    data = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
+    pairs = zip(data.inputs["test"], data.blocks["test"], strict=True)
+    return HeldOut(number, data, [_with_targets.remote(inputs, tokens) for inputs, tokens in pairs])
+
+
+@ray.remote
+def _with_targets(inputs: pa.Table, tokens: pa.Table) -> pa.Table:
+    return inputs.append_column("target", tokens["target"])
+
+
+def judged_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) -> AuditedRows:
+    """The verdicts of a bundle on the rows that its run has not seen; rows that it cannot score are left out.
+
+    Args:
+        fold: the rows.
+        bundle: of the run on the other rows.
+        scale: the actors that score.
+        say: shows one line to the user.
+    """
+    rows, board, started, done = fold.data.account.outcomes["test"], ProgressBoard(), time.monotonic(), 0
+
+    def on_rows(number: int) -> None:
+        nonlocal done
+        done += number
+        board.post(RowProgress(done, rows, done / max(time.monotonic() - started, 1e-6), exact=True))
+
+    work, size = _Judge(bundle.task, bundle.manifest.labels, fold.number), plan_pool(scale, items=len(fold.tables))
+    with progress_display(board.take, say, verb=f"scoring fold {fold.number}"):
+        by_table = dict(run_on_pool(work, fold.tables, size, bundle, on_rows=on_rows))
+    return AuditedRows.joined([by_table[i] for i in range(len(fold.tables))])
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Scores a table of held-out rows."""
+
+    task: Task
+    labels: tuple[str, ...]
+    fold: int
+
+    def __call__(self, classifier: Classifier, table: pa.Table) -> Generator[int, None, AuditedRows]:
+        """Yields the number of rows scored, slice by slice; returns the verdicts."""
+        parts = []
+        for start in range(0, max(len(table), 1), _SLICE_ROWS):
+            part = table.slice(start, _SLICE_ROWS)
+            scores = classifier.scores(inputs_of(part))
+            scored = np.array([error is None for error in scores.errors], bool)
+            row_id, targets = part["row_id"].to_numpy()[scored], targets_in(part)[scored]
+            parts.append(audited(self.task, self.labels, row_id, scores.probabilities[scored], targets, self.fold))
+            yield len(part)
+        return AuditedRows.joined(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedRows:
+    """The held-out rows of all folds, in any fixed order.
+
+    Attributes:
+        row_id: int64 [N].
+        fold: int16 [N], from 1.
+        targets: [N, *T].
+        embeddings: float32 [N, E]; rows without a word are left out.
+        words: sparse [N, F], TF-IDF of the texts; None if it is not needed.
+    """
+
+    row_id: np.ndarray
+    fold: np.ndarray
+    targets: np.ndarray
+    embeddings: np.ndarray
+    words: Any
+
+
+def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say, *, words: TextSpec | None = None) -> EmbeddedRows:
+    """The embeddings of all held-out rows, computed in this process.
+
+    Args:
+        folds: all of them.
+        embedder: of the pretrained encoder.
+        say: shows one line to the user.
+        words: text settings, if the words of the texts are needed as well: the texts of all rows are then held.
+    """
+    inputs: list[TextInput] = []
+    columns: list[tuple[np.ndarray, ...]] = []
+    for fold in folds:
+        for ref in fold.tables:
+            table = ray.get(ref)
+            number = np.full(len(table), fold.number, np.int16)
+            texts = inputs_of(table)
+            columns.append((table["row_id"].to_numpy(), number, targets_in(table), embedder(texts)))
+            inputs += texts if words else []
+        say(f"  embedded fold {fold.number}: {sum(len(one[0]) for one in columns):,} rows so far")
+    row_id, number, targets, found = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    usable = np.flatnonzero(np.isfinite(found).all(axis=1))
+    features = None
+    if words:
+        classes = len(folds[0].data.labels)
+        features = word_vectorizer(words, rows=len(usable), classes=classes).fit_transform(inputs)[usable]
+    return EmbeddedRows(row_id[usable], number[usable], targets[usable], found[usable], features)
+
+
+def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str]) -> AuditedRows:
+    """The verdicts of the quick mode.
+
+    Args:
+        rows: of all folds.
+        task: what is predicted.
+        labels: label names in id order.
+    """
+    probabilities = quick_probabilities(rows.embeddings, rows.words, rows.targets, rows.fold, task, len(labels))
+    return audited(task, labels, rows.row_id, probabilities, rows.targets, rows.fold)
+
+
+def targets_in(table: pa.Table) -> np.ndarray:
+    """[N, *T]: the column `target`."""
+    column = table["target"].combine_chunks()
+    if not hasattr(column.type, "list_size"):
+        found: np.ndarray = column.to_numpy()
+        return found
+    flat: np.ndarray = column.flatten().to_numpy()
+    return flat.reshape(-1, column.type.list_size)

@@ -1,0 +1,254 @@
+"""The audit of labels from end to end: recipe and CSV in, the rows whose labels are worth a look out.
+
+In: a recipe and an --out. Out: audit.csv, audit.parquet and audit.json in OUT. Not here: training (training/run.py),
+the verdicts on single rows (held_out.py), decisions read back (data/decisions.py).
+
+    OUT/settings.json   what is audited, and how; written first
+    OUT/folds/K/        an ordinary run with `split.fold: K/N`: its test split is the fold (not in the quick mode)
+    OUT/audit.parquet   every row that was audited, without its text
+    OUT/audit.csv       the rows most worth a look, with an empty column `decision`
+    OUT/audit.json      counts; written last: an audit that has it is finished
+
+The runs follow one another: each uses all workers that the recipe asks for, and resumes where it was interrupted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from textcls import storage
+from textcls.audit.evidence import sheet_rows
+from textcls.audit.held_out import HeldOut, embedded, held_out, judged_by_bundle, judged_by_regression
+from textcls.audit.ranking import AuditedRows, confused_pairs, likely_wrong, ranked
+from textcls.audit.sheet import NUMBERS, sheet
+from textcls.bundle import MANIFEST, load_bundle
+from textcls.data import messages
+from textcls.data.decisions import read_decisions, refuse_unmet
+from textcls.data.input_files import expand
+from textcls.data.read import ReadRows, read_rows
+from textcls.data.row_tables import file_and_line
+from textcls.errors import RunDirError
+from textcls.inference.embeddings import Embedder
+from textcls.modeling.pretrained import find_model
+from textcls.on_ray.session import ray_session
+from textcls.output.claim import OutKind, claim, difference
+from textcls.output.json_files import read_json, write_json
+from textcls.output.lock import locked
+from textcls.settings.recipe import Recipe
+from textcls.tasks.registry import task_of
+from textcls.tasks.task import Task
+from textcls.training.run import train
+from textcls.training.run_dir import IDENTITY
+
+Say = Callable[[str], None]
+TrainFold = Callable[..., Any]
+"""`training.run.train`, or what stands for it."""
+
+SETTINGS = "settings.json"
+SHEET = "audit.csv"
+SUMMARY = "audit.json"
+_FORMAT = 1
+_AUDIT = OutKind(name="audit", finished_name="a finished audit", last_file=SUMMARY, first_file=SETTINGS)
+# Rows of audit.csv if no number is asked for: a tenth of all, within these bounds.
+_ROWS_SHARE, _FEWEST_ROWS, _MOST_ROWS = 0.1, 100, 5_000
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How to audit.
+
+    Attributes:
+        folds: their number.
+        quick: embeddings of the pretrained encoder and a regression, in place of a training run for each fold.
+        rows: of audit.csv; None: a tenth of all, 100 to 5,000.
+        encoding: of audit.csv: `utf-8`, or `utf-8-sig` for Excel.
+    """
+
+    folds: int = 5
+    quick: bool = False
+    rows: int | None = None
+    encoding: str = "utf-8"
+
+
+def audit(
+    recipe: Recipe,
+    out: str,
+    options: AuditOptions,
+    *,
+    resume: bool,
+    say: Say,
+    verbose: bool = False,
+    train_fold: TrainFold = train,
+) -> dict[str, Any]:
+    """Ranks the labelled rows of a recipe by the loss of their labels; returns the content of audit.json.
+
+    Args:
+        recipe: the resolved recipe.
+        out: URI of a new directory, or of an interrupted audit's with `resume`.
+        options: how to audit.
+        resume: continue an interrupted audit; folds whose run is finished are not trained again.
+        say: shows one line to the user.
+        verbose: show Ray's own log lines as well.
+        train_fold: trains a run.
+
+    Raises:
+        InputError: recipe, rows, model or directory cannot be used.
+        TextclsError: see `training.run.train`; with `resume` the audit continues.
+    """
+    with locked(out) as uri:
+        _claim(uri, recipe, options, resume=resume)
+        with ray_session(verbose=verbose):
+            if not options.quick:
+                train_folds(recipe, uri, options.folds, say=say, verbose=verbose, train_fold=train_fold)
+            return _judged(recipe, uri, options, say)
+
+
+def _claim(uri: str, recipe: Recipe, options: AuditOptions, *, resume: bool) -> None:
+    """Claims the directory of a new audit, or checks that the one that began there is the same.
+
+    Raises:
+        RunDirError: the directory holds something else, or another audit.
+    """
+    claimed = claim(uri, _AUDIT)
+    # Where runs train and how many rows are listed may change.
+    settings = {
+        "format": _FORMAT,
+        "folds": options.folds,
+        "quick": options.quick,
+        "recipe": recipe.model_dump(mode="json", exclude={"scale", "serve"}),
+    }
+    if not claimed.is_begun:
+        if resume:
+            raise RunDirError(f"{uri} holds no audit to resume", todo="check --out, or leave --resume out")
+        write_json(uri, SETTINGS, settings)
+        return
+    if not resume:
+        raise RunDirError(
+            f"{uri} holds an audit that was interrupted", todo="--resume continues it; or name a new --out"
+        )
+    if (begun := read_json(uri, SETTINGS)) != settings:
+        raise RunDirError(
+            f"{uri} holds another audit: {difference(begun, settings)}",
+            todo="--resume with the same arguments continues it; or name a new --out",
+        )
+
+
+def of_fold(recipe: Recipe, number: int, folds: int) -> Recipe:
+    """The recipe of the run that holds a fold out, from 1."""
+    return recipe.model_copy(update={"split": recipe.split.model_copy(update={"fold": f"{number}/{folds}"})})
+
+
+def train_folds(recipe: Recipe, uri: str, folds: int, *, say: Say, verbose: bool, train_fold: TrainFold) -> None:
+    """Trains a run for each fold, one after another, except those that are finished.
+
+    Args:
+        recipe: the resolved recipe.
+        uri: of the claimed directory.
+        folds: their number.
+        say: shows one line to the user.
+        verbose: show Ray's own log lines as well.
+        train_fold: trains a run.
+    """
+    for number in range(1, folds + 1):
+        directory = fold_directory(uri, number)
+        if storage.exists(storage.join(directory, "bundle", MANIFEST)):
+            say(f"fold {number} of {folds}: finished before")
+            continue
+        say(f"fold {number} of {folds}")
+        begun = storage.exists(storage.join(directory, IDENTITY))
+        train_fold(of_fold(recipe, number, folds), directory, resume=begun, say=say, verbose=verbose)
+
+
+def fold_directory(uri: str, number: int) -> str:
+    """URI of the run of a fold, from 1."""
+    return storage.join(uri, "folds", str(number))
+
+
+def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[str, Any]:
+    task, files = task_of(recipe.data), expand(recipe.data.csv)
+    decisions = read_decisions(recipe.data, task)
+    read = read_rows(files, recipe.data, recipe.text, task=task, group_by=recipe.split.group_by, decisions=decisions)
+    for line in messages.read_lines(read):
+        say(line)
+    messages.check_rows(read, listed=False)
+    refuse_unmet(decisions, read.summary.decided, read.summary.labels, read.data, task)
+    folds = [held_out(read, of_fold(recipe, n, options.folds), n) for n in range(1, options.folds + 1)]
+    embedder = Embedder.of_pretrained(
+        find_model(recipe.model).directory, recipe.text, pairs=recipe.data.pair is not None
+    )
+    near = embedded(folds, embedder, say, words=recipe.text if options.quick else None)
+    if options.quick:
+        rows = judged_by_regression(near, task, read.labels)
+    else:
+        rows = AuditedRows.joined([_by_bundle(fold, uri, read, recipe, say) for fold in folds])
+    rows = ranked(rows)
+    _write_rows(uri, rows, read)
+    listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
+    found = sheet_rows(listed, rows, folds, near, read)
+    names = read.data.pair or ("text",)
+    storage.write_bytes(storage.join(uri, SHEET), sheet(found, encoding=options.encoding, inputs=names))
+    summary = _summary(rows, folds, task, options) | {"listed": len(listed), "files": read.files}
+    write_json(uri, SUMMARY, summary)
+    return summary
+
+
+def _by_bundle(fold: HeldOut, uri: str, read: ReadRows, recipe: Recipe, say: Say) -> AuditedRows:
+    bundle = load_bundle(storage.join(fold_directory(uri, fold.number), "bundle"))
+    if bundle.manifest.data_fingerprint != read.fingerprint:
+        raise RunDirError(
+            f"the CSV files are not those that {fold_directory(uri, fold.number)} was trained on",
+            todo="restore them and --resume, or name a new --out",
+        )
+    return judged_by_bundle(fold, bundle, recipe.scale, say)
+
+
+def _rows_listed(rows: int) -> int:
+    return max(_FEWEST_ROWS, min(int(rows * _ROWS_SHARE), _MOST_ROWS))
+
+
+def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
+    """Writes audit.parquet: every audited row by rank, without its text."""
+    places = [file_and_line(row_id) for row_id in rows.row_id.tolist()]
+    wrong = likely_wrong(rows)
+    table = pa.table(
+        {
+            "rank": pa.array(np.arange(1, len(rows) + 1)),
+            "file": [read.files[file] for file, _ in places],
+            "line": [line for _, line in places],
+            "label": pa.array(rows.label.tolist(), pa.string()),
+            "suggested": pa.array(rows.suggested.tolist(), pa.string()),
+            **{name: getattr(rows, name) for name in NUMBERS},
+            "likely_wrong": wrong,
+            "fold": rows.fold,
+        }
+    )
+    with storage.written_whole(storage.join(uri, "audit.parquet")) as file, pq.ParquetWriter(file, table.schema) as out:
+        out.write_table(table)
+
+
+def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: AuditOptions) -> dict[str, Any]:
+    """The content of audit.json."""
+    account = folds[0].data.account
+    duplicates, rejects = account.outcomes["duplicates"], account.outcomes["rejects"]
+    wrong, audited = int(likely_wrong(rows).sum()), len(rows)
+    return {
+        "format": _FORMAT,
+        "quick": options.quick,
+        "folds": [fold.data.account.outcomes["test"] for fold in folds],
+        "rows": {
+            "read": account.read,
+            "audited": audited,
+            # Their label has no other row, or the model could not read them.
+            "not_audited": account.read - audited - duplicates - rejects,
+            "duplicates": duplicates,
+            "rejects": rejects,
+        },
+        "suggested_differs": int(rows.differs.sum()),
+        "likely_wrong": {"rows": wrong, "share": wrong / max(audited, 1)},
+        "texts_with_several_labels": folds[0].data.conflicts[0],
+        "confused_labels": confused_pairs(rows, task),
+    }

@@ -1,0 +1,92 @@
+"""`textcls audit`: ranks labelled rows by how probably their labels are wrong.
+
+In: a command line, as `textcls audit --help` describes it. Out: an exit status, and in --out a table to write decisions
+into. Not here: the audit itself (audit/run.py).
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from textcls import storage
+from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.train import read_recipe
+from textcls.errors import InputError
+from textcls.settings.recipe_file import included_recipes
+from textcls.settings.yaml_text import set_option
+
+# Folds of the quick mode cost next to nothing; those of the other a training run each.
+_FOLDS, _QUICK_FOLDS = 5, 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return run_command(argv, parser(), _run, interrupted=_how_to_continue)
+
+
+def _how_to_continue(arguments: argparse.Namespace) -> str:
+    from textcls.audit.run import SETTINGS
+
+    if not storage.exists(storage.join(storage.absolute(arguments.out), SETTINGS)):
+        return ""
+    return f"; the same command with --resume continues {arguments.out}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    recipes = f"YAML file with the settings, or the name of an included recipe: {', '.join(included_recipes())}"
+    parser = argparse.ArgumentParser(
+        prog=command("audit"), description="Rank labelled rows by how probably their labels are wrong."
+    )
+    parser.add_argument("--recipe", required=True, metavar="FILE", help=recipes)
+    parser.add_argument("--csv", nargs="+", metavar="URI", help="CSV files, globs or URIs; overrides data.csv")
+    parser.add_argument("--out", required=True, metavar="URI", help="new directory for audit.csv and what led to it")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a regression on embeddings of the pretrained encoder in place of training runs: minutes on a CPU",
+    )
+    folds = f"models, each of which judges the rows that it has not seen; default: {_FOLDS}, quick: {_QUICK_FOLDS}"
+    parser.add_argument("--folds", type=int, metavar="N", help=folds)
+    listed = "rows of audit.csv; default: a tenth of all, 100 to 5,000. audit.parquet has all"
+    parser.add_argument("--rows", type=int, metavar="N", help=listed)
+    parser.add_argument(
+        "--csv-encoding", choices=("utf-8", "utf-8-sig"), default="utf-8", help="of audit.csv; utf-8-sig for Excel"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the interrupted audit in --out; finished folds are kept"
+    )
+    return add_common_arguments(parser, overrides="override a setting of the recipe")
+
+
+def _run(arguments: argparse.Namespace, started: float) -> None:
+    recipe = read_recipe(arguments, needs_out=True)
+    folds = arguments.folds or (_QUICK_FOLDS if arguments.quick else _FOLDS)
+    if not 2 <= folds <= 1000:
+        raise InputError(f"--folds {folds}", expected="2 to 1000")
+    if arguments.rows is not None and arguments.rows < 1:
+        raise InputError(f"--rows {arguments.rows}", expected="1 or more")
+    if recipe.split.fold is not None:
+        raise InputError(
+            f"split.fold is {recipe.split.fold}",
+            expected="none: an audit goes through all folds",
+            todo="--set split.fold=null",
+        )
+    # Ray, torch and transformers take seconds to import, so the arguments are checked first.
+    from textcls.audit.run import SHEET, AuditOptions, audit
+
+    options = AuditOptions(folds, arguments.quick, arguments.rows, arguments.csv_encoding)
+    found = audit(recipe, arguments.out, options, resume=arguments.resume, say=say, verbose=arguments.verbose)
+    rows, wrong = found["rows"], found["likely_wrong"]
+    say(
+        f"audited {rows['audited']:,} rows: {wrong['rows']:,} labels ({wrong['share']:.1%}) are likely wrong; another "
+        f"label is more probable in {found['suggested_differs']:,}"
+    )
+    for pair in found["confused_labels"]:
+        if pair["hard_to_tell_apart"]:
+            one, other = pair["labels"]
+            say(f"  {one!r} and {other!r} are hard to tell apart: {pair['confused']:.0%} of the rows are confused")
+    table = f"{arguments.out}/{SHEET}"
+    say(f"{found['listed']:,} rows to look at: {table}; write keep, drop or another label in its column `decision`")
+    say(f"then train with {set_option('data.decisions', [table])}")
+    say(f"{time.time() - started:.1f} s in all")
