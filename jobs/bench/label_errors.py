@@ -114,7 +114,7 @@ def _print_ranking(name: str, out: Path, wrong: dict[int, bool]) -> None:
     say(
         f"{name}: {is_wrong[:first].mean():.3f} of the first {first:,} of {len(is_wrong):,} rows are wrong, average "
         f"precision {average_precision_score(is_wrong, rows['loss']):.3f}; accuracy out of sample {right.mean():.3f}; "
-        f"estimate of wrong labels {np.mean(rows['likely_wrong']):.3f}, in truth {is_wrong.mean():.3f}"
+        f"suspect {np.mean(rows['suspect']):.3f}, in truth {is_wrong.mean():.3f}"
     )
     best = max(_cleanlab(given, probabilities, is_wrong, first))
     say(f"{name}: cleanlab's best filter, {best[1]}, has {best[0]:.3f}")

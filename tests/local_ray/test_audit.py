@@ -15,6 +15,7 @@ from textcls.errors import DataError
 from textcls.settings.recipe import Recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.training.run import dry_run
+from textcls.training.run_dir import RunDir
 
 ROWS, WRONG = 200, {12, 33, 54, 75, 96, 117, 138, 159}
 SETTINGS = ("model.dropout=0", "scale.cpus_per_worker=1", "train.epochs=3")
@@ -104,8 +105,17 @@ def test_the_quick_mode_lists_rows_whose_decisions_a_run_follows(
     sheet = decide(out, {1: "drop", 2: first["label"] if second["label"] != first["label"] else "keep", 3: "keep"})
     decided = with_decisions(recipe, sheet)
     said: list[str] = []
-    dry_run(decided, say=said.append, task=SINGLE_LABEL)
+    dry = tmp_path / "dry"
+    dry_run(decided, say=said.append, task=SINGLE_LABEL, out=str(dry))
     assert any("dropped_by_decision" in line for line in said)
+    rejects = pq.read_table(dry / "rejects.parquet").to_pydict()
+    assert (rejects["line"], rejects["reason"]) == ([int(first["line"])], ["dropped_by_decision"])
+    rows = json.loads((dry / "rows.json").read_text())
+    assert rows["read"] == 201 == sum(rows[name] for name in ("train", "val", "test", "rejects", "duplicates"))
+    conflicts = pq.read_table(dry / "conflicts.parquet").to_pydict()
+    assert conflicts["line"] == [22, ROWS + 2]
+    assert sorted(conflicts["label"]) == ["negative", "positive"]
+    RunDir.claim(str(dry), recipe, resume=False)  # a run may begin there
     assert len(read_decisions(decided.data, SINGLE_LABEL)[0].by_row) == 3
     text = path.read_text()
     moved = path.with_name("moved.csv")

@@ -17,7 +17,7 @@ RECIPE = parse_recipe("{}", ["data.csv=reviews.csv", "split.seed=7", "train.epoc
 
 FOUND = {
     "rows": {"audited": 100},
-    "likely_wrong": {"rows": 3, "share": 0.03},
+    "suspect": {"rows": 3, "share": 0.03},
     "suggested_differs": 9,
     "listed": 50,
     "confused_labels": [{"labels": ["bad", "good"], "hard_to_tell_apart": True, "confused": 0.4}],
@@ -110,7 +110,7 @@ def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPa
     assert main([*arguments, "--set", "split.fold=null"]) == 0
     assert called == [None]
     printed = capsys.readouterr().out
-    assert "3 labels (3.0%) are likely wrong" in printed
+    assert "3 (3.0%) are suspect" in printed
     assert "'bad' and 'good' are hard to tell apart" in printed
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from textcls.audit.quick import quick_probabilities
-from textcls.audit.ranking import AuditedRows, audited, confused_pairs, likely_wrong, ranked
+from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 
@@ -61,12 +61,12 @@ def test_the_losses_of_rows_add_up_to_those_of_calibration(task) -> None:
     assert task.row_losses(p, targets).sum() == pytest.approx(task.log_losses(p, targets).sum())
 
 
-def test_likely_wrong_allows_for_a_model_that_is_more_sure_of_some_labels() -> None:
+def test_what_is_suspect_allows_for_a_model_that_is_more_sure_of_some_labels() -> None:
     # Rows of "bad" are usually at 0.6, those of "good" at 0.95: 0.65 for bad is much, 0.7 for good is little.
     p = [[0.6, 0.4, 0]] * 5 + [[0.05, 0.95, 0]] * 5 + [[0.65, 0.35, 0], [0.3, 0.7, 0]]
     found = rows_of(p, [0] * 5 + [1] * 5 + [1, 0])
-    assert likely_wrong(found).tolist() == [False] * 10 + [True, False]
-    assert likely_wrong(found.take(np.arange(0))).tolist() == []
+    assert suspect(found).tolist() == [False] * 10 + [True, False]
+    assert suspect(found.take(np.arange(0))).tolist() == []
 
 
 def test_two_labels_that_nobody_can_tell_apart_are_named_and_one_that_is_only_missed_is_not() -> None:

@@ -9,9 +9,10 @@ import pytest
 from textcls import storage
 from textcls.errors import RunDirError
 from textcls.modeling.pretrained import Pretrained
+from textcls.output.json_files import write_json
 from textcls.settings.recipe import ModelSpec, Recipe
 from textcls.training.checkpoint import MANIFEST
-from textcls.training.run_dir import RunDir
+from textcls.training.run_dir import RunDir, claim_for_account
 
 RECIPE, OTHER = Recipe(), Recipe(model=ModelSpec(dropout=0.5))
 
@@ -137,3 +138,12 @@ def test_the_rule_holds_in_object_storage(s3: str) -> None:
     with pytest.raises(RunDirError, match="was interrupted"):
         RunDir.claim(f"{s3}/kept", RECIPE, resume=False)
     assert RunDir.claim(f"{s3}/kept", RECIPE, resume=True).resumed
+
+
+def test_a_dry_run_lists_rows_only_where_no_run_is(tmp_path: Path) -> None:
+    claim_for_account(str(tmp_path / "new"))
+    write_json(str(tmp_path / "new"), "rows.json", {})
+    claim_for_account(str(tmp_path / "new"))
+    write_json(str(tmp_path / "new"), "run.json", {})
+    with pytest.raises(RunDirError, match="is not empty"):
+        claim_for_account(str(tmp_path / "new"))

@@ -94,11 +94,12 @@ def ranked(rows: AuditedRows) -> AuditedRows:
     return rows.take(np.lexsort((rows.row_id, -rows.loss)))
 
 
-def likely_wrong(rows: AuditedRows) -> np.ndarray:
+def suspect(rows: AuditedRows) -> np.ndarray:
     """bool [N]: rows whose suggested label is as probable as it is, on average, in rows that are given it.
 
     The criterion of confident learning (Northcutt, Jiang, Chuang 2021): it allows for a model that is more sure of some
-    labels than of others. A label that no row has is compared with the average over all rows.
+    labels than of others. A label that no row has is compared with the average over all rows. It is an upper estimate:
+    a model that is often wrong suspects many right labels.
     """
     if not len(rows):
         return np.zeros(0, bool)

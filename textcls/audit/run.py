@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from textcls import storage
 from textcls.audit.evidence import sheet_rows
 from textcls.audit.held_out import HeldOut, embedded, held_out, judged_by_bundle, judged_by_regression
-from textcls.audit.ranking import AuditedRows, confused_pairs, likely_wrong, ranked
+from textcls.audit.ranking import AuditedRows, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.data import messages
@@ -213,7 +213,6 @@ def _rows_listed(rows: int) -> int:
 def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
     """Writes audit.parquet: every audited row by rank, without its text."""
     places = [file_and_line(row_id) for row_id in rows.row_id.tolist()]
-    wrong = likely_wrong(rows)
     table = pa.table(
         {
             "rank": pa.array(np.arange(1, len(rows) + 1)),
@@ -222,7 +221,7 @@ def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
             "label": pa.array(rows.label.tolist(), pa.string()),
             "suggested": pa.array(rows.suggested.tolist(), pa.string()),
             **{name: getattr(rows, name) for name in NUMBERS},
-            "likely_wrong": wrong,
+            "suspect": suspect(rows),
             "fold": rows.fold,
         }
     )
@@ -234,7 +233,7 @@ def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: Audit
     """The content of audit.json."""
     account = folds[0].data.account
     duplicates, rejects = account.outcomes["duplicates"], account.outcomes["rejects"]
-    wrong, audited = int(likely_wrong(rows).sum()), len(rows)
+    suspects, audited = int(suspect(rows).sum()), len(rows)
     return {
         "format": _FORMAT,
         "quick": options.quick,
@@ -248,7 +247,7 @@ def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: Audit
             "rejects": rejects,
         },
         "suggested_differs": int(rows.differs.sum()),
-        "likely_wrong": {"rows": wrong, "share": wrong / max(audited, 1)},
+        "suspect": {"rows": suspects, "share": suspects / max(audited, 1)},
         "texts_with_several_labels": folds[0].data.conflicts[0],
         "confused_labels": confused_pairs(rows, task),
     }

@@ -77,10 +77,10 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
 
     options = AuditOptions(folds, arguments.quick, arguments.rows, arguments.csv_encoding)
     found = audit(recipe, arguments.out, options, resume=arguments.resume, say=say, verbose=arguments.verbose)
-    rows, wrong = found["rows"], found["likely_wrong"]
+    rows, suspects = found["rows"], found["suspect"]
     say(
-        f"audited {rows['audited']:,} rows: {wrong['rows']:,} labels ({wrong['share']:.1%}) are likely wrong; another "
-        f"label is more probable in {found['suggested_differs']:,}"
+        f"audited {rows['audited']:,} rows: in {found['suggested_differs']:,} another label is more probable, "
+        f"{suspects['rows']:,} ({suspects['share']:.1%}) are suspect"
     )
     for pair in found["confused_labels"]:
         if pair["hard_to_tell_apart"]:

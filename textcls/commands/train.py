@@ -43,7 +43,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in --out from its last checkpoint"
     )
-    parser.add_argument("--dry-run", action="store_true", help="read and check the data, but do not train")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="read and check the data, but do not train; with --out, list rejects and conflicts there",
+    )
     parser.add_argument(
         "--help-recipe", action=_HelpRecipe, nargs=0, help="list every setting with its default, and exit"
     )
@@ -89,7 +93,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     from textcls.training.run import dry_run, train
 
     if arguments.dry_run:
-        dry_run(recipe, say=say, verbose=arguments.verbose)
+        dry_run(recipe, say=say, verbose=arguments.verbose, out=arguments.out or "")
         return
     report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
     if report is not None:

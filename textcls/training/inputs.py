@@ -104,14 +104,15 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
     return Sources(task, files, decisions, model, tokenizer, rehearsal)
 
 
-def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> TrainingInputs:
+def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, account_in: str = "") -> TrainingInputs:
     """Reads, checks and splits the rows; writes the account before any check can stop the run.
 
     Args:
         sources: from `find_sources`.
         recipe: the resolved recipe.
-        run: the claimed directory, for the account and the rejects; None writes nothing.
+        run: the claimed directory, for the account, the rejects and the conflicts; None: there is no run.
         say: shows one line to the user.
+        account_in: URI of the directory for these files where there is no run; "" writes none.
 
     Raises:
         InputError: the rows cannot be used.
@@ -125,21 +126,22 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
         group_by=recipe.split.group_by,
         decisions=sources.decisions,
     )
-    if run is not None:
+    uri = run.uri if run is not None else account_in
+    if uri:
         with _account_of(run, say):
-            write_account(run.uri, training_account(rows.summary))
-            write_rejects(run.uri, rows.rejects())
+            write_account(uri, training_account(rows.summary))
+            write_rejects(uri, rows.rejects())
     for line in messages.read_lines(rows):
         say(line)
-    messages.check_rows(rows, listed=run is not None)
+    messages.check_rows(rows, listed=bool(uri))
     refuse_unmet(sources.decisions, rows.summary.decided, rows.summary.labels, rows.data, rows.task)
     checks.refuse_reserved(rows.data, sources.task, rows.labels, recipe.calibration.min_precision)
     prepared = split_rows(rows, recipe.split, max_tokens=recipe.text.max_tokens)
     assert prepared.account.is_balanced, prepared.account
-    if run is not None:
+    if uri:
         with _account_of(run, say):
-            write_account(run.uri, prepared.account, labels=prepared.rows_by_label())
-            _list_conflicts(run, rows, prepared)
+            write_account(uri, prepared.account, labels=prepared.rows_by_label())
+            _list_conflicts(uri, rows, prepared)
     say(f"  {prepared.account}")
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
@@ -157,17 +159,17 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say) -> Trai
     return TrainingInputs(sources.model, sources.tokenizer, prepared)
 
 
-def _list_conflicts(run: RunDir, rows: ReadRows, prepared: PreparedData) -> None:
+def _list_conflicts(uri: str, rows: ReadRows, prepared: PreparedData) -> None:
     """Writes the rows with equal texts and different labels, and those of them that are rejects."""
     if not prepared.conflicts[0]:
         return
-    write_conflicts(run.uri, (conflicts.located(ray.get(ref), rows.files) for ref in prepared.conflict_tables))
+    write_conflicts(uri, (conflicts.located(ray.get(ref), rows.files) for ref in prepared.conflict_tables))
     if rows.data.on_conflict == "reject":
         column = rows.data.read_label_columns[0]
         of_conflicts = (conflicts.rejects(ray.get(ref), rows.files, column) for ref in prepared.conflict_tables)
-        write_rejects(run.uri, chain(rows.rejects(), of_conflicts))
+        write_rejects(uri, chain(rows.rejects(), of_conflicts))
 
 
-def _account_of(run: RunDir, say: Say) -> AbstractContextManager[None]:
+def _account_of(run: RunDir | None, say: Say) -> AbstractContextManager[None]:
     """For writing rows.json and rejects.parquet. A new run needs them; a resumed one has them, and hours to lose."""
-    return side_product("writing the account again", say) if run.resumed else nullcontext()
+    return side_product("writing the account again", say) if run and run.resumed else nullcontext()

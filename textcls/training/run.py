@@ -9,6 +9,7 @@ one `read`.
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 
 from textcls.data import messages
 from textcls.errors import InputError, StorageError
@@ -24,7 +25,7 @@ from textcls.tracking.mlflow import mlflow_requested
 from textcls.training.attempts import fit
 from textcls.training.inputs import find_sources, read
 from textcls.training.results import export
-from textcls.training.run_dir import RunDir
+from textcls.training.run_dir import RunDir, claim_for_account
 from textcls.training.scaling import TrainingWorkers, plan_training_workers, refuse_unsupported_precision
 
 Say = Callable[[str], None]
@@ -91,19 +92,31 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
     return report
 
 
-def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | None = None) -> None:
+def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | None = None, out: str = "") -> None:
     """Reads and checks the data, shows what is in it, and trains nothing.
+
+    Args:
+        recipe: the resolved recipe.
+        say: takes one line for the user at a time.
+        verbose: show Ray's own log lines as well.
+        task: what is predicted. Left out: what `data.task` names.
+        out: URI of a directory for the account of rows, the rejects and the conflicts; a run may begin there later. ""
+            writes nothing.
 
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    sources = find_sources(recipe, task or task_of(recipe.data), say)
-    with ray_session(verbose=verbose):
-        workers = _workers(recipe, sources.rehearsal, say)
-        inputs = read(sources, recipe, None, say)
+    with locked(out) if out else nullcontext("") as uri:
+        if uri:
+            claim_for_account(uri)
+        sources = find_sources(recipe, task or task_of(recipe.data), say)
+        with ray_session(verbose=verbose):
+            workers = _workers(recipe, sources.rehearsal, say)
+            inputs = read(sources, recipe, None, say, account_in=uri)
     for line in messages.split_lines(inputs.data):
         say(f"  {line}")
-    say(f"would train with {workers}; nothing is written")
+    listed = "rows.json, rejects.parquet" + " and conflicts.parquet" * bool(inputs.data.conflicts[0])
+    say(f"would train with {workers}; " + (f"{listed} are in {out}" if out else "nothing is written"))
 
 
 def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> TrainingWorkers:

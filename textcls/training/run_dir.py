@@ -44,6 +44,7 @@ _RUN = OutKind(
     first_file=IDENTITY,
     replaceable=ACCOUNT_FILES | {"events.jsonl"},
 )
+_ACCOUNT = replace(_RUN, first_file="", replaceable=ACCOUNT_FILES)
 # What else a run has written before its first checkpoint.
 _BEFORE_FIRST_CHECKPOINT = _RUN.replaceable | {IDENTITY, "training", "tensorboard"}
 _ATTEMPT = re.compile(r"attempt-(\d+)")
@@ -227,6 +228,15 @@ class RunDir:
     def drop_checkpoints(self) -> None:
         """Deletes the checkpoints, which only an unfinished run needs."""
         storage.delete_directory(storage.join(self.uri, "training"))
+
+
+def claim_for_account(uri: str) -> None:
+    """Claims a directory for the account of rows alone, as a dry run leaves it; a new run may replace it.
+
+    Raises:
+        RunDirError: it holds a run, or files of someone else.
+    """
+    claim(uri, _ACCOUNT)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
