@@ -15,11 +15,11 @@ from textcls.audit.ranking import AuditedRows
 from textcls.audit.sheet import NUMBERS, SheetRow
 from textcls.data.read import ReadRows
 from textcls.data.row_tables import file_and_line, inputs_of
+from textcls.inference.neighbours import nearest
 from textcls.plain_text import visible
 from textcls.text.text_input import TextInput
 
 _NEIGHBOURS = 3
-_QUERIES_AT_ONCE = 256
 _SHOWN_CHARS = 100
 _SHOWN_ROWS = 5
 
@@ -66,20 +66,10 @@ def _neighbours(row_ids: np.ndarray, near: EmbeddedRows) -> dict[int, np.ndarray
     for fold in np.unique(near.fold).tolist():
         asked = np.flatnonzero((near.fold == fold) & np.isin(near.row_id, row_ids))
         others = np.flatnonzero(near.fold != fold)
-        places = _nearest(near.embeddings[asked], near.embeddings[others], _NEIGHBOURS)
+        places, _ = nearest(near.embeddings[asked], near.embeddings[others], _NEIGHBOURS)
         for row, of_row in zip(near.row_id[asked].tolist(), places, strict=True):
-            found[row] = near.row_id[others][of_row]
+            found[row] = near.row_id[others][of_row[of_row >= 0]]
     return found
-
-
-def _nearest(queries_QE: np.ndarray, rows_NE: np.ndarray, most: int) -> np.ndarray:
-    """int64 [Q, at most k]: the rows with the largest cosine, from the largest on."""
-    directions_NE = rows_NE / np.linalg.norm(rows_NE, axis=1, keepdims=True)
-    found = [np.empty((0, min(most, len(rows_NE))), np.int64)]
-    for start in range(0, len(queries_QE), _QUERIES_AT_ONCE):
-        cosines = queries_QE[start : start + _QUERIES_AT_ONCE] @ directions_NE.T
-        found.append(np.argsort(-cosines, axis=1, kind="stable")[:, :most])
-    return np.concatenate(found)
 
 
 def _inputs(row_ids: np.ndarray, folds: Sequence[HeldOut]) -> dict[int, TextInput]:

@@ -65,7 +65,7 @@ def held_out(read: ReadRows, recipe: Recipe, number: int) -> HeldOut:
 
 @ray.remote
 def _with_targets(inputs: pa.Table, tokens: pa.Table) -> pa.Table:
-    return inputs.append_column("target", tokens["target"])
+    return inputs.append_column("target", tokens["target"]).append_column("row_id", tokens["row_id"])
 
 
 def judged_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) -> AuditedRows:

@@ -299,7 +299,7 @@ def _split_block(
             targets[rows[list(of_range.relabelled)]] = task.encode(list(of_range.relabelled.values()), labels)
     tokens = clean.select([name for name in TOKEN_COLUMNS if name in clean.column_names])
     tokens = tokens.append_column("target", target_column(targets))
-    inputs = clean.select([*input_columns(clean), "row_id"])
+    inputs = clean.select(input_columns(clean))
 
     facts = clean.select([name for name in clean.column_names if name in ("row_id", "tokens") or is_slice(name)])
     with_facts = pa.table([*tokens.columns, *facts.columns], [*tokens.column_names, *facts.column_names])
