@@ -44,6 +44,7 @@ FOLLOWED = {
     ],
     "data.checks._refuse_labels": [
         f"{ADVICE}test_rows_without_any_label_come_with_the_settings_to_check",
+        f"{ADVICE}test_a_label_that_some_rows_have_and_others_lack_can_be_told_from_none",
         f"{ADVICE}test_one_label_column_comes_with_the_settings_that_read_its_values_as_labels",
         f"{ADVICE}test_one_single_label_can_come_from_another_column",
         f"{ADVICE}test_one_single_label_can_come_from_another_column",
@@ -140,6 +141,10 @@ FOLLOWED = {
     + [f"{CLUSTER}test_ray_is_started_again_where_a_busy_machine_was_too_slow"],
     "settings.recipe_file.parse_recipe": [
         f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"
+    ],
+    "settings.recipe.DataSpec._texts_or_pair": [f"{ADVICE}test_a_pair_takes_the_place_of_the_text_columns_as_advised"],
+    "settings.recipe.DataSpec._labels_fit_the_task": [
+        f"{ADVICE}test_a_union_of_labels_comes_with_the_settings_that_keep_each_label_whole"
     ],
     "settings.recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],
     "settings.recipe_file._apply": [f"{ADVICE}test_a_value_that_is_no_yaml_comes_with_the_set_that_is_one_name"],

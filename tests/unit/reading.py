@@ -15,7 +15,7 @@ from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
 from textcls.settings.recipe import DataSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe
-from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.tasks.registry import task_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Read:
             examples=[],
             labels=labels,
             spellings=self.found.spellings,
+            label_rows=self.found.labels,
         )
 
 
@@ -53,21 +54,21 @@ def read_as(spec: DataSpec, csv: Sequence[Path | str]) -> Read:
     """Reads files under data settings."""
     data = spec.model_copy(update={"csv": tuple(map(str, csv))})
     layouts, shards = plan_shards(expand(data.csv), data, run=lambda function, jobs: [function(*job) for job in jobs])
-    found = RowSummary()
+    found, task = RowSummary(), task_of(data)
     for shard in shards:
         layout = layouts[shard.file_index]
-        cleaner = RowCleaner(layout, data, TextSpec(), SINGLE_LABEL)
+        cleaner = RowCleaner(layout, data, TextSpec(), task)
         rows = [cleaner(line, fields) for line, fields in read_shard(shard, layout, data)]
         clean = [row for row in rows if isinstance(row, CleanRow)]
-        found.add(
-            RowSummary(
-                rows=len(clean),
-                outside_where=rows.count(None),
-                reasons=Counter(row.reason for row in rows if row is not None and not isinstance(row, CleanRow)),
-                labels=Counter(row.label for row in clean),
-                spellings=cleaner.spellings,
-            )
+        summary = RowSummary(
+            rows=len(clean),
+            outside_where=rows.count(None),
+            reasons=Counter(row.reason for row in rows if row is not None and not isinstance(row, CleanRow)),
+            spellings=cleaner.spellings,
         )
+        for label, number in Counter(row.label for row in clean).items():
+            summary.add_label(task.names_in(label), number)
+        found.add(summary)
     return Read(data, found)
 
 

@@ -23,15 +23,18 @@ from textcls import storage
 from textcls.batch import actor_pool as scoring_workers
 from textcls.batch.predictions_dir import MANIFEST as PREDICTIONS
 from textcls.batch.predictions_dir import PredictionsDir
+from textcls.batch.settings import UnlabelledSpec
 from textcls.bundle import MANIFEST, load_bundle, write_bundle
 from textcls.commands import predict as predict_command
 from textcls.commands import serve as serve_command
 from textcls.commands import train as train_command
 from textcls.data import checks
 from textcls.data.csv_head import read_layout
+from textcls.data.csv_layout import layout_notes
 from textcls.data.csv_scan import scan_range
 from textcls.data.input_files import InputFile, expand
-from textcls.data.label_columns import several_labels_warnings, with_label_columns
+from textcls.data.label_columns import several_labels_warnings, together_warnings, with_label_columns
+from textcls.data.messages import label_lines
 from textcls.data.summary import RowSummary
 from textcls.data.token_limits import suggestion
 from textcls.directories import put_directory
@@ -48,8 +51,10 @@ from textcls.errors import (
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
 from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, SplitSpec, TextSpec
-from textcls.settings.recipe_file import parse_recipe
+from textcls.settings.recipe_file import parse_recipe, recipe_text
 from textcls.settings.serve import ServeSpec
+from textcls.settings.yaml_text import set_option
+from textcls.tasks.registry import task_of
 from textcls.tasks.shares import rounded_shares
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
@@ -257,6 +262,37 @@ def test_a_missing_column_comes_with_the_settings_under_which_all_are_there(
     assert {key: getattr(data, key) for key in expected} == expected
 
 
+FLAGS = "text,is_late,is_lost,is_paid\n" + "where is my parcel today,0,1,0\nI paid for it twice already,1,0,1\n" * 9
+
+
+def test_a_file_of_label_columns_comes_with_the_settings_that_read_them(here: Path) -> None:
+    path = here / "a.csv"
+    path.write_text(FLAGS)
+    file = InputFile(str(path), path.stat().st_size)
+    todo = todo_of(lambda: read_layout(file, DataSpec()), DataError)
+    data = with_label_columns([file], parse_recipe("", options(todo[todo.index("if ") :])).data)
+    assert data.label_columns == ("is_late", "is_lost", "is_paid")
+    # Whoever names one of them as the label reads of the others.
+    layout = read_layout(file, DataSpec(label_column="is_lost"))
+    (note,) = layout_notes([layout, layout])
+    assert with_label_columns([file], parse_recipe("", options(note)).data).label_columns == data.label_columns
+    assert not read_layout(file, UnlabelledSpec(label_column="is_lost")).notes
+    path.write_text(FLAGS.replace("is_late", "late"))
+    todo = todo_of(lambda: read_layout(file, DataSpec()), DataError)
+    assert parse_recipe("", options(todo[todo.index("if ") :])).data.label_columns == ("late", "is_lost", "is_paid")
+
+
+def test_two_columns_of_texts_come_with_the_setting_that_reads_them_as_pairs(here: Path) -> None:
+    path = here / "a.csv"
+    line = "where is my parcel today?,it will arrive by tomorrow noon,yes,7\n"
+    path.write_text("question,answer,label,id\n" + line * 9)
+    file = InputFile(str(path), path.stat().st_size)
+    todo = todo_of(lambda: read_layout(file, DataSpec()), DataError)
+    data = parse_recipe("data: {text_columns: text}", options(todo[todo.index("if ") :])).data
+    assert data.pair == ("question", "answer")
+    read_layout(file, data)
+
+
 def test_a_line_without_an_end_comes_with_a_limit_that_takes_it(here: Path) -> None:
     path = here / "a.csv"
     path.write_bytes(b"text,label\n" + b"x" * 2**21 + b",pos\n")
@@ -433,6 +469,60 @@ def test_one_label_column_comes_with_the_settings_that_read_its_values_as_labels
     todo = todo_of(lambda: checks.refuse_unfit(recipe.data, labels=["spam"], **fit))
     corrected = parse_recipe("data: {label_columns: [spam]}", options(todo)).data
     assert (corrected.task_name, corrected.read_label_columns) == ("single_label", ("spam",))
+
+
+def test_a_label_that_some_rows_have_and_others_lack_can_be_told_from_none(here: Path) -> None:
+    path = here / "a.csv"
+    path.write_text("text,label\n" + "".join(f"row {i},{'refund' * (i % 3 == 0)}\n" for i in range(30)))
+    cells = read([path], "data.labels_in=cell")
+    todo = todo_of(cells.refuse_unfit, DataError)
+    assert read([path], "data.labels_in=cell", *options(todo)).found.labels == {"refund": 10, "no refund": 20}
+    # The same file with one label a row: the only advice leads to the same two labels.
+    todo = todo_of(read([path]).refuse_unfit, DataError)
+    assert "max_reject_fraction" not in todo
+    found = read([path], *options(todo))
+    assert found.found.labels == {"refund": 10, "no refund": 20}
+    found.refuse_unfit()
+
+
+def test_a_pair_takes_the_place_of_the_text_columns_as_advised() -> None:
+    recipe, pair = "data: {text_columns: text}", "data.pair=[question, answer]"
+    todo = todo_of(lambda: parse_recipe(recipe, [pair]), RecipeError)
+    assert parse_recipe(recipe, [pair, *options(todo)]).data.pair == ("question", "answer")
+    # The recipe for one's own data names no text column, so that the documented command works.
+    assert parse_recipe(recipe_text("base"), [pair]).data.pair == ("question", "answer")
+    assert parse_recipe(recipe_text("base")).data.text_columns == ("text",)
+
+
+def test_a_union_of_labels_comes_with_the_settings_that_keep_each_label_whole() -> None:
+    todo = todo_of(lambda: parse_recipe("", ["data.on_conflict=union"]), RecipeError)
+    data = parse_recipe("", ["data.on_conflict=union", *options(todo)]).data
+    label = task_of(data).label_reader(data)(("a, b",)).label
+    assert task_of(data).names_in(label) == ("a, b",)
+
+
+def test_names_cut_at_a_delimiter_that_they_hold_are_told_and_can_be_read_whole(here: Path) -> None:
+    path = here / "a.csv"
+    path.write_text("text,label\n" + 'a text,"a,b ""q"""\nother,c\nthird,\n' * 20)
+    cut = read([path], "data.task=multi_label")
+    (told,) = together_warnings(cut.data, cut.found.labels, cut.found.companions)
+    assert "'a' and 'b \"q\"' (20 rows)" in told
+    whole = read([path], "data.task=multi_label", *options(told))
+    assert whole.found.labels == {'a,b "q"': 20, "c": 20}
+    assert together_warnings(whole.data, whole.found.labels, whole.found.companions) == []
+    # A dry run says how many rows have no label and how many have several.
+    assert [*label_lines(cut.found)] == ["labels a row: none in 20 rows, 1 in 20 rows, 2 in 20 rows"]
+    assert [*label_lines(read([path], "data.label_map={'': d}").found)] == []
+
+
+def test_lists_in_cells_come_with_a_setting_that_needs_no_delimiter() -> None:
+    names = {'["a", "b"]': 9, '["b", "a"]': 9, '["a"]': 9, "[]": 9}
+    (told,) = several_labels_warnings(DataSpec(), names)
+    assert options(told) == ["data.labels_in=cell"]
+
+
+def test_a_value_that_ends_in_punctuation_is_quoted_in_a_sentence() -> None:
+    assert set_option("data.label_delimiter", ",") == "--set 'data.label_delimiter=,'"
 
 
 def test_a_pattern_of_label_columns_can_be_corrected(here: Path) -> None:

@@ -75,7 +75,7 @@ def todo_of(paths: Path | Sequence[Path], *settings: str) -> str:
 
 def first_set(todo: str) -> str:
     """The first `--set` of a to-do, as a shell hands it on."""
-    words = shlex.split(todo[todo.index("--set") :].split("; to train without them")[0])
+    words = shlex.split(todo[todo.index("--set") :].split("; to go on without them")[0])
     return words[1].rstrip(";")
 
 
@@ -144,7 +144,7 @@ def test_a_file_in_another_encoding_than_its_neighbours_comes_with_the_command_t
     good.write_text(as_csv(labelled(CHINESE)))
     bad.write_bytes(as_csv(labelled(FRENCH)).encode("cp1252"))
     todo = todo_of([good, bad])
-    command = todo[todo.index("cat ") :].split("; to train without them")[0]
+    command = todo[todo.index("cat ") :].split("; to go on without them")[0]
     subprocess.run(command, shell=True, check=True)
     assert read([good, Path(shlex.split(command)[-1])]) == labelled(CHINESE) + labelled(FRENCH)
 
@@ -290,7 +290,7 @@ def test_a_second_header_of_other_columns_comes_with_the_commands_that_cut_the_f
     path.write_text("text,label\ngood,pos\nbad,neg\ntext,label,source\nfine,pos,a\n")
     todo = todo_of(path)
     assert "rows.csv:4 is a header of other columns" in todo
-    subprocess.run(todo[todo.index("head -n") :].split("; to train without them")[0], shell=True, check=True)
+    subprocess.run(todo[todo.index("head -n") :].split("; to go on without them")[0], shell=True, check=True)
     assert read(sorted(tmp_path.glob("rows.csv.*"))) == [("good", "pos"), ("bad", "neg"), ("fine", "pos")]
 
 

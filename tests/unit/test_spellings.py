@@ -389,3 +389,23 @@ def test_of_a_column_of_many_cells_the_named_ones_are_counted_and_few_others() -
     total = Spellings({"source": Counter({"a": 1})}, Counter({"x": 0}))
     total.add(Spellings({"source": Counter({"a": 2, "b": 0})}, Counter({"x": 3})))
     assert total == Spellings({"source": Counter({"a": 3, "b": 0})}, Counter({"x": 3}))
+
+
+def test_labels_that_are_not_the_bundle_s_can_be_left_out_of_rows_that_have_several(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "one,a;b\ntwo,b;new\nthree,new\nfour,a;other\n" * 5)
+    settings = ["data.labels_in=cell", "data.label_delimiter=;"]
+    data = parse_recipe("", [*settings, "data.labels=[a, b]"]).data
+    found = read_as(data, [path])
+    with pytest.raises(DataError) as caught:
+        found.refuse_unfit()
+    advice = options(caught.value.todo)[0]
+    left = read_as(parse_recipe("", [*settings, "data.labels=[a, b]", advice]).data, [path])
+    assert (left.found.rows, left.found.labels, left.found.rejects) == (20, {"a": 10, "b": 10}, 0)
+
+
+def test_a_label_without_training_rows_can_be_left_out_of_cells_as_advised() -> None:
+    data = parse_recipe("", ["data.labels_in=cell"]).data
+    with pytest.raises(DataError) as caught:
+        checks.refuse_empty_splits(data, SplitSpec(), ["a", "b"], {"train": [5, 0], "val": [1, 1], "test": [1, 1]})
+    assert parse_recipe("", ["data.labels_in=cell", *options(caught.value.todo)]).data.label_map == {"b": ""}

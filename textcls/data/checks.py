@@ -42,6 +42,7 @@ def refuse_unfit(
     labels: Sequence[str],
     remedy: Callable[[str], str] = lambda reason: "",
     spellings: Spellings | None = None,
+    label_rows: Mapping[str, int] | None = None,
     listed: bool = True,
 ) -> None:
     """Stops a job whose rows are unusable.
@@ -55,6 +56,7 @@ def refuse_unfit(
         labels: label names of the clean rows.
         remedy: reason of rejects -> what to do about them, as in remedies.py; "" if only correcting the rows helps.
         spellings: rows by spelling of the cells that settings name.
+        label_rows: clean rows by label name; left out: every row has each label.
         listed: whether the job has written a rejects.parquet.
 
     Raises:
@@ -67,8 +69,12 @@ def refuse_unfit(
     if rejects > data.max_reject_fraction * read or sum(reasons.values()) == read:
         most_common = max(reasons, key=lambda reason: reasons[reason])
         advice = remedy(most_common) or spelled.unknown_advice(data, reasons, spellings)
-        _refuse_rejects(data, read, reasons, examples, advice, listed=listed)
-    _refuse_labels(data, read - sum(reasons.values()), labels)
+        if len(labels) == 1 and most_common == Reason.MISSING_LABEL and data.labels_in == "one":
+            named = f"if an empty cell is another label: {_named_if_empty(data, labels[0])}"
+            advice = f"{advice}; {named}" if advice else named
+        _refuse_rejects(data, read, reasons, examples, advice, listed=listed, enough_labels=len(labels) > 1)
+    clean = read - sum(reasons.values())
+    _refuse_labels(data, clean, labels, clean if label_rows is None else sum(label_rows.values()))
 
 
 def _unintended(reasons: Mapping[str, int]) -> int:
@@ -87,8 +93,20 @@ def _refuse_no_rows(data: DataSpec, outside_where: int, spellings: Spellings) ->
     raise DataError("the files hold a header and no row", expected="at least a few rows of each label")
 
 
+def _named_if_empty(data: DataSpec, label: str) -> str:
+    """The --set that gives an empty cell a label of its own, beside the only one."""
+    return set_option("data.label_map", {**data.label_map, "": f"no {label}"})
+
+
 def _refuse_rejects(
-    data: DataSpec, read: int, reasons: Mapping[str, int], examples: Sequence[str], advice: str, *, listed: bool
+    data: DataSpec,
+    read: int,
+    reasons: Mapping[str, int],
+    examples: Sequence[str],
+    advice: str,
+    *,
+    listed: bool,
+    enough_labels: bool,
 ) -> NoReturn:
     """Stops a job with too many rejects, or with nothing else."""
     every = sum(reasons.values()) == read
@@ -105,12 +123,21 @@ def _refuse_rejects(
         f"{rejects:,} of {read:,} rows ({rejects / read:.1%}) are rejects ({by_reason}):{first}",
         expected=f"at most {data.max_reject_fraction:.1%} (data.max_reject_fraction)",
         todo=(advice or correct)
-        + f"; to train without them: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}",
+        # With one label alone the rows that are left would be refused as well.
+        + f"; to go on without them: {set_option('data.max_reject_fraction', _fraction_above(rejects / read))}"
+        * enough_labels,
     )
 
 
-def _refuse_labels(data: DataSpec, clean: int, labels: Sequence[str]) -> None:
-    """Stops a job whose clean rows have one label only or none, or almost as many as there are rows."""
+def _refuse_labels(data: DataSpec, clean: int, labels: Sequence[str], labelled: int) -> None:
+    """Stops a job whose clean rows have one label only or none, or almost as many as there are rows.
+
+    Args:
+        data: the settings that the rows were read with.
+        clean: clean rows.
+        labels: label names.
+        labelled: rows that have the label, if there is one only.
+    """
     if not labels:
         raise DataError(
             f"none of the {clean:,} rows has a label",
@@ -124,6 +151,16 @@ def _refuse_labels(data: DataSpec, clean: int, labels: Sequence[str]) -> None:
             expected="two or more label columns",
             todo="name more columns, or predict whether it is 0 or 1: "
             + " ".join(set_option(key, value) for key, value in column.items()),
+        )
+    if len(labels) == 1 and labelled < clean:
+        one_of_two = {"data.task": "auto", "data.labels_in": "one"}
+        raise DataError(
+            f"{labelled:,} of {clean:,} rows have the only label, {spelled.quoted(labels[0])}; the others have none",
+            expected="two or more label names",
+            todo="to predict whether a text has it or, with an empty cell, not: "
+            + " ".join(
+                [*(set_option(key, value) for key, value in one_of_two.items()), _named_if_empty(data, labels[0])]
+            ),
         )
     if len(labels) == 1:
         raise DataError(

@@ -7,13 +7,13 @@ Lines above the header are detected where that is certain: Excel's `sep=;`, and 
 requested column. Blanks after a delimiter are detected too. `Layout.notes` reports what was detected.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
+from textcls.data.column_hints import column_hints, flags_note
 from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
@@ -124,7 +124,10 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
             # Otherwise the advice would name a column with the blank before it.
             fields = start(Dialect(dialect.delimiter, skip_blanks=True))[0].fields
         todo = _delimiter_hint(start, data) or hint()
-        raise (_missing_columns if data.header else _missing_position)(uri, dialect.delimiter, fields, todo, data)
+        if not data.header:
+            raise _missing_position(uri, dialect.delimiter, fields, todo, data)
+        rows = [record.fields for record in start(dialect)[titles + 1 :]]
+        raise _missing_columns(uri, dialect.delimiter, fields, rows, todo, data)
     if data.skip_initial_space == "auto" and not dialect.skip_blanks and dialect.delimiter != " ":
         rows = [record.fields for record in start(dialect)[titles + data.header :]]
         dialect = dialect._replace(skip_blanks=_quotes_follow_blanks(rows))
@@ -140,6 +143,8 @@ def choose_layout(uri: str, read_start: ReadStart, data: DataSpec, hint: Callabl
                 expected="each column in use to appear once",
                 todo="rename the others in the file",
             )
+    if note := flags_note(fields, [record.fields for record in start(dialect)[titles + 1 :]], data):
+        notes = (*notes, note)
     positions = tuple(fields.index(column) for column in data.columns)
     return Layout(dialect.delimiter, len(fields), positions, line, dialect.skip_blanks, tuple(fields), notes, uri)
 
@@ -184,7 +189,7 @@ def is_total(fields: Sequence[str]) -> bool:
 
 def layout_notes(layouts: Sequence[Layout]) -> list[str]:
     """The notes of all layouts, at most the first few."""
-    notes = [note for layout in layouts for note in layout.notes]
+    notes = list(dict.fromkeys(note for layout in layouts for note in layout.notes))
     more = len(notes) - _MOST_NOTES
     return notes[:_MOST_NOTES] + ([f"{more:,} more notes like these"] if more > 0 else [])
 
@@ -279,50 +284,15 @@ def _missing_position(uri: str, delimiter: str, fields: Sequence[str], hint: str
     )
 
 
-def _missing_columns(uri: str, delimiter: str, fields: Sequence[str], hint: str, data: DataSpec) -> DataError:
+def _missing_columns(
+    uri: str, delimiter: str, fields: Sequence[str], rows: Sequence[Sequence[str]], hint: str, data: DataSpec
+) -> DataError:
     missing = [column for column in data.columns if column not in fields]
     return DataError(
         f"{uri}: no column {' or '.join(map(repr, missing))}; with the delimiter {delimiter!r} "
         f"the header has {_listed(fields)}",
-        todo=hint or _column_hints(missing, fields, data),
+        todo=hint or column_hints(missing, fields, rows, data),
     )
-
-
-def _column_hints(missing: Sequence[str], fields: Sequence[str], data: DataSpec) -> str:
-    """The --set with the closest column in place of each missing one."""
-    names = {name.strip().lower(): name for name in reversed(fields)}
-    unused = [name for name in dict.fromkeys(fields) if name not in data.columns]
-    only = unused[0] if len(unused) == 1 == len(missing) else "NAME"
-
-    def closest(column: str) -> str:
-        close = difflib.get_close_matches(column.strip().lower(), names, n=1)
-        return names[close[0]] if close else only
-
-    hints = []
-    if set(missing) & set(data.input_columns):
-        texts = [closest(column) if column in missing else column for column in data.input_columns]
-        hints.append(set_option(data.input_setting, texts if len(texts) > 1 else texts[0]))
-    if data.label_column in missing:
-        hints.append(set_option("data.label_column", closest(data.label_column)))
-    if set(missing) & set(data.slice_columns):
-        hints.append(set_option("report.slices", list(_slices_there(fields, unused, data))))
-    for setting, named in (("data.where", data.where), ("data.where_not", data.where_not)):
-        if set(missing) & set(named):
-            corrected = {closest(column) if column in missing else column: values for column, values in named.items()}
-            hints.append(
-                set_option(setting, {column: values for column, values in corrected.items() if column != "NAME"})
-            )
-    return " ".join(hints)
-
-
-def _slices_there(fields: Sequence[str], unused: Sequence[str], data: DataSpec) -> Iterator[str]:
-    """The columns of `report.slices`, with the closest unused column for a missing one; without it if none is close."""
-    names = {name.strip().lower(): name for name in reversed(unused)}
-    for column in data.slice_columns:
-        if column in fields:
-            yield column
-        elif close := difflib.get_close_matches(column.strip().lower(), names, n=1):
-            yield names.pop(close[0])
 
 
 def _listed(fields: Sequence[str]) -> str:

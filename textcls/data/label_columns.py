@@ -15,10 +15,15 @@ from textcls.errors import DataError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.label_cells import meaning_of_cells, names_in_cell
+from textcls.tasks.labels import is_blank
 
 _PATTERN = frozenset("*?[")
 # From this share of the rows on, cells that a delimiter divides are many.
 _MANY = 0.02
+# In no label: a cell that has several names with it is a list.
+_NO_DELIMITER = "\0"
+# Rows from which on labels that always occur together are no coincidence.
+_OFTEN = 10
 # Cells that a message shows of a column.
 _FEW_CELLS = 3
 
@@ -52,7 +57,8 @@ def with_label_columns(files: Sequence[InputFile], data: DataSpec) -> DataSpec:
 
 def named_by_columns(data: DataSpec) -> list[str]:
     """The label names that columns stand for: also those that no row has."""
-    return [data.label_map.get(name, name) for name in data.label_columns]
+    names = (data.label_map.get(name, name) for name in data.label_columns)
+    return [name for name in names if not is_blank(name)]
 
 
 def several_labels_warnings(data: DataSpec, counts: Mapping[str, int]) -> list[str]:
@@ -75,10 +81,34 @@ def several_labels_warnings(data: DataSpec, counts: Mapping[str, int]) -> list[s
         if rows >= max(2, _MANY * sum(counts.values())) and 2 * recurring > len(parts):
             example = max(several, key=lambda name: (counts[name], name))
             settings = {"data.labels_in": "cell", "data.label_delimiter": delimiter}
+            if all(len(names_in_cell(name, _NO_DELIMITER)) > 1 for name in several):
+                del settings["data.label_delimiter"]  # lists are read without one
             options = " ".join(set_option(key, value) for key, value in settings.items())
             found = f"{rows:,} rows have a label like {quoted(example)}, which looks like several labels in one cell"
             return [f"{found}; to read them as such: {options}"]
     return []
+
+
+def together_warnings(data: DataSpec, counts: Mapping[str, int], companions: Mapping[str, frozenset[str]]) -> list[str]:
+    """A warning of labels that all rows have together or not at all, as the halves of a name that holds the delimiter.
+
+    Args:
+        data: the settings that the rows were read with.
+        counts: clean rows by label name.
+        companions: label name -> the other names that every row with it has as well.
+    """
+    groups = []
+    for name in sorted(companions):
+        group = sorted([name, *(other for other in companions[name] if name in companions[other])])
+        if group[0] == name and len(group) > 1 and counts[name] >= _OFTEN:
+            groups.append(f"{' and '.join(map(quoted, group))} ({counts[name]:,} rows)")
+    if not groups:
+        return []
+    found = f"labels that occur together in each of their rows, so that nothing tells them apart: {first_few(groups)}"
+    if data.labels_in != "cell":
+        return [found]
+    part = f"if {quoted(data.label_delimiter)} is part of a name, set another data.label_delimiter"
+    return [f"{found}; {part} or, where each row has one label: {set_option('data.labels_in', 'one')}"]
 
 
 def label_cells_advice(data: DataSpec, cells: Mapping[str, Counter[str]]) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
-from textcls.data.label_columns import several_labels_warnings
+from textcls.data.label_columns import several_labels_warnings, together_warnings
 from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
 from textcls.data.rows import Reason, shown
 from textcls.data.split_blocks import PreparedData
+from textcls.data.summary import RowSummary
 from textcls.data.token_limits import suggestion
 from textcls.reporting.terminal import SOME_UNKNOWN
 from textcls.settings.recipe import TextSpec
@@ -61,6 +62,7 @@ def check_rows(read: ReadRows, *, listed: bool = True) -> None:
         labels=read.labels,
         remedy=remedy_of,
         spellings=found.spellings,
+        label_rows=found.labels,
         listed=listed,
     )
 
@@ -76,7 +78,17 @@ def _examples(read: ReadRows, reason: str) -> list[str]:
 def warning_lines(read: ReadRows, prepared: PreparedData) -> list[str]:
     """What the user should know about rows that can be used; see `checks.warnings`."""
     found = read.summary
-    return checks.warnings(read.data, read.labels, found.labels, prepared.conflicts, prepared.tokens, found.spellings)
+    return [
+        *checks.warnings(read.data, read.labels, found.labels, prepared.conflicts, prepared.tokens, found.spellings),
+        *together_warnings(read.data, found.labels, found.companions),
+    ]
+
+
+def label_lines(found: RowSummary) -> Iterator[str]:
+    """How many rows have how many labels, if it is not one each."""
+    if set(found.label_numbers) - {1}:
+        numbers = sorted(found.label_numbers.items())
+        yield "labels a row: " + ", ".join(f"{number or 'none'} in {rows:,} rows" for number, rows in numbers)
 
 
 def token_line(prepared: PreparedData, text: TextSpec) -> str:

@@ -289,7 +289,7 @@ def summarize(table: pa.Table, task: Task) -> RowSummary:
     clean, rejected = _clean_without_texts(table), _rejected(table)
     found = RowSummary(rows=clean.num_rows, reasons=_counted(rejected["reason"]))
     for label, rows in _counted(clean["label"]).items():
-        found.labels.update(dict.fromkeys(task.names_in(label), rows))
+        found.add_label(task.names_in(label), rows)
     for counts in table["counts"].drop_null().to_pylist():
         _add_counts(found, counts)
     if "tokens" in clean.column_names:

@@ -89,7 +89,7 @@ def spelling_warnings(data: DataSpec, counts: Mapping[str, int], spellings: Spel
     words = [name for name in counts if is_missing_word(name) and name not in data.label_map.values()]
     if words and not own_labels:
         warnings.append(
-            f"labels that look like missing values: {first_few(_with_rows(words, counts))}; to skip these rows: "
+            f"labels that look like missing values: {first_few(_with_rows(words, counts))}; to skip {_skipped(data)}: "
             f"{leaving_out(data, words)}; if these are real classes, list every label in data.labels"
         )
     return warnings
@@ -163,7 +163,7 @@ def unknown_advice(data: DataSpec, reasons: Mapping[str, int], spellings: Spelli
         )
     return (
         f"map the labels {named(unknown)} to {named(data.labels)} with data.label_map, "
-        f"or skip those rows: {leaving_out(data, unknown)}"
+        f"or skip {_skipped(data)}: {leaving_out(data, unknown)}"
     )
 
 
@@ -222,8 +222,14 @@ def where_that_matches(data: DataSpec, spellings: Spellings) -> str:
     return f"correct the column or the values; to use all rows: {' '.join(set_option(f, {}) for f in filters)}"
 
 
+def _skipped(data: DataSpec) -> str:
+    return "these rows" if data.labels_in == "one" else "these labels"
+
+
 def leaving_out(data: DataSpec, labels: Iterable[str]) -> str:
-    """The --set that skips the rows of some labels, as written."""
+    """The --set that skips the rows of some labels, as written; of rows with several, these labels alone."""
+    if data.labels_in != "one":
+        return set_option("data.label_map", data.label_map | dict.fromkeys(labels, ""))
     values = dict.fromkeys((*data.where_not.get(data.label_column, ()), *labels))
     return set_option("data.where_not", {**data.where_not, data.label_column: list(values)})
 
@@ -233,7 +239,9 @@ def without_labels(data: DataSpec, labels: Sequence[str]) -> str:
     if data.labels_in != "one":
         names = [name for name in data.labels or () if name not in labels]
         columns = [name for name in data.label_columns if data.label_map.get(name, name) not in labels]
-        options = [set_option("data.label_columns", columns)] if data.labels_in == "columns" else []
+        written = [key for key, name in data.label_map.items() if name in labels]
+        written += [name for name in labels if name not in data.label_map]
+        options = [set_option("data.label_columns", columns) if columns else leaving_out(data, written)]
         return " ".join(options + ([set_option("data.labels", names)] if data.labels is not None else []))
     written = [key for key, name in data.label_map.items() if name in labels]
     options = [leaving_out(data, [*written, *(name for name in labels if name not in data.label_map)])]

@@ -28,6 +28,8 @@ class RowSummary:
         reasons: rejects by reason.
         examples: reason -> its first rejects, each with `row_id`, `column`, `reason` and `value`.
         labels: clean rows by label name.
+        label_numbers: clean rows by number of label names.
+        companions: label name -> the other names that every clean row with it has as well.
         spellings: rows by spelling of the cells that settings name.
         decided: rows by decision that they met, named as in `decisions.decided`.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
@@ -42,6 +44,8 @@ class RowSummary:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
+    label_numbers: Counter[int] = field(default_factory=Counter)
+    companions: dict[str, frozenset[str]] = field(default_factory=dict)
     spellings: Spellings = field(default_factory=Spellings)
     decided: Counter[str] = field(default_factory=Counter)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -58,6 +62,9 @@ class RowSummary:
         for reason, examples in other.examples.items():
             self.examples[reason] = (self.examples.get(reason, []) + examples)[:EXAMPLES]
         self.labels += other.labels
+        self.label_numbers += other.label_numbers
+        for name, others in other.companions.items():
+            self.companions[name] = self.companions.get(name, others) & others
         self.spellings.add(other.spellings)
         self.decided += other.decided
         self.token_histogram = _added(self.token_histogram, other.token_histogram)
@@ -67,6 +74,14 @@ class RowSummary:
         if other.windows is not None:
             self.windows = (self.windows or 0) + other.windows
         self.digests += other.digests
+
+    def add_label(self, names: Sequence[str], rows: int) -> None:
+        """Counts clean rows that have these label names."""
+        self.labels.update(dict.fromkeys(names, rows))
+        self.label_numbers[len(names)] += rows
+        for name in names:
+            others = frozenset(names) - {name}
+            self.companions[name] = self.companions.get(name, others) & others
 
     @property
     def rejects(self) -> int:

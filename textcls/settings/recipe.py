@@ -16,7 +16,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
 from textcls.settings.serve import ServeSpec
-from textcls.settings.spec import Name, Names, Spec, at_least, without_password
+from textcls.settings.spec import Name, Names, Spec, UnfitError, at_least, without_password
+from textcls.settings.yaml_text import set_option
 
 OF_NO_LEARNING = {"report", "scale", "serve"}
 """The sections that never change what is learned: a resumed run may have others."""
@@ -79,7 +80,8 @@ class DataSpec(Spec):
     encoding: str = "utf-8"
     """A Python codec name. A UTF-8 byte order mark is always skipped."""
     label_map: dict[Name, Name] = Field({})
-    """Label as written in the CSV -> label name. A label that is not listed keeps its own name."""
+    """Label as written in the CSV -> label name. A label that is not listed keeps its own name. With `labels_in` cell
+    or columns, a label that is mapped to `""` is dropped from its row."""
     labels: Names | None = None
     """Label names in the order of their ids; any other label is a reject. Default: the labels in the data, sorted."""
     on_duplicate: Literal["keep_first", "keep_all"] = "keep_first"
@@ -133,8 +135,9 @@ class DataSpec(Spec):
         """A pair takes the place of the text columns, which null leaves out."""
         if isinstance(content, dict) and content.get("pair") is not None and "text_columns" in content:
             if content["text_columns"] is not None:
-                raise ValueError(
-                    "text_columns and pair exclude each other: with a pair, leave text_columns out or set it to null"
+                raise UnfitError(
+                    "text_columns and pair exclude each other: with a pair, leave text_columns out or set it to null",
+                    todo=set_option("data.text_columns", None),
                 )
             return {key: value for key, value in content.items() if key != "text_columns"}
         return content
@@ -180,7 +183,11 @@ class DataSpec(Spec):
         if self.task_name == "single_label" and self.labels_in == "cell":
             raise ValueError("labels_in cell reads several labels a row; set task to multi_label, or labels_in to one")
         if self.task_name == "single_label" and self.on_conflict == "union":
-            raise ValueError("on_conflict union gives a row several labels, which needs task multi_label")
+            several, one = set_option("data.task", "multi_label"), set_option("data.labels_in", "one")
+            raise UnfitError(
+                "on_conflict union gives a row several labels, which needs task multi_label",
+                todo=f"where the label column holds one label a row: {several} {one}",
+            )
         if self.label_cells and self.labels_in != "columns":
             raise ValueError(f"label_cells are not read with labels_in {self.labels_in}; leave one of the two out")
         if not self.label_delimiter or set(self.label_delimiter) & set('"\r\n'):
@@ -200,7 +207,9 @@ class DataSpec(Spec):
         if self.labels is not None:
             if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
                 raise ValueError("expected two or more labels, each once")
-            if stray := sorted(set(self.label_map.values()) - set(self.labels)):
+            # Where a row may have no label, a label that is mapped to "" is none.
+            none = set() if self.labels_in == "one" else {""}
+            if stray := sorted(set(self.label_map.values()) - set(self.labels) - none):
                 raise ValueError(f"label_map maps to {stray[0]!r}, which is not in labels {list(self.labels)}")
         return self
 

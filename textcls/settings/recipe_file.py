@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from textcls.command_line import command
 from textcls.errors import InputError, RecipeError
 from textcls.settings.recipe import Recipe
-from textcls.settings.spec import QUOTE_IT, Spec
+from textcls.settings.spec import QUOTE_IT, Spec, UnfitError
 from textcls.settings.yaml_text import RepeatedKeyError, escaped, read_value, read_yaml, set_option
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -91,11 +91,17 @@ def resolve(spec: type[AnySpec], content: dict[str, Any], overrides: Sequence[st
         return spec.model_validate(content)
     except ValidationError as error:
         quoted = _in_quotes(error, spec, content, overrides)
-        todo = f"{command('train')} --help-recipe lists every key"
+        todo = _todo_of(error) or f"{command('train')} --help-recipe lists every key"
         if quoted:
             advised = " ".join(dict.fromkeys(quoted.values()))
             todo = f"if it is a name, put it in double quotes, and the whole override in single ones: {advised}"
         raise RecipeError(f"{source}: {_explain(error, spec, quoted)}", todo=todo) from None
+
+
+def _todo_of(error: ValidationError) -> str:
+    """The advice of the first problem that has some of its own."""
+    causes = (problem.get("ctx", {}).get("error") for problem in error.errors(include_url=False))
+    return next((cause.todo for cause in causes if isinstance(cause, UnfitError)), "")
 
 
 def _once(error: RepeatedKeyError) -> str:

@@ -23,6 +23,19 @@ QUOTE_IT = "; put the name in quotes"
 """The end of a message about a value that quotes would turn into a name; recipe_file.py completes the advice."""
 
 
+class UnfitError(ValueError):
+    """Settings that do not fit together, with the overrides that do.
+
+    Args:
+        message: what does not fit.
+        todo: what to do, in place of the general advice on recipes.
+    """
+
+    def __init__(self, message: str, *, todo: str) -> None:
+        super().__init__(message)
+        self.todo = todo
+
+
 def _name(value: object) -> str:
     """A label, column or cell value as the CSV spells it; YAML's scalars arrive as text (yaml_text.py)."""
     if value is None:

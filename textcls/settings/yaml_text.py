@@ -155,7 +155,9 @@ def quoted(text: str) -> str:
 def set_option(key: str, value: Any) -> str:
     """The `--set` for a value, quoted for a shell and for `read_value`. Messages take every advised override from
     here."""
-    return f"--set {shlex.quote(f'{key}={_flow(value, bare=True)}')}"
+    override = shlex.quote(f"{key}={_flow(value, bare=True)}")
+    # In a sentence, a comma or a full stop at the end would not look like part of the value.
+    return f"--set '{override}'" if override[-1] in ",.:" else f"--set {override}"
 
 
 def _flow(value: Any, *, bare: bool = False) -> str:

@@ -28,10 +28,10 @@ def names_reader(data: DataSpec) -> NamesReader:
     meanings = meaning_of_cells(data)
 
     def mapped(written: Sequence[str], place: int = 0) -> tuple[tuple[str, ...], ReadLabel]:
-        names = tuple(dict.fromkeys(label_map.get(name, name) for name in written))
+        names = tuple(name for name in dict.fromkeys(label_map.get(n, n) for n in written) if not is_blank(name))
         found = ReadLabel("", written=tuple(written), place=place)
         if known is not None and not known.issuperset(names):
-            return names, found._replace(label=names[0], reason="unknown_label")
+            return names, found._replace(label=next(n for n in names if n not in known), reason="unknown_label")
         return names, found
 
     def one(cells: tuple[str, ...]) -> tuple[tuple[str, ...], ReadLabel]:
@@ -53,8 +53,8 @@ def names_reader(data: DataSpec) -> NamesReader:
                 written.append(column)
         names, found = mapped(written)
         if found.reason:
-            place = next(i for i, column in enumerate(data.label_columns) if label_map.get(column, column) not in known)  # type: ignore[operator]
-            return names, found._replace(place=place)
+            unknown = (label_map.get(column, column) == found.label for column in data.label_columns)
+            return names, found._replace(place=list(unknown).index(True))
         return names, found
 
     return {"one": one, "cell": in_cell, "columns": in_columns}[data.labels_in]
