@@ -111,6 +111,10 @@ REPORTS = {
     "an early report": report_of(TWO),
     "without a baseline": report_of(TWO) | {"baseline": {"error": "no words"}},
     "scores alone": {"test": {"rows": 40, "mean_distance": 0.25}},
+    "a loss that is no number": report_of(TWO)
+    | {"curve": [(1, 2.0), (2, float("inf")), (3, float("nan"))], "best": {"step": 90}, "history": []},
+    "a label without rows": report_of(TWO)
+    | {"test": {"rows": 9, "per_class": {"a": {"precision": 0, "recall": 0, "f1": 0, "support": 0}}}},
     "no rows": {"test": {"rows": 0, "accuracy": {"value": None, "low": 0.0, "high": 1.0}}},
 }
 

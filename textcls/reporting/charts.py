@@ -102,6 +102,7 @@ class Chart:
         if self.unit:
             return 0.0, 1.0
         values = [x for one in self.series for x, _ in one.points]
+        values += [] if self.best_x is None else [self.best_x]
         return _wide(min(values), max(values))
 
     @property

@@ -3,6 +3,7 @@
 In: a `Report`. Out: charts; none where the report has no such numbers. Not here: their geometry (charts.py).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -35,7 +36,7 @@ def calibration_charts(report: Report) -> list[Chart]:
 
 
 def _loss(report: Report) -> Iterator[Chart]:
-    train = thinned([(float(step), loss) for step, loss in report.curve])
+    train = thinned([(float(step), loss) for step, loss in report.curve if math.isfinite(loss)])
     validation = _points(report, "loss")
     series = [Series("training", "plain", train, dots=False)] if train else []
     series += [_over_epochs("validation", "model", validation)] if validation else []
@@ -81,7 +82,7 @@ def _validation_scores(report: Report) -> Iterator[Chart]:
 def _points(report: Report, key: str) -> list[Point]:
     """(step, a score of the validation split) of the epochs that have it."""
     found = [(float(epoch.step), epoch.score(key)) for epoch in report.history]
-    return [(step, value) for step, value in found if value is not None]
+    return [(step, value) for step, value in found if value is not None and math.isfinite(value)]
 
 
 def _over_epochs(name: str, style: _Style, points: Sequence[Point]) -> Series:
