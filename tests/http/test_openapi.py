@@ -12,10 +12,15 @@ from textcls.settings.serve import ServeSpec
 
 from .conftest import Service, service_of
 
-# What a document cannot say of a text: that it holds a word the model knows. `POST /` has one text, and refuses then.
+# What a document cannot say: which labels the model has, and of a text, that it holds a word the model knows. `POST /`
+# and `POST /explain` have one text, and refuse then.
 CONFIGURATION = """
 [[operations]]
 include-path = "/"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "422"]
+[[operations]]
+include-path = "/explain"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "422"]
 """

@@ -301,6 +301,7 @@ class Machine:
             max_cost=spec.max_batch_tokens,
             max_items=spec.max_queued_texts,
             max_wait_s=spec.max_wait_s,
+            side_share=spec.explain_share,
             clock=lambda: self.now,
         )
 
@@ -369,6 +370,93 @@ def test_overload_is_bounded_in_texts_and_in_seconds_and_leaves_nothing_behind(
         assert machine.tokens / machine.now == pytest.approx(speed)
         assert (batcher.admitted, batcher.waiting_cost) == (0, 0)
         assert (await Load().run(batcher, 8, 32, rounds=5)).refused == 0
+        await batcher.close()
+
+    run(story)
+
+
+@dataclass
+class Explaining:
+    """Clients that ask for explanations of so many texts each until they are told to stop."""
+
+    texts: int
+    going: bool = True
+    answered: int = 0
+    refused: int = 0
+    most: int = 0
+
+    async def run(self, batcher: Batcher[Any, Any], clients: int) -> None:
+        async def client() -> None:
+            while self.going:
+                try:
+                    with batcher.side_room(self.texts):
+                        self.most = max(self.most, batcher.side_admitted)
+                        await batcher.outcomes([(i, TOKENS) for i in range(self.texts)], "explain", aside=True)
+                        self.answered += 1
+                except QueueFull:
+                    self.refused += 1
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+@pytest.mark.parametrize("texts", [20, 101, 400])
+@pytest.mark.parametrize(("clients", "each"), [(8, 32), (64, 1), (1, 256), (1, 1)])
+def test_a_flood_of_explanations_takes_no_place_and_its_share_of_the_time_from_others(
+    clients: int, each: int, texts: int, speed: float
+) -> None:
+    async def story() -> None:
+        spec, alone, beside = ServeSpec(), Machine(speed), Machine(speed)
+        batcher = alone.batcher()
+        calm = await Load().run(batcher, clients, each, rounds=40)
+        await batcher.close()
+        batcher, explaining = beside.batcher(), Explaining(texts)
+        flood = asyncio.create_task(explaining.run(batcher, 100))
+        await until(lambda: bool(explaining.most))
+        load = await Load().run(batcher, clients, each, rounds=40)
+        explaining.going = False
+        others = alone.now / beside.now
+        await flood
+        # As many are admitted as without them.
+        assert (load.refused, calm.refused) == (0, 0)
+        # Each waits no longer than for its share, the batch in progress and one more of explanations.
+        side_s = (spec.explain_share * spec.max_batch_tokens + TOKENS) / speed
+        assert max(load.waits) <= max(calm.waits) / (1 - spec.explain_share) + 2 * side_s
+        if clients * each > 64:  # enough texts for the model to be busy with them alone
+            assert others == pytest.approx(1 - spec.explain_share, abs=0.06)
+        # And explanations have what is theirs: no more in flight, unless one is alone, and some answers.
+        assert explaining.most <= max(spec.explain_share * spec.max_queued_texts, texts)
+        assert explaining.answered > 0
+        assert explaining.refused > 0
+        assert (batcher.admitted, batcher.side_admitted, batcher.waiting_cost) == (0, 0, 0)
+        await batcher.close()
+
+    run(story)
+
+
+def test_explanations_are_refused_before_others_are() -> None:
+    async def story() -> None:
+        batcher = batcher_of(Worker(), max_items=100, side_share=0.2)
+        with batcher.room(50), batcher.side_room(90):  # alone, whatever it costs
+            with pytest.raises(QueueFull), batcher.side_room(1):
+                pass
+            with batcher.room(1), pytest.raises(QueueFull):
+                batcher.side_room(1).__enter__()
+        with batcher.room(51), pytest.raises(QueueFull), batcher.side_room(1):
+            pass
+        await batcher.close()
+
+    run(story)
+
+
+def test_explanations_run_whenever_nothing_else_waits() -> None:
+    async def story() -> None:
+        worker = Worker()
+        batcher = batcher_of(worker, max_cost=10, side_share=0.5)
+        found = await batcher.outcomes([(i, 1) for i in range(12)], aside=True)
+        assert [outcome for _, outcome in found.outcomes] == list(range(12))  # type: ignore[misc]
+        assert [len(batch) for batch in worker.batches] == [5, 5, 2]
         await batcher.close()
 
     run(story)

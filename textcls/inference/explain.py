@@ -158,8 +158,8 @@ def _labels_of(classifier: Classifier, probabilities_C: np.ndarray, asked: Seque
 
 
 @dataclass(frozen=True)
-class _Variants:
-    """The variants of an input in which some words are left out.
+class Variants:
+    """The variants of an input in which some words are left out: what `leave_one_out` scores.
 
     Attributes:
         located: the input.
@@ -172,7 +172,7 @@ class _Variants:
     changed: list[dict[int, Encoded]]
 
     @classmethod
-    def of(cls, located: Located, most: int) -> "_Variants":
+    def of(cls, located: Located, most: int) -> "Variants":
         """Each word left out, or groups of as many neighbours as it takes to have at most `most` variants."""
         at_once = _words_at_once(located, most)
         groups: list[range] = []
@@ -197,24 +197,31 @@ def _words_at_once(located: Located, most: int) -> int:
 def _left_out(
     classifier: Classifier, inputs: Sequence[Located], asked: Sequence[str] | None, most: int
 ) -> Iterator[list[Explanation]]:
-    waiting: list[_Variants] = []
+    waiting: list[Variants] = []
     tokens = 0
     for i, one in enumerate(inputs, 1):
-        variants = _Variants.of(one, most)
+        variants = Variants.of(one, most)
         waiting.append(variants)
         tokens += sum(encoded.cost for encoded in variants.encoded)
         if tokens >= _TOKENS_AT_ONCE or i == len(inputs):
             logits_WC = classifier.logits([encoded for each in waiting for encoded in each.encoded])
             ends = np.cumsum([sum(len(encoded.windows) for encoded in each.encoded) for each in waiting])
             for each, own_WC in zip(waiting, np.split(logits_WC, ends[:-1]), strict=True):
-                yield _effects(classifier, each, own_WC.astype(np.float64), asked)
+                yield effects(classifier, each, own_WC.astype(np.float64), asked)
             waiting, tokens = [], 0
 
 
-def _effects(
-    classifier: Classifier, variants: _Variants, logits_WC: np.ndarray, asked: Sequence[str] | None
+def effects(
+    classifier: Classifier, variants: Variants, logits_WC: np.ndarray, asked: Sequence[str] | None
 ) -> list[Explanation]:
-    """Explanations from the logits of `variants.encoded`."""
+    """Explanations from the logits of `variants.encoded`.
+
+    Args:
+        classifier: what is explained.
+        variants: of an input.
+        logits_WC: float64, of all windows of `variants.encoded`, in order.
+        asked: labels to explain, see `explain`.
+    """
     located = variants.located
     own, count = located.encoded.windows, 1 + len(variants.words)
     # The input itself comes first, then each variant: its windows are those of the input but for the changed ones.

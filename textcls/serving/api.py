@@ -15,7 +15,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -34,6 +34,7 @@ from textcls.serving.batcher import QueueFull
 from textcls.serving.body import read_body
 from textcls.serving.cors import Cors
 from textcls.serving.counters import Counters
+from textcls.serving.explainer import Explainer, TooManyWords, UnknownLabel
 from textcls.serving.openapi import openapi
 from textcls.serving.routes import JSON, ROUTES, ApiRoute
 from textcls.serving.schema import Refusal, ScoringRequest, to_json
@@ -74,6 +75,7 @@ class Api:
         log: logging.Logger | None = None,
     ) -> None:
         self._scorer, self._limits, self._version = scorer, limits, version
+        self._explainer = Explainer(scorer)
         self._key = None if key is None else key.encode()
         self._log = log or logging.getLogger(__name__)
         self.counters = Counters(replica)
@@ -177,25 +179,50 @@ class Api:
             raise Refusal("invalid", f"{found}, which come from {classifier.task.function_to_apply}; leave it out")
         return asked
 
+    async def explain(self, request: Request) -> Response:
+        """POST /explain."""
+        if not self._limits.explain_share:
+            raise Refusal("not_found", "this service explains nothing: its serve.explain_share is 0")
+        started = time.perf_counter()
+        one, label = schema.read_explain(await self._body(request), self._limits)
+        if (classifier := self._scorer.classifier) is not None:
+            schema.refuse_other_inputs([one], pairs=classifier.pairs)
+        try:
+            found = await self._explainer.explain(one, label)
+        except TooManyWords as error:
+            told = f"the model reads {error.words} words of the text, and at most {error.limit} are explained"
+            todo = "send a shorter one, or explain it with `textcls explain`"
+            raise Refusal("too_many_words", f"{told}; {todo}") from None
+        except UnknownLabel as error:
+            raise Refusal("unknown_label", f"there is no such label; there is {_few(error.args)}") from None
+        if isinstance(found, ItemError):
+            raise Refusal("unusable_text", f"{found.code}: {found.message}")
+        stages = {"queue": found.queue_s, "model": found.model_s}
+        request.state.texts, request.state.stages = found.texts, stages
+        timing = _server_timing(stages, time.perf_counter() - started)
+        return Response(to_json(found.content(one)), media_type=JSON, headers={"server-timing": timing})
+
+    async def _body(self, request: Request) -> bytes:
+        """The body of a request that must be JSON."""
+        content_type = request.headers.get("content-type", JSON)
+        if content_type.partition(";")[0].strip().lower() != JSON:
+            raise Refusal("not_json_type", f"send the header 'content-type: {JSON}'")
+        limits = self._limits
+        return await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+
     async def _score(
         self, request: Request, read: Callable[[bytes, ServeSpec], ScoringRequest]
     ) -> tuple[ScoringRequest, ScoredRequest, str]:
         """(the checked request, the outcomes of its texts, its stages for the header `server-timing`)."""
         started = time.perf_counter()
-        content_type = request.headers.get("content-type", JSON)
-        if content_type.partition(";")[0].strip().lower() != JSON:
-            raise Refusal("not_json_type", f"send the header 'content-type: {JSON}'")
-        limits = self._limits
-        body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-        asked = read(body, limits)
+        asked = read(await self._body(request), self._limits)
         if (classifier := self._scorer.classifier) is not None:
             schema.refuse_other_inputs(asked.inputs, pairs=classifier.pairs)
         read_s = time.perf_counter() - started
         scored = await self._scorer.score(asked.inputs)
         self._count(scored)
-        total = time.perf_counter() - started
         stages = {"read": read_s, "encode": scored.encode_s, "queue": scored.queue_s, "model": scored.model_s}
-        timing = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in [*stages.items(), ("total", total)])
+        timing = _server_timing(stages, time.perf_counter() - started)
         request.state.texts, request.state.stages = len(asked.inputs), stages
         return asked, scored, timing
 
@@ -225,6 +252,12 @@ class Api:
             raise NotReady
         bundle = classifier.bundle
         shown = ("max_texts_per_request", "max_chars_per_text", "max_body_bytes", "max_queued_texts")
+        of_explanations = {
+            "method": "leave_one_out",
+            "max_words": self._limits.max_words_to_explain,
+            "max_chars": self._limits.max_chars_to_explain,
+            "max_queued_texts": self._scorer.batcher.max_side_items,
+        }
         content = {
             "labels": list(classifier.labels),
             "pairs": classifier.pairs,
@@ -232,6 +265,7 @@ class Api:
             "on_long": bundle.manifest.text.on_long,
             **classifier.task.thresholds_as_json(classifier.thresholds, classifier.labels),
             "limits": {name: getattr(self._limits, name) for name in shown},
+            "explain": of_explanations if self._limits.explain_share else None,
             "model": {
                 "digest": bundle.digest,
                 "uri": bundle.uri,
@@ -300,6 +334,16 @@ def _prediction(outcome: TextScores | ItemError, top_k: int | None) -> dict[str,
         "truncated": bool(scores.truncated[row]),
         "unknown_tokens": int(scores.unknown[row]),
     }
+
+
+def _few(labels: Sequence[str]) -> str:
+    """The first ten labels, for a message."""
+    return ", ".join(map(repr, labels[:10])) + ", ..." * (len(labels) > 10)
+
+
+def _server_timing(stages: Mapping[str, float], total_s: float) -> str:
+    """The header of this name, from seconds by stage."""
+    return ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in [*stages.items(), ("total", total_s)])
 
 
 def _text_tokens(scores: Scores, row: int) -> dict[str, int]:

@@ -15,6 +15,8 @@ from textcls.serving.schema import (
     QUEUE_MS,
     REFUSALS,
     ErrorResponse,
+    ExplainRequest,
+    ExplainResponse,
     FailedText,
     LabelScore,
     PredictRequest,
@@ -34,7 +36,8 @@ def openapi(limits: ServeSpec, version: str, *, keyed: bool, pairs: bool) -> dic
         keyed: whether the service has an API key.
         pairs: whether the model reads pairs of texts.
     """
-    kinds = (PredictRequest, TaskRequest, PredictResponse, ErrorResponse, LabelScore, FailedText)
+    requests, responses = (PredictRequest, TaskRequest, ExplainRequest), (PredictResponse, ExplainResponse)
+    kinds = (*requests, *responses, ErrorResponse, LabelScore, FailedText)
     _, schemas = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
@@ -44,6 +47,11 @@ def openapi(limits: ServeSpec, version: str, *, keyed: bool, pairs: bool) -> dic
     definitions = _filled(
         schemas["$defs"], {"maxLength": limits.max_chars_per_text, "maxItems": limits.max_texts_per_request}
     )
+    explained = definitions[ExplainRequest.__name__]
+    text = {"type": "string", "maxLength": limits.max_chars_to_explain}
+    explained["properties"]["text"] |= text
+    explained["properties"]["text_pair"] |= text if pairs else {"type": "null"}
+    explained["required"] = ["text", "text_pair"] if pairs else ["text"]
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

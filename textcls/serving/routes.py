@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from textcls.serving.schema import PredictRequest, PredictResponse, TaskRequest
+from textcls.serving.schema import ExplainRequest, ExplainResponse, PredictRequest, PredictResponse, TaskRequest
 
 JSON = "application/json"
 
@@ -43,6 +43,7 @@ class ApiRoute:
 _BODY_ERRORS = ("body_timeout", "body_too_large", "not_json_type", "unknown_encoding", "not_gzip", "not_json")
 _TEXT_ERRORS = ("invalid", "too_many_texts", "too_many_characters", "overloaded", "internal", "not_ready")
 _SCORING_ERRORS = (*_BODY_ERRORS, *_TEXT_ERRORS)
+_EXPLAINING_ERRORS = ("too_many_words", "unknown_label", "unusable_text")
 
 ROUTES = (
     ApiRoute(
@@ -63,6 +64,16 @@ ROUTES = (
         JSON,
         (*_SCORING_ERRORS, "unusable_text"),
         request=TaskRequest,
+        needs_key=True,
+    ),
+    ApiRoute(
+        "/explain",
+        "POST",
+        "explain",
+        "Why a text is classified as it is, word by word",
+        ExplainResponse,
+        (*(code for code in _SCORING_ERRORS if code != "too_many_texts"), *_EXPLAINING_ERRORS),
+        request=ExplainRequest,
         needs_key=True,
     ),
     ApiRoute(

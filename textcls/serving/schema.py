@@ -35,6 +35,8 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
     "invalid": (422, "The JSON does not have the expected form."),
     "too_many_texts": (422, "The request has more texts than the limit."),
     "too_many_characters": (422, "A text has more characters than the limit."),
+    "too_many_words": (422, "The model reads more words of the text than the limit of an explanation."),
+    "unknown_label": (422, "The model does not have the label that is to be explained."),
     "unusable_text": (422, "The text of a request with one text, not in a list, cannot be scored."),
     "overloaded": (
         429,
@@ -229,6 +231,87 @@ class TaskRequest(_Lenient):
     """For clients of text-embeddings-inference: a text that is cut loses its end."""
 
 
+# --- explanations ----------------------------------------------------------------------------------------------------
+
+
+def _a_text(value: object) -> object:
+    # Not pydantic's str, which refuses half a surrogate pair: such a text has an error of its own.
+    if not isinstance(value, str):
+        raise ValueError(f"a text is needed, not {type(value).__name__}")
+    return value
+
+
+def _fast_method(value: object) -> object:
+    if value == "integrated_gradients":
+        raise ValueError("the service explains by leave_one_out; `textcls explain` explains files by both methods")
+    return value
+
+
+class ExplainRequest(_Model):
+    """A text, or a pair of texts, whose answer is to be explained."""
+
+    text: Annotated[Any, PlainValidator(_a_text), WithJsonSchema(_ONE_TEXT)]
+    """The text, or the first one of a pair."""
+    text_pair: Annotated[Any, PlainValidator(lambda value: value if value is None else _a_text(value))] = None
+    """The second text, for a model of pairs."""
+    label: str | None = None
+    """The label to explain. Left out: those that the model answers, or the most probable one if it answers none."""
+    method: Annotated[Literal["leave_one_out"] | None, BeforeValidator(_fast_method)] = None
+    """How: what changes when a word is left out."""
+
+
+class ExplainedWord(_Model):
+    """A word of a text and its effect; in Chinese and the like, neighbouring characters with effects of one sign."""
+
+    text: int = Field(ge=0, le=1)
+    """Which text of a pair, 0 or 1; 0 for one text."""
+    start: int = Field(ge=0)
+    """Code points before it in that text, as it was sent."""
+    end: int = Field(ge=0)
+    """Code points up to its end."""
+    word: str
+    """The word itself."""
+    effect: float
+    """How much of the label's logit is gone without it: above 0 it speaks for the label, below 0 against it."""
+    score_without: float | None
+    """Probability of the label without it; null for several characters, which were left out one by one."""
+
+
+class Unseen(_Model):
+    """The part of a text that the model did not read."""
+
+    text: int
+    start: int
+    end: int
+
+
+class ExplainedLabel(_Model):
+    """Why a text has the probability that it has for a label."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    """Probability of the label."""
+    logit: float
+    """Of the label; effects are changes of it and need not add up to it."""
+    words: list[ExplainedWord]
+    """In the order of the text."""
+
+
+class ExplainResponse(_Model):
+    """Explanations of one text or pair."""
+
+    explanations: list[ExplainedLabel]
+    """One for each label, the most probable first."""
+    method: Literal["leave_one_out"]
+    unseen: list[Unseen]
+    """What the model did not read."""
+    tokens: int = Field(ge=0)
+    """Tokens of the whole text."""
+    truncated: bool
+    """Whether the model read only its beginning."""
+    model: "ModelName"
+
+
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +481,20 @@ def _within(limits: ServeSpec, asked: ScoringRequest) -> ScoringRequest:
             found = f"text {place} has {chars} characters"
             raise Refusal("too_many_characters", f"{found}; the limit is {limits.max_chars_per_text}")
     return asked
+
+
+def read_explain(body: bytes, limits: ServeSpec) -> tuple[TextInput, str | None]:
+    """(the input, the label or None) in a body of POST /explain.
+
+    Raises:
+        Refusal: it is malformed or above a limit.
+    """
+    request = _parsed(ExplainRequest, body)
+    one, limit = TextInput(request.text, request.text_pair), limits.max_chars_to_explain
+    if (chars := max(map(len, one.segments))) > limit:
+        found = f"the text has {chars} characters, and at most {limit} are explained"
+        raise Refusal("too_many_characters", f"{found}; send a shorter one, or explain it with `textcls explain`")
+    return one, request.label
 
 
 def refuse_other_inputs(inputs: Sequence[TextInput], *, pairs: bool) -> None:

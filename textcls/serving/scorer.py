@@ -11,10 +11,11 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from textcls.errors import BundleError, TextclsError
 from textcls.inference.classifier import Classifier, Scores
@@ -22,6 +23,8 @@ from textcls.inference.encoding import Encoded, ItemError
 from textcls.serving.batcher import Batcher
 from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
+
+Result = TypeVar("Result")
 
 # A request of at most this many characters is tokenized on the event loop, in about 1 ms; a longer one on a thread.
 _SMALL_CHARS = 4000
@@ -32,6 +35,13 @@ class TextScores(NamedTuple):
 
     scores: Scores
     row: int
+
+
+class Work(NamedTuple):
+    """What a batch of one group runs: a function of the classifier and encoded texts, with an outcome for each."""
+
+    run: Callable[[Classifier, list[Encoded]], Sequence[Any]]
+    classifier: Classifier
 
 
 @dataclass(frozen=True)
@@ -69,11 +79,12 @@ class Scorer:
         self.spec, self._threads = spec, threads
         self.classifier: Classifier | None = None
         self.problem = ""
-        self.batcher: Batcher[Encoded, TextScores] = Batcher(
-            _score,
+        self.batcher: Batcher[Encoded, Any] = Batcher(
+            _outcomes,
             max_cost=spec.max_batch_tokens,
             max_items=spec.max_queued_texts,
             max_wait_s=spec.max_wait_s,
+            side_share=spec.explain_share,
             prepare=_let_requests_go_first,
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizing")
@@ -106,7 +117,7 @@ class Scorer:
                 raise _other_inputs(uri, pairs=new.pairs)
             # Through the queue like any text, since the thread that runs the model must be warmed up as well.
             encoded = new.encode([TextInput("the " * 8, "the " * 8 if new.pairs else None)])
-            outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], new)).outcomes[0]
+            outcome = (await self.batcher.outcomes([(encoded[0], encoded[0].cost)], Work(_score, new))).outcomes[0]
             if isinstance(outcome, Exception):
                 raise outcome
         except Exception as error:
@@ -143,7 +154,7 @@ class Scorer:
             encode_s = time.perf_counter() - began
             places = [place for place, one in enumerate(encoded) if one.error is None]
             answer = await self.batcher.outcomes(
-                [(encoded[place], encoded[place].cost) for place in places], classifier
+                [(encoded[place], encoded[place].cost) for place in places], Work(_score, classifier)
             )
         outcomes: list[Any] = [one.error for one in encoded]
         for place, outcome in zip(places, answer.outcomes, strict=True):
@@ -155,13 +166,26 @@ class Scorer:
         # The tokenizer serves one caller at a time: the event loop must not wait for a long text to be tokenized.
         if not self._long_ones and sum(one.chars for one in inputs) <= _SMALL_CHARS:
             return classifier.encode(inputs)
-        run = asyncio.get_running_loop().run_in_executor
+        encoded: list[Encoded] = []
+        with self._long_one():
+            for part in _parts(inputs):  # so that short requests are tokenized in between
+                encoded += await self._while_tokenizing(classifier.encode, part)
+        return encoded
+
+    async def off_loop(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of a function that takes long, such as one that uses the tokenizer, run beside the event loop."""
+        with self._long_one():
+            return await self._while_tokenizing(function, *arguments)
+
+    async def _while_tokenizing(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, function, *arguments)
+
+    @contextmanager
+    def _long_one(self) -> Iterator[None]:
+        """Short requests are tokenized on the same thread meanwhile, in order."""
         self._long_ones += 1
         try:
-            encoded: list[Encoded] = []
-            for part in _parts(inputs):  # so that short requests are tokenized in between
-                encoded += await run(self._tokenizing, classifier.encode, part)
-            return encoded
+            yield
         finally:
             self._long_ones -= 1
 
@@ -214,6 +238,10 @@ def _let_requests_go_first() -> None:
     os.nice(19)
 
 
-def _score(classifier: Any, items: list[Encoded]) -> list[TextScores]:
+def _outcomes(work: Any, items: list[Encoded]) -> Sequence[Any]:
+    return work.run(work.classifier, items)  # type: ignore[no-any-return]
+
+
+def _score(classifier: Classifier, items: list[Encoded]) -> list[TextScores]:
     scores = classifier.score_encoded(items)
     return [TextScores(scores, row) for row in range(len(items))]

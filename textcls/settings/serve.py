@@ -4,7 +4,7 @@ In: plain values. Out: a frozen, fully checked `ServeSpec`. Not here: the other 
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,8 +16,14 @@ _OTHER_REQUESTS = 256
 _ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._\-\[\]:]+")
 
 
+# Of an explained text: a tokenizer reads this many within milliseconds, so that other requests need not wait for it.
+_CHARS_A_WORD = 64
+
+
 class ServeSpec(Spec):
     """The HTTP service. Never changes what is learned, nor how a text scores."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"explain_share", "max_words_to_explain"})
 
     max_batch_tokens: int = Field(2048, ge=64)
     """Token budget of one forward pass; a longer text runs alone. 2,048 tokens are 16 texts of 128, or 4 of 512. A
@@ -37,6 +43,14 @@ class ServeSpec(Spec):
     """A longer request body is refused with 413 before it is read."""
     body_timeout_s: float = Field(10.0, gt=0)
     """A client that takes longer to send its body is refused with 408."""
+    explain_share: float = Field(0.2, ge=0, le=0.5)
+    """Share of max_queued_texts, of a batch and, while other texts wait, of the model's time that explanations have. An
+    explanation costs a text for each word and one more. With 0.2 of 512, explanations of four texts of 20 words are in
+    flight at once; more are rejected with 429, while requests that classify are admitted as without explanations. 0:
+    no explanations."""
+    max_words_to_explain: int = Field(200, ge=1, le=500)
+    """A text or pair of which the model reads more words is not explained but refused with 422, and so is one of more
+    than 64 characters for each of these words. At 10,000 tokens/s, 200 words take 6 s."""
     api_key_from: str | None = Field(None, pattern="^(env|file):.+$")
     """Where replicas find the API key that clients must send as a bearer token: `env:NAME` or `file:PATH`. Default: no
     key is required."""
@@ -74,6 +88,11 @@ class ServeSpec(Spec):
                     "case, without a path, and without the scheme's own port"
                 )
         return value
+
+    @property
+    def max_chars_to_explain(self) -> int:
+        """Characters of an explained text, or of each of a pair."""
+        return min(self.max_chars_per_text, self.max_words_to_explain * _CHARS_A_WORD)
 
     @property
     def max_requests(self) -> int:
