@@ -34,6 +34,7 @@ from textcls.serving.batcher import QueueFull
 from textcls.serving.body import read_body
 from textcls.serving.cors import Cors
 from textcls.serving.counters import Counters
+from textcls.serving.explain_schema import read_explain
 from textcls.serving.explainer import Explainer, TooManyWords, UnknownLabel
 from textcls.serving.openapi import openapi
 from textcls.serving.routes import JSON, ROUTES, ApiRoute
@@ -184,7 +185,7 @@ class Api:
         if not self._limits.explain_share:
             raise Refusal("not_found", "this service explains nothing: its serve.explain_share is 0")
         started = time.perf_counter()
-        one, label = schema.read_explain(await self._body(request), self._limits)
+        one, label = read_explain(await self._body(request), self._limits)
         if (classifier := self._scorer.classifier) is not None:
             schema.refuse_other_inputs([one], pairs=classifier.pairs)
         try:

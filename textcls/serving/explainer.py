@@ -47,7 +47,7 @@ class Explained:
     model_s: float
 
     def content(self, one: TextInput) -> dict[str, Any]:
-        """The JSON of the answer for the input, as in schema.py."""
+        """The JSON of the answer for the input, as in explain_schema.py."""
         by_score = sorted(self.explanations, key=lambda each: -each.score)
         return {
             "explanations": [

@@ -10,13 +10,12 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from textcls.serving.explain_schema import ExplainRequest, ExplainResponse
 from textcls.serving.routes import JSON, ROUTES, ApiRoute
 from textcls.serving.schema import (
     QUEUE_MS,
     REFUSALS,
     ErrorResponse,
-    ExplainRequest,
-    ExplainResponse,
     FailedText,
     LabelScore,
     PredictRequest,

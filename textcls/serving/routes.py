@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from textcls.serving.schema import ExplainRequest, ExplainResponse, PredictRequest, PredictResponse, TaskRequest
+from textcls.serving.explain_schema import ExplainRequest, ExplainResponse
+from textcls.serving.schema import PredictRequest, PredictResponse, TaskRequest
 
 JSON = "application/json"
 

@@ -72,7 +72,9 @@ class Refusal(Exception):
         return {"error": {"code": self.code, "message": self.message}}
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """JSON without unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
@@ -118,7 +120,7 @@ def _truth(value: object) -> object:
 
 # Numbers that the limits fill in when the document is made.
 _CHARS, _TEXTS = {"maxLength": 0}, {"maxItems": 0}
-_ONE_TEXT: dict[str, Any] = {"type": "string", **_CHARS}
+ONE_TEXT: dict[str, Any] = {"type": "string", **_CHARS}
 Count = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), BeforeValidator(_whole)]
 Bool = Annotated[bool, Field(strict=True)]
 Yes = Annotated[Literal[True], BeforeValidator(_truth)]
@@ -132,23 +134,23 @@ def inputs_schema(*, pairs: bool, strict: bool) -> dict[str, Any]:
         pairs: whether the model reads pairs.
         strict: that of POST /predict, not of POST /.
     """
-    second: dict[str, Any] = _ONE_TEXT if pairs else {"type": "null"}
+    second: dict[str, Any] = ONE_TEXT if pairs else {"type": "null"}
     required = ["text", "text_pair"] if pairs else ["text"]
     item: dict[str, Any] = {
         "type": "object",
-        "properties": {"text": _ONE_TEXT, "text_pair": second},
+        "properties": {"text": ONE_TEXT, "text_pair": second},
         "required": required,
         **({"additionalProperties": False} if strict else {}),
     }
-    alone = [item] if pairs else [_ONE_TEXT, item]
+    alone = [item] if pairs else [ONE_TEXT, item]
     # Text-embeddings-inference spells the inputs of a batch as lists of one text or two.
     count = len(required)
-    listed = {"type": "array", "items": _ONE_TEXT, "minItems": count, "maxItems": count}
+    listed = {"type": "array", "items": ONE_TEXT, "minItems": count, "maxItems": count}
     items = alone if strict else [*alone, listed]
     return {"anyOf": [*alone, {"type": "array", "items": {"anyOf": items}, **_TEXTS}]}
 
 
-class PredictRequest(_Model):
+class PredictRequest(StrictModel):
     """Texts, or pairs of texts, to classify."""
 
     inputs: Annotated[
@@ -231,98 +233,17 @@ class TaskRequest(_Lenient):
     """For clients of text-embeddings-inference: a text that is cut loses its end."""
 
 
-# --- explanations ----------------------------------------------------------------------------------------------------
-
-
-def _a_text(value: object) -> object:
-    # Not pydantic's str, which refuses half a surrogate pair: such a text has an error of its own.
-    if not isinstance(value, str):
-        raise ValueError(f"a text is needed, not {type(value).__name__}")
-    return value
-
-
-def _fast_method(value: object) -> object:
-    if value == "integrated_gradients":
-        raise ValueError("the service explains by leave_one_out; `textcls explain` explains files by both methods")
-    return value
-
-
-class ExplainRequest(_Model):
-    """A text, or a pair of texts, whose answer is to be explained."""
-
-    text: Annotated[Any, PlainValidator(_a_text), WithJsonSchema(_ONE_TEXT)]
-    """The text, or the first one of a pair."""
-    text_pair: Annotated[Any, PlainValidator(lambda value: value if value is None else _a_text(value))] = None
-    """The second text, for a model of pairs."""
-    label: str | None = None
-    """The label to explain. Left out: those that the model answers, or the most probable one if it answers none."""
-    method: Annotated[Literal["leave_one_out"] | None, BeforeValidator(_fast_method)] = None
-    """How: what changes when a word is left out."""
-
-
-class ExplainedWord(_Model):
-    """A word of a text and its effect; in Chinese and the like, neighbouring characters with effects of one sign."""
-
-    text: int = Field(ge=0, le=1)
-    """Which text of a pair, 0 or 1; 0 for one text."""
-    start: int = Field(ge=0)
-    """Code points before it in that text, as it was sent."""
-    end: int = Field(ge=0)
-    """Code points up to its end."""
-    word: str
-    """The word itself."""
-    effect: float
-    """How much of the label's logit is gone without it: above 0 it speaks for the label, below 0 against it."""
-    score_without: float | None
-    """Probability of the label without it; null for several characters, which were left out one by one."""
-
-
-class Unseen(_Model):
-    """The part of a text that the model did not read."""
-
-    text: int
-    start: int
-    end: int
-
-
-class ExplainedLabel(_Model):
-    """Why a text has the probability that it has for a label."""
-
-    label: str
-    score: float = Field(ge=0, le=1)
-    """Probability of the label."""
-    logit: float
-    """Of the label; effects are changes of it and need not add up to it."""
-    words: list[ExplainedWord]
-    """In the order of the text."""
-
-
-class ExplainResponse(_Model):
-    """Explanations of one text or pair."""
-
-    explanations: list[ExplainedLabel]
-    """One for each label, the most probable first."""
-    method: Literal["leave_one_out"]
-    unseen: list[Unseen]
-    """What the model did not read."""
-    tokens: int = Field(ge=0)
-    """Tokens of the whole text."""
-    truncated: bool
-    """Whether the model read only its beginning."""
-    model: "ModelName"
-
-
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-class LabelScore(_Model):
+class LabelScore(StrictModel):
     """A label and its probability."""
 
     label: str
     score: float = Field(ge=0, le=1)
 
 
-class _Prediction(_Model):
+class _Prediction(StrictModel):
     """What every answer holds."""
 
     scores: list[LabelScore]
@@ -335,7 +256,7 @@ class _Prediction(_Model):
     """Tokens that the model read as [UNK]: its vocabulary lacks what they stand for."""
 
 
-class _OfPair(_Model):
+class _OfPair(StrictModel):
     """What an answer for a pair of texts holds as well."""
 
     first_tokens: int = Field(ge=0)
@@ -370,20 +291,20 @@ class SetPairPrediction(SetPrediction, _OfPair):
     """The model's answer for one pair of texts, of any number of labels a pair."""
 
 
-class ErrorDetail(_Model):
+class ErrorDetail(StrictModel):
     """Why there is no answer."""
 
     code: str
     message: str
 
 
-class FailedText(_Model):
+class FailedText(StrictModel):
     """A text without scores. Codes: `empty_text`, `not_unicode`, `text_too_long`, `scoring_failed`."""
 
     error: ErrorDetail
 
 
-class ModelName(_Model):
+class ModelName(StrictModel):
     """The bundle that answered; all texts of a request are answered by the same one."""
 
     digest: str
@@ -392,14 +313,14 @@ class ModelName(_Model):
     """Of the matrix products."""
 
 
-class PredictResponse(_Model):
+class PredictResponse(StrictModel):
     """One outcome for each text, in order."""
 
     predictions: list[Prediction | PairPrediction | SetPrediction | SetPairPrediction | FailedText]
     model: ModelName
 
 
-class ErrorResponse(_Model):
+class ErrorResponse(StrictModel):
     """Why the request has no answer."""
 
     error: ErrorDetail
@@ -430,7 +351,7 @@ def read_predict(body: bytes, limits: ServeSpec) -> ScoringRequest:
     Raises:
         Refusal: it is malformed or above a limit.
     """
-    request = _parsed(PredictRequest, body)
+    request = parsed(PredictRequest, body)
     return _within(limits, ScoringRequest(request.inputs, request.top_k))
 
 
@@ -440,14 +361,19 @@ def read_task(body: bytes, limits: ServeSpec) -> ScoringRequest:
     Raises:
         Refusal: it is malformed or above a limit.
     """
-    request = _parsed(TaskRequest, body)
+    request = parsed(TaskRequest, body)
     parameters = request.parameters or TaskParameters()
     top_k = 1 if parameters.top_k is None and parameters.return_all_scores is False else parameters.top_k
     inputs, listed = request.inputs
     return _within(limits, ScoringRequest(inputs, top_k, listed, parameters.max_length, parameters.function_to_apply))
 
 
-def _parsed(kind: type[_Request], body: bytes) -> _Request:
+def parsed(kind: type[_Request], body: bytes) -> _Request:
+    """The checked content of a body.
+
+    Raises:
+        Refusal: it is malformed.
+    """
     try:
         # Not pydantic's parser: it refuses a body for half a surrogate pair in one of its texts.
         content = json.loads(body)
@@ -481,20 +407,6 @@ def _within(limits: ServeSpec, asked: ScoringRequest) -> ScoringRequest:
             found = f"text {place} has {chars} characters"
             raise Refusal("too_many_characters", f"{found}; the limit is {limits.max_chars_per_text}")
     return asked
-
-
-def read_explain(body: bytes, limits: ServeSpec) -> tuple[TextInput, str | None]:
-    """(the input, the label or None) in a body of POST /explain.
-
-    Raises:
-        Refusal: it is malformed or above a limit.
-    """
-    request = _parsed(ExplainRequest, body)
-    one, limit = TextInput(request.text, request.text_pair), limits.max_chars_to_explain
-    if (chars := max(map(len, one.segments))) > limit:
-        found = f"the text has {chars} characters, and at most {limit} are explained"
-        raise Refusal("too_many_characters", f"{found}; send a shorter one, or explain it with `textcls explain`")
-    return one, request.label
 
 
 def refuse_other_inputs(inputs: Sequence[TextInput], *, pairs: bool) -> None:
