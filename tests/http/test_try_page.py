@@ -8,6 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from textcls.inference.classifier import Classifier
+from textcls.inference.explain import explain
 
 from .conftest import BOUND_S, Service, service_of
 
@@ -71,6 +72,55 @@ def test_what_is_shown_is_never_run(browser: Any, service: Service) -> None:
     browser.execute_script(script)
     assert shown(browser, "answer") == SCRIPT
     assert browser.find_elements(By.CSS_SELECTOR, "#answer *, #scores img, #scores script, #facts *") == []
+    assert browser.title == "Try the classifier"
+
+
+def test_words_are_marked_by_a_line_and_a_colour_and_listed_with_what_changes_without_them(
+    browser: Any, service: Service, classifier: Classifier
+) -> None:
+    text = "😀 the film was really great, but every scene was dull " + "the plot " * 20
+    browser.get(service.url + "/try")
+    problems(browser)  # of the tests before
+    browser.execute_script("document.getElementById('text').value = arguments[0]", text)
+    button = browser.find_element(By.ID, "explain")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_displayed())
+    button.click()
+    WebDriverWait(browser, BOUND_S, 0.02).until(
+        lambda _: shown(browser, "explained") or shown(browser, "explain_error")
+    )
+    (one,) = explain(classifier, [text])[0]  # type: ignore[misc]
+    assert f"Why {one.label} has {100 * one.score:.1f} %" in shown(browser, "explained")
+    shown_text = browser.find_element(By.CSS_SELECTOR, "#explained .text").get_attribute("textContent")
+    assert shown_text == text
+    strongest = max(one.words, key=lambda word: abs(word.effect))
+    (word,) = {text[strongest.start : strongest.end]}
+    kind = "for" if strongest.effect > 0 else "against"
+    marks = browser.find_elements(By.CSS_SELECTOR, f"#explained mark.{kind}.s3")
+    assert word in [mark.text for mark in marks]
+    mark = next(mark for mark in marks if mark.text == word)
+    assert mark.value_of_css_property("border-bottom-style") == {"for": "solid", "against": "dashed"}[kind]
+    assert f"without it {100 * strongest.score_without:.1f} %" in mark.get_attribute("title")
+    (left_out,) = browser.find_elements(By.CSS_SELECTOR, "#explained .unseen")
+    assert left_out.text == text[one.unseen[0].start : one.unseen[0].end]
+    browser.find_element(By.CSS_SELECTOR, "#explained summary").click()
+    rows = browser.find_elements(By.CSS_SELECTOR, "#explained tbody tr")
+    assert len(rows) == len(one.words)
+    assert rows[0].text.split()[:2] == [word, kind]
+    assert problems(browser) == []
+
+
+def test_an_explanation_that_is_refused_is_told_and_html_in_it_is_text(browser: Any, service: Service) -> None:
+    browser.get(service.url + "/try")
+    button = browser.find_element(By.ID, "explain")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_displayed())
+    button.click()
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "explain_error"))
+    assert "422: empty_text" in shown(browser, "explain_error")
+    word = {"text": 0, "start": 0, "end": len(SCRIPT), "word": SCRIPT, "effect": 1, "score_without": 0.5}
+    content = {"explanations": [{"label": SCRIPT, "score": 1, "words": [word]}], "unseen": []}
+    browser.execute_script("showWhy(arguments[0], [arguments[1]])", content, SCRIPT)
+    assert shown(browser, "explained").count(SCRIPT) == 2
+    assert browser.find_elements(By.CSS_SELECTOR, "#explained img, #explained script") == []
     assert browser.title == "Try the classifier"
 
 
