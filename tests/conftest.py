@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,13 @@ def save_tiny_bundle(
     precision: Any = "fp32",
     pairs: bool = False,
     task: Any = None,
+    change: Callable[[Any], None] | None = None,
     **text: Any,
 ) -> Path:
-    """A bundle at `target`; another seed gives other scores, `text` other text settings, `pairs` one of pairs."""
+    """A bundle at `target`; another seed gives other scores, `text` other text settings, `pairs` one of pairs.
+
+    `change` is called with the model before it is saved, a fresh head on the encoder.
+    """
     import torch
 
     from textcls.bundle import write_bundle
@@ -172,8 +176,11 @@ def save_tiny_bundle(
     task = task or SINGLE_LABEL
     spec = TextSpec(**({"max_tokens": 32} | text))
     built = build_model(str(model), labels, ModelSpec(), problem_type=task.problem_type, pad_id=0, seed=seed)
-    with torch.no_grad():
-        built.classifier.weight *= 20  # a fresh head would give every text about the same scores
+    if change is not None:
+        change(built)
+    else:
+        with torch.no_grad():
+            built.classifier.weight *= 20  # a fresh head would give every text about the same scores
     source = target.parent / f"{target.name}-files"
     built.save_pretrained(source)
     prepare_tokenizer(str(model), spec, token_types=pairs).save(str(source))

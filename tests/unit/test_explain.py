@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import save_tiny_bundle
 from textcls.errors import InputError
 from textcls.inference import explain as explain_module
+from textcls.inference import integrated_gradients
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import ItemError
 from textcls.inference.explain import Explanation, Word, explain, merged
@@ -24,23 +25,18 @@ LONG = " ".join(f"{word} {i}" for i in range(30) for word in ("film", "great"))
 @pytest.fixture(scope="module")
 def load(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Classifier]:
     """Classifiers that are far from indifferent to words."""
-    import shutil
-
     import torch
-    from transformers import BertModel
 
-    directory = tmp_path_factory.mktemp("vivid")
-    model = BertModel.from_pretrained(tiny_model_dir)
-    with torch.no_grad():
+    def change(model: Any) -> None:
         torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(directory / "model")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_model_dir / name, directory / "model")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            model.classifier.weight *= 20
 
     def loaded(name: str, **settings: Any) -> Classifier:
-        return Classifier.load(str(save_tiny_bundle(directory / "model", directory / name, **settings)))
+        bundle = tmp_path_factory.mktemp("vivid") / name
+        return Classifier.load(str(save_tiny_bundle(tiny_model_dir, bundle, change=change, **settings)))
 
     return loaded
 
@@ -63,6 +59,9 @@ def several(load: Callable[..., Classifier]) -> Classifier:
 @pytest.fixture(scope="module")
 def windowed(load: Callable[..., Classifier]) -> Classifier:
     return load("windowed", on_long="windows")
+
+
+METHODS = ("leave_one_out", "integrated_gradients")
 
 
 def explained(classifier: Classifier, one: str | TextInput, **named: Any) -> list[Explanation]:
@@ -92,13 +91,16 @@ def case(request: pytest.FixtureRequest) -> tuple[Classifier, str | TextInput]:
     return INPUTS[request.param](request)
 
 
-def test_the_logit_and_the_score_are_those_of_the_classifier(case: tuple[Classifier, str | TextInput]) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_the_logit_and_the_score_are_those_of_the_classifier(
+    case: tuple[Classifier, str | TextInput], method: str
+) -> None:
     classifier, one = case
     scores = classifier.scores([one])
     encoded = classifier.encode([one])
     weights = [len(ids) for ids in encoded[0].windows]
     logits = np.average(classifier.logits(encoded), axis=0, weights=weights)
-    for found in explained(classifier, one, labels=classifier.labels):
+    for found in explained(classifier, one, labels=classifier.labels, method=method):
         label = classifier.labels.index(found.label)
         assert found.score == pytest.approx(scores.probabilities[0, label], abs=1e-5)
         assert found.logit == pytest.approx(logits[label], abs=1e-5)
@@ -227,3 +229,51 @@ def test_an_unknown_label_is_refused_with_those_that_exist(classifier: Classifie
 def test_characters_of_one_sign_are_merged_with_their_sum() -> None:
     words = [Word(0, 0, 1, 0.5, 0.1), Word(0, 1, 2, 0.25, 0.2), Word(0, 2, 3, -1.0, 0.9), Word(0, 4, 6, -2.0, 0.8)]
     assert merged(words, ["好看吗 ok"]) == [Word(0, 0, 2, 0.75, None), *words[2:]]
+
+
+# --- integrated gradients --------------------------------------------------------------------------------------------
+
+
+def test_effects_of_gradients_add_up_to_the_difference_from_the_baseline(
+    case: tuple[Classifier, str | TextInput],
+) -> None:
+    classifier, one = case
+    by_word = located(classifier, one)
+    blank = [
+        [classifier.padding_id if word is not None else ids for ids, word in zip(window, words, strict=True)]
+        for window, words in zip(by_word.encoded.windows, by_word.word_of, strict=True)
+    ]
+    weights = [len(ids) for ids in blank]
+    baseline = np.average(classifier.logits([by_word.encoded._replace(windows=blank)]), axis=0, weights=weights)
+    for found in explained(classifier, one, labels=classifier.labels, method="integrated_gradients"):
+        assert found.baseline == "[PAD]"
+        assert found.baseline_logit == pytest.approx(baseline[classifier.labels.index(found.label)], abs=1e-5)
+        assert [(word.text, word.start, word.end) for word in found.words] == list(by_word.words)
+        difference = found.logit - found.baseline_logit
+        total = sum(word.effect for word in found.words) + found.rest
+        assert found.remainder is not None
+        assert total + found.remainder == pytest.approx(difference, abs=1e-6)
+        assert abs(found.remainder) <= 0.01 * max(abs(difference), 0.05)
+        assert found.rest == 0, "the baseline has the same special tokens"
+
+
+def test_steps_are_doubled_until_little_is_left_over(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrated_gradients, "FEWEST_STEPS", 1)
+    (coarse,) = explained(classifier, TEXT, method="integrated_gradients")
+    assert coarse.steps in (2, 4, 8, 16)
+    monkeypatch.setattr(integrated_gradients, "MOST_STEPS", 1)
+    (capped,) = explained(classifier, TEXT, method="integrated_gradients")
+    assert capped.steps == 1
+    assert capped.remainder is not None
+    assert coarse.remainder is not None
+    assert abs(capped.remainder) > abs(coarse.remainder), "what is left over is said, not hidden"
+
+
+def test_the_nodes_of_an_integration_may_be_computed_apart(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = explained(classifier, TEXT, method="integrated_gradients")
+    monkeypatch.setattr(integrated_gradients, "tokens_at_once", lambda *_: 40)
+    (found,) = explained(classifier, TEXT, method="integrated_gradients")
+    effects = [[word.effect for word in one.words] for one in (expected, found)]
+    np.testing.assert_allclose(*effects, atol=1e-5)

@@ -11,6 +11,7 @@ other texts of its batch. The bundle says how a text is scored: no argument here
 Shapes: N texts, W windows of all of them, C labels.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class Classifier:
         thresholds: float64 [K], with which the task decides.
         device: "cpu" or "cuda:0".
         precision: "bf16" or "fp32", of the matrix products.
+        padding_id: id of the padding token.
+        padding_token: its name.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Classifier:
         self.device, self.precision = device, "bf16" if bf16 else "fp32"
         self.thresholds = manifest.calibration.task_thresholds(self.task.default_thresholds(len(self.labels)))
         self._encoder = InputEncoder(tokenizer, on_long=manifest.text.on_long, pairs=self.pairs)
+        self.padding_id, self.padding_token = tokenizer.pad_id, self._encoder.tokenizer.padding_token
         self._model = model
 
     @classmethod
@@ -135,24 +139,15 @@ class Classifier:
     @classmethod
     def of(cls, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Self:
         """The classifier of a verified bundle; see `load`."""
-        from transformers import AutoModelForSequenceClassification, logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         if threads is not None:
             torch.set_num_threads(threads)
         asked = precision_asked(bundle, precision)
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                bundle.directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
+        model = _module_of(bundle)
         tokenizer, bf16 = TokenizerFiles.load(bundle.directory), uses_bf16(asked, where)
         if note := precision_note(bundle, precision, where):
             warnings.warn(f"{bundle.uri}: {note}", stacklevel=2)
-        ragged = RaggedModel.of(model.eval(), bf16=bf16) if where.type == "cpu" else None
+        ragged = RaggedModel.of(model, bf16=bf16) if where.type == "cpu" else None
         return cls(
             bundle,
             ragged or PaddedModel(model.to(where), tokenizer.pad_id, where, bf16=bf16),
@@ -160,6 +155,12 @@ class Classifier:
             device=str(where),
             bf16=bf16,
         )
+
+    @functools.cached_property
+    def module(self) -> Any:
+        """The bundle's model as transformers has it, in float32 on the device, for gradients; loaded when first asked
+        for. Not thread-safe."""
+        return _module_of(self.bundle).to(self.device).requires_grad_(False)
 
     def scores(self, inputs: Sequence[TextInput | str]) -> Scores:
         """Scores of inputs, in the order given; an unusable one has an error and nothing else.
@@ -277,6 +278,24 @@ class PaddedModel:
         found = torch.empty_like(rows)
         found[torch.from_numpy(np.concatenate(batches)).to(self._device)] = rows
         return found
+
+
+def _module_of(bundle: Bundle) -> Any:
+    """transformers' classifier of a bundle, in evaluation mode.
+
+    Raises:
+        ModelError: transformers cannot make one of it.
+    """
+    from transformers import AutoModelForSequenceClassification, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            bundle.directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        ).eval()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{bundle.uri}: transformers cannot load it: {error}") from error
 
 
 def precision_note(bundle: Bundle, precision: str, device: torch.device | str) -> str | None:

@@ -24,6 +24,7 @@ import numpy as np
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded, ItemError
+from textcls.inference.integrated_gradients import attributions
 from textcls.inference.located import Located, locate
 from textcls.tasks.task import ranked
 from textcls.text.text_input import TextInput
@@ -117,7 +118,7 @@ def explain(
     if method == "leave_one_out":
         found = _left_out(classifier, usable, labels, most_left_out)
     else:
-        raise NotImplementedError(method)
+        found = (_integrated(classifier, one, labels) for one in usable)
     return [next(found) if isinstance(one, Located) else one for one in located]
 
 
@@ -262,3 +263,34 @@ def effects(
             )
         )
     return found
+
+
+# --- integrated gradients --------------------------------------------------------------------------------------------
+
+
+def _integrated(classifier: Classifier, located: Located, asked: Sequence[str] | None) -> list[Explanation]:
+    scores = classifier.score_encoded([located.encoded])
+    names = _labels_of(classifier, scores.probabilities[0], asked)
+    of_text = [[word is not None for word in window] for window in located.word_of]
+    found = attributions(classifier, located.encoded, of_text, [classifier.labels.index(name) for name in names])
+    places = np.array([-1 if word is None else word for window in located.word_of for word in window])
+    by_token_KT = np.concatenate(found.effects, axis=1)
+    explanations = []
+    for k, name in enumerate(names):
+        effects = np.bincount(places[places >= 0], by_token_KT[k, places >= 0], len(located.words)).tolist()
+        explanations.append(
+            Explanation(
+                name,
+                "integrated_gradients",
+                float(scores.probabilities[0, classifier.labels.index(name)]),
+                float(found.logits[k]),
+                tuple(Word(*span, effect) for span, effect in zip(located.words, effects, strict=True)),
+                located.unseen,
+                rest=float(by_token_KT[k, places < 0].sum()),
+                remainder=float(found.remainders[k]),
+                steps=found.steps,
+                baseline=found.baseline,
+                baseline_logit=float(found.baseline_logits[k]),
+            )
+        )
+    return explanations

@@ -231,6 +231,7 @@ class InputTokenizer:
         self._repeated = self.special_tokens + overlap
         self.max_tokens = files.max_tokens
         self._special_ids = {files.pad_id, *self._tokenizer.get_added_tokens_decoder()}
+        self.padding_token = str(self._tokenizer.id_to_token(files.pad_id))
         self._token_types = files.token_types
         self.unknown_id = _unknown_id(self._tokenizer)
 
