@@ -1,4 +1,4 @@
-"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict, serve or rebundle.
+"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict, explain, serve or rebundle.
 
 In: a command line. Out: the exit status of its command. Not here: the commands (textcls/commands).
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "audit": "a labelled CSV -> the rows whose labels are probably wrong",
     "evaluate": "a bundle and a labelled CSV -> a report",
     "predict": "a bundle and a CSV -> a label and a score for each row",
+    "explain": "a bundle and a CSV -> the same, and what each word of a text does to its score",
     "serve": "a bundle -> an HTTP service on this machine",
     "rebundle": "a bundle -> one of the same model with another text.on_long",
 }

@@ -31,7 +31,7 @@ def test_help_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[
     assert run("--help") == 0
     listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE)
     assert dict(listed) == textcls_command.COMMANDS
-    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "predict", "rebundle", "serve", "train"]
+    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "explain", "predict", "rebundle", "serve", "train"]
 
 
 def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,24 +10,36 @@ import pytest
 import torch
 
 from tests.conftest import save_tiny_bundle
-from textcls.inference.classifier import Classifier
+from textcls.inference import integrated_gradients
+from textcls.inference.classifier import Classifier, PaddedModel
+from textcls.inference.encoding import Encoded
 from textcls.inference.explain import explain
+from textcls.inference.faithfulness import Faithfulness, faithfulness, losses
+from textcls.inference.located import Located, locate
 from textcls.modeling.batching import padded
+from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 
 PLANTED = {"quaxel": "bad", "vimborg": "good", "zupfen": "so so"}
-LABELS = ("bad", "good", "so so")
+NONE = "none"
+LABELS = ("bad", "good", "so so", NONE)
 FILLER = "the film this movie its plot every scene ending was really never truly often not great"
 METHODS = ("leave_one_out", "integrated_gradients")
 
 
-def planted(rows: int, seed: int) -> list[tuple[str, str, str]]:
-    """(text, label, the only word that decides it)."""
+def planted(rows: int, seed: int, without: float = 0.0) -> list[tuple[str, str, str]]:
+    """(text, label, the only word that decides it); `without` is the share of texts without such a word.
+
+    Without these in training, a model need not know the word of one label: it may give it where the others are missing.
+    """
     chance = random.Random(seed)
     found = []
     for _ in range(rows):
         words = chance.choices(FILLER.split(), k=chance.randrange(5, 12))
+        if chance.random() < without:
+            found.append((" ".join(words), NONE, ""))
+            continue
         word = chance.choice(list(PLANTED))
         words.insert(chance.randrange(len(words) + 1), word)
         found.append((" ".join(words), PLANTED[word], word))
@@ -39,11 +51,12 @@ def learned(directory: Path) -> Callable[[Any], None]:
     tokenizer = tokenizer_of(TokenizerFiles.load(str(directory)))
 
     def train(model: Any) -> None:
-        rows = planted(64 * 40, seed=1)
+        model.eval()  # no dropout: equal weights every time
+        torch.set_num_threads(1)
+        rows = planted(64 * 300, seed=1, without=0.25)
         ids, _ = tokenizer([TextInput(text) for text, _, _ in rows])
         targets = torch.tensor([LABELS.index(label) for _, label, _ in rows])
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        model.train()
         for start in range(0, len(rows), 64):
             ids_BL, mask_BL = padded(ids[start : start + 64], 0)
             logits_BC = model(input_ids=ids_BL, attention_mask=mask_BL).logits
@@ -51,7 +64,8 @@ def learned(directory: Path) -> Callable[[Any], None]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        model.eval()
+            if loss < 0.01:
+                break
 
     return train
 
@@ -67,7 +81,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
 
 @pytest.fixture(scope="module")
 def classifier(directory: Path) -> Classifier:
-    found = Classifier.load(str(directory), precision="fp32")
+    found = Classifier.load(str(directory), precision="fp32", threads=1)
     rows = planted(100, seed=2)
     scores = found.scores([text for text, _, _ in rows])
     assert np.mean([scores.label(i) == label for i, (_, label, _) in enumerate(rows)]) > 0.98
@@ -76,11 +90,11 @@ def classifier(directory: Path) -> Classifier:
 
 def effects(classifier: Classifier, method: Any, rows: list[tuple[str, str, str]]) -> list[np.ndarray]:
     """Of the words of each row, on its own label."""
-    found = explain(classifier, [text for text, _, _ in rows], labels=LABELS, method=method)
     of_rows = []
-    for one, (_, label, _) in zip(found, rows, strict=True):
-        assert isinstance(one, list)
-        of_rows.append(np.array([word.effect for word in one[LABELS.index(label)].words]))
+    for text, label, _ in rows:
+        (found,) = explain(classifier, [text], labels=[label], method=method)
+        assert isinstance(found, list)
+        of_rows.append(np.array([word.effect for word in found[0].words]))
     return of_rows
 
 
@@ -99,42 +113,61 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
 
 
-def drawn_anew(name: str) -> Callable[[Any], None]:
-    """Draws the weights of a part anew, as those of a fresh model."""
+@pytest.mark.parametrize("parts", [("classifier.",), ("classifier.", "pooler.", "layer.")], ids=["head", "layers too"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_with_other_weights_has_other_explanations(
+    directory: Path, method: str, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test of Adebayo et al. 2018: an explanation that survives new weights does not explain the model.
 
-    def draw(model: Any) -> None:
-        for key, parameter in model.named_parameters():
-            if name in key:
+    A new head may turn all effects round, or none: so the mean over many draws and labels is taken.
+    """
+    monkeypatch.setattr(integrated_gradients, "FEWEST_STEPS", 8)
+    monkeypatch.setattr(integrated_gradients, "MOST_STEPS", 8)
+    rows = [next(row for row in planted(60, seed=4) if row[1] == label) for label in PLANTED.values()]
+    classifier = Classifier.load(str(directory), precision="fp32", threads=1)
+    true = effects(classifier, method, rows)
+    assert np.mean([rank_correlation(one, one) for one in true]) == pytest.approx(1)
+    torch.manual_seed(0)
+    correlations = []
+    for _ in range(40):
+        for name, parameter in classifier.module.named_parameters():
+            if any(part in name for part in parts):
                 torch.nn.init.normal_(parameter, std=0.1)
-
-    return draw
+        model = RaggedModel.of(classifier.module, bf16=False) or PaddedModel(
+            classifier.module, classifier.padding_id, torch.device("cpu"), bf16=False
+        )
+        monkeypatch.setattr(classifier, "_model", model)
+        correlations += map(rank_correlation, true, effects(classifier, method, rows))
+    assert abs(np.mean(correlations)) < 0.2
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_model_with_other_weights_has_other_explanations(
-    classifier: Classifier, directory: Path, tiny_model_dir: Path, tmp_path: Path, method: str
-) -> None:
-    """The test of Adebayo et al. 2018: an explanation that survives new weights does not explain the model."""
-    rows = planted(20, seed=4)
-    true = effects(classifier, method, rows)
+def test_faithful_explanations_differ_from_a_random_order(classifier: Classifier, method: Any) -> None:
+    texts = [text for text, _, _ in planted(20, seed=5)]
+    found = faithfulness(classifier, [*texts, "", "film"], method=method)
+    scores = found.as_json(method)
+    assert scores["explanations"] == 20, "one word has no order"
+    assert scores["comprehensiveness"] > 3 * scores["random_comprehensiveness"]
+    assert scores["comprehensiveness"] > 0.5
+    assert scores["sufficiency"] < 0.1 < scores["random_sufficiency"]
+    parts = [faithfulness(classifier, texts[start : start + 7], method=method) for start in (0, 7, 14)]
+    assert sum(parts, Faithfulness()).sums == pytest.approx(found.sums, abs=1e-4)
 
-    def correlation(parts: tuple[str, ...]) -> float:
-        """Mean over rows and over several draws."""
-        found = []
-        for seed in range(4):
-            torch.manual_seed(seed)
 
-            def change(model: Any) -> None:
-                model.load_state_dict(classifier.module.state_dict())
-                for part in parts:
-                    drawn_anew(part)(model)
+def test_faithfulness_is_what_scores_lose_without_the_first_words_and_with_them_alone(classifier: Classifier) -> None:
+    (located,) = locate(classifier, ["film quaxel the plot was great acting really never truly"])
+    assert isinstance(located, Located)
+    ranks = np.array([9, 10, 8, 7, 6, 5, 4, 3, 2, 1])
+    order = [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
+    label = LABELS.index("bad")
 
-            bundle = save_tiny_bundle(tiny_model_dir, tmp_path / f"{len(parts)}-{seed}", labels=LABELS, change=change)
-            other = effects(Classifier.load(str(bundle), precision="fp32"), method, rows)
-            found += [rank_correlation(*pair) for pair in zip(true, other, strict=True)]
-        return float(np.mean(found))
+    def lost(variant: Encoded) -> float:
+        scores = classifier.score_encoded([located.encoded, variant]).probabilities[:, label]
+        return float(scores[0] - scores[1])
 
-    assert np.mean([rank_correlation(one, one) for one in true]) == pytest.approx(1)
-    parts = ("classifier.", "pooler.", "layer.1.", "layer.0.")
-    for last in range(1, len(parts) + 1):
-        assert abs(correlation(parts[:last])) < 0.2, parts[:last]
+    firsts = [1, 1, 1, 2, 5]  # of 10 words: 1, 5, 10, 20 and 50 %, at least one
+    comprehensiveness = np.mean([lost(located.without(order[:first])) for first in firsts])
+    sufficiency = np.mean([lost(located.without(order[first:])) for first in firsts])
+    (found,) = losses(classifier, located, label, [ranks]).tolist()
+    assert found == pytest.approx([comprehensiveness, sufficiency], abs=1e-5)

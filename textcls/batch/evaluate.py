@@ -33,6 +33,7 @@ from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary, histogram
 from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
+from textcls.inference.faithfulness import Faithfulness, faithfulness
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES
@@ -44,7 +45,14 @@ from textcls.output.side_product import side_product
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
-from textcls.reporting.report import CalibrationSummary, Report, ScoredBundle, TaskScores, TokenLengths
+from textcls.reporting.report import (
+    CalibrationSummary,
+    FaithfulnessScores,
+    Report,
+    ScoredBundle,
+    TaskScores,
+    TokenLengths,
+)
 from textcls.reporting.verdict import judged
 from textcls.slices.findings import RowFindings, RowStudy, Studied
 from textcls.tasks.task import RowCounts, Task, no_counts
@@ -61,13 +69,16 @@ EVALUATION = OutKind(
 _SLICE_ROWS = 2_048
 
 
-def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
+def evaluate(
+    bundle: Bundle, spec: EvaluateSpec, out: str, *, explain_rows: int = 0, say: Say, verbose: bool = False
+) -> Report:
     """Scores labelled rows with a bundle and writes the report to `out`; returns it.
 
     Args:
         bundle: a verified bundle.
         spec: from `evaluate_settings`.
         out: URI of a new directory.
+        explain_rows: measure how faithful the explanations of about this many rows are.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -79,14 +90,21 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
     files = expand(spec.data.csv)
     with locked(out) as uri:
         claim(uri, EVALUATION)
-        _, report = measured(bundle, spec, files, uri, say, verbose=verbose)
+        _, report = measured(bundle, spec, files, uri, say, explain_rows=explain_rows, verbose=verbose)
         # Its report.json is the last file: an --out with a report is finished.
         write_report(report, uri, say)
     return report
 
 
 def measured(
-    bundle: Bundle, spec: EvaluateSpec, files: Sequence[InputFile], uri: str, say: Say, *, verbose: bool
+    bundle: Bundle,
+    spec: EvaluateSpec,
+    files: Sequence[InputFile],
+    uri: str,
+    say: Say,
+    *,
+    explain_rows: int = 0,
+    verbose: bool,
 ) -> tuple[dict[str, Any], Report]:
     """(the task's summary, the report) of the rows of some files; writes the account of rows and the rejects.
 
@@ -96,6 +114,7 @@ def measured(
         files: the CSV files of the settings.
         uri: of a claimed directory.
         say: shows the user one line.
+        explain_rows: measure how faithful the explanations of about this many rows are.
         verbose: show Ray's own log lines as well.
 
     Raises:
@@ -115,7 +134,7 @@ def measured(
         study = RowStudy(bundle.task, bundle.manifest.labels, plan)
         size = plan_pool(spec.scale, items=len(read.blocks))
         say(f"scoring {read.summary.rows:,} rows, duplicates included: {size}")
-        found = _scored(read, bundle, study, size, say)
+        found = _scored(read, bundle, study, size, say, explain_rows)
         if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
             say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
@@ -145,6 +164,9 @@ def measured(
         versions=dict(bundle.manifest.versions),
         written_at=time.time(),
     )
+    if found.faithfulness.explanations:
+        tested = FaithfulnessScores.model_validate(found.faithfulness.as_json("leave_one_out"))
+        report = report.model_copy(update={"faithfulness": tested})
     with side_product("the verdict", say):
         own = bundle.manifest.metrics
         report = judged(report, own_test=TaskScores.model_validate(own) if own else None)
@@ -171,6 +193,7 @@ class _BlockResult:
         truncated: rows whose text was cut.
         rejects: rows that the classifier rejected, in row order within a block.
         fp32: whether any row was scored in fp32.
+        faithfulness: of the explanations of a sample of rows.
     """
 
     counts: RowCounts
@@ -179,6 +202,7 @@ class _BlockResult:
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
     fp32: bool = False
+    faithfulness: Faithfulness = field(default_factory=Faithfulness)
 
     def add(self, other: "_BlockResult") -> None:
         """Adds the result of a later block."""
@@ -188,6 +212,7 @@ class _BlockResult:
         self.truncated += other.truncated
         self.rejects += other.rejects
         self.fp32 |= other.fp32
+        self.faithfulness += other.faithfulness
 
 
 @dataclass(frozen=True)
@@ -213,11 +238,13 @@ class _EvaluateBlock:
         task: what is predicted.
         labels: label names in id order.
         study: finds slices and examples.
+        explained: share of the rows whose explanations are tested.
     """
 
     task: Task
     labels: tuple[str, ...]
     study: RowStudy
+    explained: float = 0.0
 
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
         """Yields the number of rows scored, slice by slice; returns the result of the block."""
@@ -242,7 +269,10 @@ class _EvaluateBlock:
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.thresholds)
             studied = Studied.of(partial(self._findings, classifier, scores, rows, targets, scored))
             in_fp32 = classifier.precision == "fp32"
-            found.add(_BlockResult(counts, studied, summary, int(scores.truncated.sum()), refused, in_fp32))
+            tested = (
+                faithfulness(classifier, inputs_of(_sample(rows, self.explained))) if self.explained else Faithfulness()
+            )
+            found.add(_BlockResult(counts, studied, summary, int(scores.truncated.sum()), refused, in_fp32, tested))
             yield len(rows)
         return found
 
@@ -261,14 +291,23 @@ class _EvaluateBlock:
             yield part, classifier.encode(inputs_of(part))
 
 
+def _sample(rows: pa.Table, share: float) -> pa.Table:
+    """About this share of the rows, the same whatever the blocks: those with the lowest hashes (Knuth 1973, 6.4)."""
+    hashes = rows["row_id"].to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return rows.filter(pa.array(hashes / 2.0**64 < share))
+
+
 def _shown_input(rows: pa.Table, i: int) -> str:
     (found,) = inputs_of(rows.slice(i, 1))
     return shown_cell(" ".join(found.segments))
 
 
-def _scored(read: ReadRows, bundle: Bundle, study: RowStudy, size: PoolSize, say: Say) -> _BlockResult:
+def _scored(
+    read: ReadRows, bundle: Bundle, study: RowStudy, size: PoolSize, say: Say, explain_rows: int
+) -> _BlockResult:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
-    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels, study), ProgressBoard()
+    explained = min(1.0, explain_rows / max(read.summary.rows, 1))
+    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels, study, explained), ProgressBoard()
     started, done = time.monotonic(), 0
 
     def on_rows(rows: int) -> None:

@@ -12,11 +12,14 @@ An actor holds at most three blocks: one that is written, one that is prefetched
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from textcls import storage
 from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
+from textcls.batch.explanation_rows import COLUMNS as EXPLANATION_COLUMNS
+from textcls.batch.explanation_rows import Explaining
 from textcls.batch.prediction_rows import (
     BlockSize,
     Columns,
@@ -30,7 +33,7 @@ from textcls.batch.predictions_dir import PredictionsDir
 from textcls.batch.settings import PredictSpec, nothing_scored, with_small_shards
 from textcls.bundle import Bundle, precision_asked
 from textcls.data.csv_layout import Layout, layout_notes
-from textcls.data.csv_records import Shard, read_shard
+from textcls.data.csv_records import Fields, Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import run_on_ray
@@ -50,6 +53,8 @@ Say = Callable[[str], None]
 # About ten batches, and a few seconds on a CPU: an actor reports progress once per block.
 _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
 _GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
+# Explaining a row takes as long as predicting it and a variant for each of its words.
+_EXPLAINED_BLOCK_ROWS = 32
 # At most so many rows x labels in a block: 64 MB of scores.
 _BLOCK_SCORES = 2**24
 
@@ -79,6 +84,8 @@ def predict(
     suffix: str,
     csv_encoding: str = "utf-8",
     all_scores: bool,
+    explaining: Explaining | None = None,
+    beside: Callable[[str, Mapping[str, Any]], None] = lambda uri, manifest: None,
     say: Say,
     verbose: bool = False,
 ) -> dict[str, Any]:
@@ -91,6 +98,8 @@ def predict(
         suffix: `parquet` or `csv`.
         csv_encoding: of CSV parts; `utf-8-sig` starts each with the byte order mark that Excel needs.
         all_scores: write the score of every label, not only of the predicted one.
+        explaining: also explain the rows, and stop where it says; see `explain_rows`.
+        beside: called with the URI of the directory and the manifest before the predictions are finished.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -102,17 +111,20 @@ def predict(
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
     identity = _identity(bundle, files, data, suffix, csv_encoding, all_scores)
+    if explaining is not None:
+        identity["explain"] = asdict(explaining)
     with locked(out) as uri:
         target = PredictionsDir.claim(uri, identity, suffix=suffix)
         try:
             with ray_session(verbose=verbose):
-                manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, say)
+                manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, explaining, say)
         except InputError:
             target.abandon()
             raise
         if manifest["rows"] and not manifest["labels"]:
             target.refuse(manifest)
             raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
+        beside(target.uri, manifest)
         target.finish(manifest)
     for reason, rows in manifest["errors"].items():
         if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, CsvFiles.whole(files, data))):
@@ -128,15 +140,22 @@ def _predicted(
     target: PredictionsDir,
     csv_encoding: str,
     all_scores: bool,
+    explaining: Explaining | None,
     say: Say,
 ) -> dict[str, Any]:
     """Writes every part that is not finished; returns the manifest of all parts."""
     layouts, shards = plan_shards(files, data, run=run_on_ray)
+    last_rows = None
+    if explaining is not None and explaining.rows is not None:
+        shards, last_rows = _first_rows(shards, layouts, data, explaining.rows)
     for line in layout_notes(layouts):
         say(f"  note: {line}")
     headers = [column_names(layout) for layout in layouts]
     manifest = bundle.manifest
-    columns = Columns.plan(headers, bundle.task, manifest.labels, all_scores=all_scores, pairs=manifest.pairs)
+    more = EXPLANATION_COLUMNS if explaining else ()
+    columns = Columns.plan(
+        headers, bundle.task, manifest.labels, all_scores=all_scores, pairs=manifest.pairs, more=more
+    )
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
     records = target.records()
@@ -145,10 +164,12 @@ def _predicted(
     pending = [index for index in range(len(shards)) if index not in records]
     if pending:
         size = plan_pool(spec.scale, items=len(pending))
-        say(f"predicting {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
-        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding)
-        progress = _Progress([_bytes_of(i, shards, files) for i in range(len(shards))], records)
-        with progress_display(progress.board.take, say, verb="predicting"):
+        verb = "predicting" if explaining is None else "explaining"
+        say(f"{verb} {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
+        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding, explaining, last_rows)
+        part_bytes = [0 if last_rows is not None else _bytes_of(i, shards, files) for i in range(len(shards))]
+        progress = _Progress(part_bytes, records)
+        with progress_display(progress.board.take, say, verb=verb):
             for position, record in run_on_pool(work, pending, size, bundle, on_rows=progress.add):
                 records[pending[position]] = record
                 progress.finish(pending[position], record["rows"])
@@ -162,7 +183,7 @@ def _predicted(
 
 @dataclass(frozen=True)
 class _PredictShard:
-    """Predicts one shard: writes its part, then its record."""
+    """Predicts one shard: writes its part, then its record. Of the last shard, `last_rows` rows if that is given."""
 
     shards: tuple[Shard, ...]
     layouts: tuple[Layout, ...]
@@ -170,6 +191,8 @@ class _PredictShard:
     columns: Columns
     target: PredictionsDir
     csv_encoding: str
+    explaining: Explaining | None = None
+    last_rows: int | None = None
 
     def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
         """Yields the number of rows done, block by block; returns the record."""
@@ -183,7 +206,8 @@ class _PredictShard:
         ):
             for block, encoded in prefetched(self._encoded_blocks(classifier, shard)):
                 scores = classifier.score_encoded(encoded)
-                table = prediction_table(block, scores, self.columns, file=shard.uri, file_index=shard.file_index)
+                more = self.explaining.columns(classifier, block.errors, block.inputs) if self.explaining else ()
+                table = prediction_table(block, scores, self.columns, more, file=shard.uri, file_index=shard.file_index)
                 writer.write_table(table)
                 rows += len(table)
                 truncated += int(scores.truncated.sum())
@@ -204,8 +228,27 @@ class _PredictShard:
         layout = self.layouts[shard.file_index]
         size = _CPU_BLOCK if classifier.device == "cpu" else _GPU_BLOCK
         size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
-        for block in read_blocks(read_shard(shard, layout, self.data), TextReader(layout, self.data), size):
+        records: Iterator[tuple[int, Fields]] = read_shard(shard, layout, self.data)
+        if self.explaining is not None:
+            size = replace(size, rows=_EXPLAINED_BLOCK_ROWS)
+        if self.last_rows is not None and shard == self.shards[-1]:
+            records = islice(records, self.last_rows)
+        for block in read_blocks(records, TextReader(layout, self.data), size):
             yield block, classifier.encode(block.inputs)
+
+
+def _first_rows(
+    shards: Sequence[Shard], layouts: Sequence[Layout], data: DataSpec, rows: int
+) -> tuple[list[Shard], int]:
+    """(the first shards, which hold this many rows; how many rows of the last of them are needed)."""
+    taken, missing, found = [], rows, 0
+    for shard in shards:
+        taken.append(shard)
+        found = sum(1 for _ in islice(read_shard(shard, layouts[shard.file_index], data), missing))
+        missing -= found
+        if not missing:
+            break
+    return taken, found
 
 
 def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:

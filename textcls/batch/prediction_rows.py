@@ -103,6 +103,7 @@ class Columns:
         *,
         all_scores: bool,
         pairs: bool = False,
+        more: Sequence[tuple[str, pa.DataType]] = (),
     ) -> "Columns":
         """The columns for files with these headers.
 
@@ -115,10 +116,11 @@ class Columns:
             labels: label names in id order.
             all_scores: whether each label has a column `score_LABEL`.
             pairs: whether an input is a pair: there are columns for the tokens of each of its texts.
+            more: further columns of our own, after the others.
         """
         score_columns = tuple(f"score_{label}" for label in labels) if all_scores or task.scores_in_answer else ()
         ours = (*_OF_ROW, *((name, _arrow_type(kind)) for name, kind in task.answer_columns), *_OF_TEXT)
-        ours += _OF_PAIR if pairs else ()
+        ours += (*(_OF_PAIR if pairs else ()), *more)
         taken = {*(name for name, _ in ours), *score_columns}
         positions: list[dict[tuple[str, int], int]] = []
         for header in headers:
@@ -226,13 +228,16 @@ def read_blocks(records: Iterable[tuple[int, Fields]], reader: TextReader, size:
         yield block
 
 
-def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file: str, file_index: int) -> pa.Table:
+def prediction_table(
+    block: RowBlock, scores: Scored, columns: Columns, more: Sequence[pa.Array] = (), *, file: str, file_index: int
+) -> pa.Table:
     """A table of `columns.schema` with one row for each row of the block, in order.
 
     Args:
         block: the rows.
         scores: of the inputs of the block.
         columns: of the output.
+        more: the cells of `more` of `Columns.plan`, for each row of the block.
         file: URI of the file that the rows come from.
         file_index: its index among the files.
     """
@@ -271,6 +276,7 @@ def prediction_table(block: RowBlock, scores: Scored, columns: Columns, *, file:
     ]
     if scores.text_tokens is not None:
         ours += [of_texts(of_each, pa.int32(), has_text) for of_each in scores.text_tokens.T]
+    ours += more
     each = [of_texts(probabilities[:, i], pa.float32(), scored) for i in range(len(columns.score_columns))]
     return pa.table([*inputs, *ours, *each], schema=columns.schema)
 

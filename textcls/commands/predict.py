@@ -18,10 +18,11 @@ from textcls.errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return run_command(argv, parser(), _run, interrupted=_how_to_continue)
+    return run_command(argv, parser(), _run, interrupted=how_to_continue)
 
 
-def _how_to_continue(arguments: argparse.Namespace) -> str:
+def how_to_continue(arguments: argparse.Namespace) -> str:
+    """What to do after Ctrl-C, if the job has begun."""
     from textcls.batch.predictions_dir import IDENTITY
 
     if not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):

@@ -386,6 +386,22 @@ class Verdict(_Part):
     """At most two others, the more important one first."""
 
 
+class FaithfulnessScores(_Part):
+    """Whether explanations say what the classifier does: what scores lose without words, on average."""
+
+    method: str
+    explanations: int
+    """Explained labels of a sample of rows."""
+    comprehensiveness: float
+    """Lost without the words with the greatest effects (ERASER, DeYoung et al. 2020)."""
+    sufficiency: float
+    """Lost with these words alone; near 0 if they suffice."""
+    random_comprehensiveness: float
+    """Lost without as many words in random order."""
+    random_sufficiency: float
+    """Lost with as many words in random order alone."""
+
+
 class Report(_Part):
     """The content of report.json. Only evaluation sets `title`, `bundle` and `files`; the rest is training's."""
 
@@ -402,6 +418,8 @@ class Report(_Part):
     """(step, mean training loss since the previous point)."""
     best: BestCheckpoint | None = None
     stopped_early: bool | None = None
+    faithfulness: FaithfulnessScores | None = None
+    """Of the explanations of a sample of rows."""
     tokens: TokenLengths | None = None
     padding_ratio: float | None = None
     """Tokens computed, padding included, per real token."""

@@ -207,6 +207,12 @@ def _costs(report: Report) -> Iterator[str]:
         )
         for which, percentiles in zip(("first", "second"), tokens.texts, strict=False):
             yield f"tokens of the {which} text: {_lengths(percentiles)}"
+    if tested := report.faithfulness:
+        yield (
+            f"explanations: without the words that they name first, a score falls by {tested.comprehensiveness:.2f} "
+            f"({tested.random_comprehensiveness:.2f} in random order), with these alone by {tested.sufficiency:.2f} "
+            f"({tested.random_sufficiency:.2f}); means of {tested.explanations:,} explanations"
+        )
     if speed := report.speed:
         yield f"trained in {speed.seconds:,.0f} s: {speed.rows_per_s:,.0f} rows/s, {speed.tokens_per_s:,.0f} tokens/s"
     if report.padding_ratio:

@@ -1,0 +1,76 @@
+"""Bundle + CSV files -> predictions with an explanation of each, and a page of them.
+
+In: a verified bundle, settings, an --out. Out: the manifest. OUT holds what a prediction's does, whose parts have two
+more columns, and explanations.html, which shows as many of the rows as it has room for. Not here: reading, scoring and
+continuing, which are those of predict.py; the columns (explanation_rows.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from textcls import storage
+from textcls.batch.explanation_rows import Explaining, explained_rows
+from textcls.batch.predict import Say, predict
+from textcls.batch.settings import PredictSpec
+from textcls.bundle import Bundle
+from textcls.output.side_product import side_product
+from textcls.reporting.explanation_page import explanation_page
+
+PAGE = "explanations.html"
+
+_METHODS = {
+    "leave_one_out": "each word is left out: the change of the label's logit without it",
+    "integrated_gradients": "integrated gradients: the logit as a sum over the words, from a text of padding on",
+}
+
+
+def explain_rows(
+    bundle: Bundle, spec: PredictSpec, out: str, explaining: Explaining, *, say: Say, verbose: bool = False
+) -> dict[str, Any]:
+    """Predicts and explains rows of the files and writes both to `out`; returns the manifest.
+
+    Args:
+        bundle: a verified bundle.
+        spec: from `predict_settings`.
+        out: URI of a new directory, or of one where the same job was interrupted: it then continues.
+        explaining: which rows and labels, and how.
+        say: shows the user one line.
+        verbose: show Ray's own log lines as well.
+
+    Raises:
+        TextclsError: see `predict`; the bundle has no label of this name.
+    """
+    explaining.check(bundle.manifest.labels)
+
+    def write_page(uri: str, manifest: Mapping[str, Any]) -> None:
+        with side_product(PAGE, say):
+            page = explanation_page(
+                explained_rows(_parts(uri, manifest), explaining.method),
+                title=f"Explanations of {bundle.uri}",
+                about=[("method", _METHODS[explaining.method]), ("rows", f"{manifest['rows']:,}")],
+                total_rows=manifest["rows"],
+            )
+            storage.write_bytes(storage.join(uri, PAGE), page.encode())
+
+    return predict(
+        bundle,
+        spec,
+        out,
+        suffix="parquet",
+        all_scores=False,
+        explaining=explaining,
+        beside=write_page,
+        say=say,
+        verbose=verbose,
+    )
+
+
+def _parts(uri: str, manifest: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """The parts in order, a few rows at a time."""
+    for part in manifest["files"]:
+        with storage.open_input(storage.join(uri, part["name"])) as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=16):
+                yield pa.Table.from_batches([batch])
