@@ -22,6 +22,8 @@ from textcls.inference.encoding import Encoded
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
+from textcls.slices.findings import RowStudy
+from textcls.slices.groups import FileGroup, SlicePlan
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
@@ -30,6 +32,7 @@ from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
 from textcls.training.export import export_files
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
+from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
 LABELS = ("bad", "good", "so so")
@@ -664,3 +667,47 @@ def test_long_rows_are_scored_once_whatever_the_number_of_ranks(
     together = own[0] + own[1] + own[2]
     assert together.rows == alone.rows == ROWS["val"]
     assert together.loss == pytest.approx(alone.loss, rel=1e-6)
+
+
+def studied_rows(kind: Kind, **without: None) -> StudiedRows:
+    """Finds slices and examples among the test rows of a kind; columns of their facts may be left out."""
+    rows = ROWS["test"]
+    facts = {"row_id": np.arange(2, 2 + rows), "tokens": kind.data["test"].lengths}
+    table = pa.table({name: values for name, values in facts.items() if name not in without})
+    plan = SlicePlan(FileGroup.of(["a.csv"], {0: rows}))
+    return StudiedRows([table], RowStudy(kind.task, LABELS, plan), TextSpec())
+
+
+@of_each_kind
+def test_slices_and_examples_are_the_same_whatever_the_number_of_ranks(
+    trains: Trains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = trains.kind
+    thresholds, studied = kind.task.default_thresholds(len(LABELS)), studied_rows(kind)
+    counts, alone = trains.loop(OneProcess(tmp_path))._scoring.counts_and_findings("test", thresholds, studied)
+    own: list[Any] = []
+
+    def gather(totals: list[Any], of_rank: Any) -> None:
+        own.append(of_rank[1])
+        totals[:] = [of_rank] * len(totals)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for rank in range(3):
+        scoring = trains.loop(OneProcess(tmp_path), "text.max_tokens=64")._scoring
+        scoring._rank, scoring._world_size, scoring._max_tokens = rank, 3, 64
+        scoring.counts_and_findings("test", thresholds, studied)
+    found, together = alone.found(), (own[2] + own[0] + own[1]).found()
+    summary = kind.task.summarise(counts, LABELS)
+    assert found.total.tolist() == [ROWS["test"], round(summary[kind.task.share_of_right]["value"] * ROWS["test"])]
+    assert together.total.tolist() == found.total.tolist()
+    assert together.counts.tolist() == found.counts.tolist()
+    assert [one.row_id for one in together.mistakes] == [one.row_id for one in found.mistakes]
+    assert [one.row_id for one in together.unsure] == [one.row_id for one in found.unsure]
+
+
+def test_slices_that_cannot_be_found_cost_no_score(trains: Trains, tmp_path: Path) -> None:
+    scoring, thresholds = trains.loop(OneProcess(tmp_path))._scoring, np.zeros(1)
+    counts, studied = scoring.counts_and_findings("test", thresholds, studied_rows(trains.kind, tokens=None))
+    assert counts.rows == ROWS["test"]
+    with pytest.raises(RuntimeError, match="tokens"):
+        studied.found()
