@@ -61,6 +61,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_the_recipes(wheel: Path) 
     recipes = {f"textcls/recipes/{path.name}" for path in (CHECKOUT / "jobs" / "recipes").glob("*.yaml")}
     assert names == {path.relative_to(CHECKOUT).as_posix() for path in package} | recipes
     assert names >= {"textcls/py.typed", "textcls/serving/pages/try.html", "textcls/recipes/quickstart.yaml"}
+    assert names >= {f"textcls/reporting/pages/{name}" for name in ("report.html", "explanations.html", "style.css")}
 
 
 def test_an_installed_textcls_works_from_an_empty_directory_and_prints_in_any_encoding(

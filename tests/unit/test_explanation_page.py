@@ -99,6 +99,12 @@ def test_a_word_is_found_by_code_points_in_either_text_of_a_pair() -> None:
     assert {part.text for part in ranked(texts, words)} == set(shown)
 
 
+def test_words_of_a_text_that_was_cut_are_left_out() -> None:
+    words = [Word(0, 0, 4, 1.0), Word(0, 5, 9, -3.0), Word(1, 0, 2, 5.0), Word(0, -3, 2, 4.0)]
+    assert [part.text for part in ranked(["fine"], words)] == ["fine"]
+    assert [(part.text, part.step) for part in marked(["fine but"], words)[0]] == [("fine", 4), (" but", 0)]
+
+
 def test_nothing_on_the_page_is_run_or_turns_the_text_around() -> None:
     nasty = "<script>x()</script> \u202e\x1b[31m \" onmouseover='x()' &lt;"
     shown = page(row(nasty, nasty, label=nasty, truth=[nasty]), ExplainedRow(nasty, 1, [nasty], error=nasty))

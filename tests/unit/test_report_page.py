@@ -233,6 +233,14 @@ def test_slices_that_are_surely_worse_come_first_and_say_so() -> None:
     assert texts.count("surely worse") == 1
 
 
+def test_the_head_names_the_model_and_the_data() -> None:
+    report = full_report(TWO)
+    report["recipe"]["data"]["csv"] = [f"mails <{n}>.csv" for n in range(5)]
+    texts = Elements(page_of(report)).texts
+    assert texts[texts.index("model") + 1] == report["recipe"]["model"]["pretrained"]
+    assert texts[texts.index("data") + 1] == "mails <0>.csv, mails <1>.csv, mails <2>.csv and 2 more"
+
+
 def test_settings_and_versions_are_on_the_page_the_changed_ones_first() -> None:
     report = full_report(TWO)
     report["recipe"]["train"]["epochs"] = 7

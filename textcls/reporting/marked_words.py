@@ -63,8 +63,7 @@ class Part:
 
 def marked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[list[Part]]:
     """The parts of each text, in order; words that lie outside their text, or overlap another, are not marked."""
-    strongest = sorted((word for word in words if word.effect), key=lambda word: -abs(word.effect))[:MOST_MARKED]
-    most = abs(strongest[0].effect) if strongest else 1.0
+    strongest, most = _strongest(texts, words, MOST_MARKED)
     return [
         list(_parts(text, sorted((word for word in strongest if word.text == i), key=lambda word: word.start), most))
         for i, text in enumerate(texts)
@@ -72,17 +71,26 @@ def marked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[list[Part]]
 
 
 def ranked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[Part]:
-    """The words with the strongest effects, the strongest one first."""
-    inside = [word for word in words if word.text < len(texts) and word.effect]
-    strongest = sorted(inside, key=lambda word: -abs(word.effect))[:MOST_LISTED]
-    most = abs(strongest[0].effect) if strongest else 1.0
+    """The words with the strongest effects, the strongest one first; none that lies outside its text."""
+    strongest, most = _strongest(texts, words, MOST_LISTED)
     return [_part(texts[word.text], word, most) for word in strongest]
+
+
+def _strongest(texts: Sequence[str], words: Sequence[HasEffect], number: int) -> tuple[list[HasEffect], float]:
+    """(so many words by falling strength, the greatest strength); a text may have been cut, and its words not."""
+    inside = [
+        word
+        for word in words
+        if word.effect and word.text < len(texts) and 0 <= word.start < word.end <= len(texts[word.text])
+    ]
+    found = sorted(inside, key=lambda word: -abs(word.effect))[:number]
+    return found, abs(found[0].effect) if found else 1.0
 
 
 def _parts(text: str, words: Sequence[HasEffect], most: float) -> Iterator[Part]:
     at = 0
     for word in words:
-        if not at <= word.start < word.end <= len(text):
+        if word.start < at:
             continue
         yield from _between(text[at : word.start], begins=at == 0, ends=False)
         yield _part(text, word, most)

@@ -83,6 +83,10 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "model", str(pretrained)
     if report.bundle:
         yield "bundle", report.bundle.uri
+    sources = report.files or (report.recipe or {}).get("data", {}).get("csv") or ()
+    if sources:
+        named = ", ".join(visible(str(source), _NAME_CHARS) for source in sources[:3])
+        yield "data", named + (f" and {len(sources) - 3:,} more" if len(sources) > 3 else "")
     yield "scored", f"{report.title}, {report.test.rows:,} rows"
     if report.test.per_class:
         yield "labels", f"{len(report.test.per_class):,}"
