@@ -280,6 +280,18 @@ def test_many_numbers_are_ranges_of_about_as_many_rows() -> None:
     assert group_of([*cells, "unknown"]).edges == ()
 
 
+def test_few_numbers_are_few_ranges_so_that_each_has_rows_to_test() -> None:
+    cells: list[str | None] = [str(i) for i in range(240)]
+    assert Counter(group_of(cells).codes(column(cells)).tolist()) == {1: 60, 2: 60, 3: 60, 4: 60}
+    assert len(group_of(cells[:40]).edges) == 1
+
+
+def test_values_of_one_row_are_listed_only_where_there_are_few() -> None:
+    ids: list[str | None] = [f"id {i}" for i in range(100)]
+    assert group_of([*ids, "id 7"]).values == (EMPTY, "id 7", OTHERS)
+    assert group_of(ids[:3]).values == (EMPTY, "id 0", "id 1", "id 2", OTHERS)
+
+
 def test_ranges_of_large_numbers_are_kept_apart() -> None:
     group = group_of([str(1_700_000_000 + i) for i in range(1000)])
     assert len(group.edges) == 9
@@ -295,8 +307,7 @@ def test_a_column_of_different_cells_takes_bounded_memory_and_keeps_its_common_o
     assert total.left_out
     assert total.rows["common"] == 250
     group = ColumnGroup.of("id", total)
-    assert "common" in group.values
-    assert len(group.values) == MOST_VALUES + 2
+    assert group.values == (EMPTY, "common", OTHERS)
 
 
 def test_of_many_files_those_with_most_rows_are_slices() -> None:

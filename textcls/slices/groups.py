@@ -25,7 +25,8 @@ EMPTY, OTHERS = "(empty)", "(other values)"
 
 # Different cells of a column that are counted; beyond these, those with fewest rows are left out.
 _MOST_COUNTED = 10_000
-_MOST_RANGES = 10
+# Ranges of numbers: at most so many, of at least about so many rows.
+_MOST_RANGES, _ROWS_OF_RANGE = 10, 60
 _LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _HASH_BYTES = 8
@@ -140,9 +141,11 @@ class ColumnGroup:
     def of(cls, column: str, counts: CellCounts) -> Self:
         """The slices of a column with these cells."""
         rows = Counter({cell: n for cell, n in counts.rows.items() if cell})
-        if counts.all_numbers and (counts.left_out or len(rows) > MOST_VALUES) and (edges := _edges(rows)):
+        are_many = counts.left_out or len(rows) > MOST_VALUES
+        if are_many and counts.all_numbers and (edges := _edges(rows)):
             return cls(column, (EMPTY, *_from(edges)), edges)
-        kept = [cell for cell, _ in _by_rows(rows)[:MOST_VALUES]]
+        # Of many values, those of one row would be slices of nothing.
+        kept = [cell for cell, n in _by_rows(rows)[:MOST_VALUES] if n > 1 or not are_many]
         in_order = sorted(kept, key=lambda cell: (_number(cell) if counts.all_numbers else 0, cell))
         return cls(column, (EMPTY, *in_order, OTHERS))
 
@@ -170,12 +173,13 @@ class ColumnGroup:
 
 
 def _edges(rows: Mapping[str, int]) -> tuple[float, ...]:
-    """Where at most 10 ranges of about as many rows begin, in as few digits as keep them apart."""
+    """Where ranges of about as many rows begin, in as few digits as keep them apart: 10 ranges, of few rows fewer."""
     numbers = sorted((number, n) for cell, n in rows.items() if not math.isnan(number := float(cell)))
     if not numbers:
         return ()
     below = np.cumsum([n for _, n in numbers])
-    places = np.searchsorted(below, np.arange(1, _MOST_RANGES) * below[-1] / _MOST_RANGES, side="right")
+    ranges = max(2, min(_MOST_RANGES, int(below[-1]) // _ROWS_OF_RANGE))
+    places = np.searchsorted(below, np.arange(1, ranges) * below[-1] / ranges, side="right")
     edges = sorted({numbers[i][0] for i in places.tolist() if numbers[i][0] > numbers[0][0]})
     for digits in range(2, 18):
         short = sorted({float(f"{edge:.{digits}g}") for edge in edges})
