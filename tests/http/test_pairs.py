@@ -80,6 +80,7 @@ def test_one_text_may_be_spelled_as_an_object(service: Service, path: str) -> No
     [
         ({"text": "a", "text_pair": 3}, "text_pair is no string but int"),
         ({"text_pair": "a"}, "text is no string but NoneType"),
+        ([["a", "b"]], 'text 0 is no string but list; a pair is an object: {"text": ..., "text_pair": ...}'),
         ({"text": "a", "text_pair": "b", "title": "c"}, "no key 'title'"),
         ({"text": "a", "text_pair": "b" * 501}, "text 0 has 501 characters"),
     ],

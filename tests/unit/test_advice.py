@@ -625,6 +625,16 @@ def test_a_directory_that_cannot_be_used_can_be_left_for_a_new_one(tmp_path: Pat
         RunDir.claim(f"{place}-again", Recipe(), resume=False)
 
 
+def test_an_interrupted_run_is_told_to_resume_only_where_there_is_a_checkpoint(tmp_path: Path) -> None:
+    arguments = train_arguments("--recipe", "base", "--csv", "a.csv", "--out", str(tmp_path / "out"))
+    assert train_command._how_to_continue(arguments) == ""
+    RunDir.claim(str(tmp_path / "out"), Recipe(), resume=False)
+    assert train_command._how_to_continue(arguments).endswith("the same command begins again")
+    RunDir.claim(str(tmp_path / "out"), Recipe(), resume=False)
+    interrupted(tmp_path / "out", Recipe())
+    assert "--resume continues" in train_command._how_to_continue(arguments)
+
+
 def test_nothing_to_resume_can_be_begun(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     assert "leave --resume out" in todo_of(lambda: RunDir.claim(out, Recipe(), resume=True), RunDirError)

@@ -104,6 +104,12 @@ def test_a_bad_text_has_an_error_and_its_neighbours_have_scores(classifier: Clas
     np.testing.assert_allclose(scores.probabilities[[0, 2]].sum(axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("one", ["great", TextInput("great")])
+def test_one_text_that_is_no_list_is_refused_instead_of_scored_in_pieces(classifier: Classifier, one) -> None:
+    with pytest.raises(TypeError, match="takes a list of inputs"):
+        classifier.scores(one)
+
+
 def test_no_text_gives_no_scores(classifier: Classifier) -> None:
     assert len(classifier.scores([])) == 0
     assert classifier.scores([]).probabilities.shape == (0, 3)

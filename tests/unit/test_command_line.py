@@ -12,6 +12,7 @@ import pytest
 
 from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, exit_status, say
+from textcls.commands import predict as predict_command
 from textcls.errors import InputError
 from textcls.settings.recipe import DataSpec
 from textcls.settings.recipe_file import included_recipes, recipe_text
@@ -31,7 +32,8 @@ def test_help_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[
     assert run("--help") == 0
     listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE)
     assert dict(listed) == textcls_command.COMMANDS
-    assert sorted(textcls_command.COMMANDS) == JOBS == ["evaluate", "explain", "predict", "rebundle", "serve", "train"]
+    commands = ["audit", "evaluate", "explain", "predict", "rebundle", "serve", "train"]
+    assert sorted(textcls_command.COMMANDS) == JOBS == commands
 
 
 def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +149,13 @@ def test_an_encoding_of_parquet_is_refused_in_words_and_is_part_of_a_csv_job_s_i
     assert "add --format csv" in told
     assert predict("--csv-encoding", "utf-16", "--format", "csv") == 2
     assert "utf-8-sig" in capsys.readouterr().err
+
+
+def test_predictions_are_summed_up_as_an_equation_only_where_they_add_up() -> None:
+    counts = {"rows": 4, "errors": {"missing_text": 1}, "truncated": 0}
+    one, several = ({"labels": labels, **counts} for labels in ({"a": 3}, {"a": 3, "b": 2}))
+    assert predict_command._summary_lines(one) == ["4 rows = labels (a 3) + errors (missing_text 1)"]
+    assert predict_command._summary_lines(several) == ["4 rows: with each label (a 3, b 2); errors (missing_text 1)"]
 
 
 def test_parts_of_two_encodings_never_stand_in_one_directory(tiny_bundle: Path, tmp_path: Path) -> None:

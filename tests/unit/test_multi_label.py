@@ -140,6 +140,12 @@ def test_no_label_is_an_answer_and_a_row_without_scores_is_not() -> None:
     assert [MULTI_LABEL.words(decision, NAMES) for decision in decisions] == [NO_LABEL, ABSTAIN]
 
 
+def test_a_name_that_holds_a_comma_does_not_read_as_two() -> None:
+    names = ["a, b", "b", 'the "c"']
+    assert MULTI_LABEL.words(np.array([True, True, False, False]), names) == '"a, b", b'
+    assert MULTI_LABEL.words(np.array([False, True, True, False]), names) == 'b, "the \\"c\\""'
+
+
 @given(seeds, st.integers(1, 80), st.integers(2, 6))
 @settings(max_examples=20)
 def test_the_summary_is_scikit_learn_s(seed: int, rows: int, classes: int) -> None:

@@ -38,7 +38,7 @@ from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
-from textcls.data.rows import TextReader
+from textcls.data.rows import Reason, TextReader
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded
@@ -60,6 +60,8 @@ _BLOCK_SCORES = 2**24
 
 # If more than this share of the rows has an error, the message says what to do about it.
 _MANY_ERRORS = 0.01
+# What to do about rows with an error that no setting helps.
+_CORRECTED = {str(Reason.RAGGED_ROW): "put cells that hold the delimiter or a line end in double quotes"}
 
 # The settings that the rows of a part depend on.
 _READING = {
@@ -127,8 +129,10 @@ def predict(
         beside(target.uri, manifest)
         target.finish(manifest)
     for reason, rows in manifest["errors"].items():
-        if rows > _MANY_ERRORS * manifest["rows"] and (found := remedy(reason, CsvFiles.whole(files, data))):
-            say(f"  warning: {rows:,} rows have the error {reason}; {found}")
+        if rows > _MANY_ERRORS * manifest["rows"]:
+            found = remedy(reason, CsvFiles.whole(files, data)) or _CORRECTED.get(reason, "")
+            have = "1 row has" if rows == 1 else f"{rows:,} rows have"
+            say(f"  warning: {have} the error {reason}" + (f"; {found}" if found else ""))
     return manifest
 
 

@@ -76,7 +76,10 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
 def _summary_lines(manifest: Mapping[str, Any]) -> Sequence[str]:
     labels = ", ".join(f"{label} {rows:,}" for label, rows in manifest["labels"].items())
     errors = ", ".join(f"{error} {rows:,}" for error, rows in manifest["errors"].items())
-    lines = [f"{manifest['rows']:,} rows = labels ({labels or 'none'}) + errors ({errors or 'none'})"]
+    # A row with several labels is counted for each of them.
+    adds_up = sum([*manifest["labels"].values(), *manifest["errors"].values()]) == manifest["rows"]
+    form = "{:,} rows = labels ({}) + errors ({})" if adds_up else "{:,} rows: with each label ({}); errors ({})"
+    lines = [form.format(manifest["rows"], labels or "none", errors or "none")]
     if manifest["truncated"]:
         lines.append(f"  {manifest['truncated']:,} texts were longer than the bundle's limit and were truncated")
     return lines

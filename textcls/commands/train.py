@@ -26,10 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _how_to_continue(arguments: argparse.Namespace) -> str:
-    from textcls.training.run_dir import IDENTITY
+    from textcls.training.run_dir import IDENTITY, RunDir
 
-    if arguments.dry_run or not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):
+    uri = "" if arguments.dry_run else storage.absolute(arguments.out)
+    if not uri or not storage.exists(storage.join(uri, IDENTITY)):
         return ""
+    if not RunDir(uri, resumed=True).has_checkpoint():
+        return "; there is no checkpoint yet: the same command begins again"
     return f"; the same command with --resume continues {arguments.out}"
 
 

@@ -167,7 +167,12 @@ class Classifier:
 
         Args:
             inputs: a plain string stands for the `TextInput` of one text; a pair is `TextInput(text, text_pair)`.
+
+        Raises:
+            TypeError: one input where a list of them is needed: its letters or its texts would be scored.
         """
+        if isinstance(inputs, (str, TextInput)):
+            raise TypeError(f"scores takes a list of inputs, not one {type(inputs).__name__}: scores([...])")
         return self.score_encoded(self.encode(inputs))
 
     def encode(self, inputs: Sequence[TextInput | str]) -> list[Encoded]:

@@ -91,7 +91,10 @@ def _inputs(value: object) -> tuple[TextInput, ...]:
         raise ValueError(f"a text or a list of texts is needed, not {type(value).__name__}")
     for place, text in enumerate(value):
         if not isinstance(text, (str, dict)):
-            raise ValueError(f"text {place} is no string but {type(text).__name__}")
+            raise ValueError(
+                f"text {place} is no string but {type(text).__name__}; a pair is an object: "
+                '{"text": ..., "text_pair": ...}'
+            )
     return tuple(TextInput(one) if isinstance(one, str) else _of_object(one) for one in value)
 
 

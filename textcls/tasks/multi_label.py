@@ -152,10 +152,14 @@ class MultiLabel:
         return found
 
     def words(self, decision: Any, names: Sequence[str]) -> str:
-        """Label names divided by commas, `no label` or `abstain`."""
+        """Label names divided by commas, `no label` or `abstain`; a name that holds a comma or a quote is quoted."""
         if decision[-1]:
             return ABSTAIN
-        return ", ".join(names[i] for i in np.flatnonzero(decision[:-1]).tolist()) or NO_LABEL
+        given = (names[i] for i in np.flatnonzero(decision[:-1]).tolist())
+        return (
+            ", ".join(json.dumps(name, ensure_ascii=False) if '"' in name or "," in name else name for name in given)
+            or NO_LABEL
+        )
 
     def confidence(self, probabilities: np.ndarray) -> np.ndarray:
         """float [N]: how sure the least sure yes or no of a row is; at least one half."""

@@ -206,6 +206,10 @@ class RunDir:
         check_checkpoint(uri, fingerprint=fingerprint)
         return uri
 
+    def has_checkpoint(self) -> bool:
+        """Whether the run can be resumed later than at its first step."""
+        return bool(self._checkpoints())
+
     def _checkpoints(self) -> list[tuple[str, str, str]]:
         """(step, attempt, URI) of each complete checkpoint.
 
