@@ -80,6 +80,14 @@ def full_report(labels: list[str], *, text: str | None = None, examples: int = 2
         },
         "examples": [example(kind, labels, text, line) for kind in kinds for line in range(examples)],
         "rows": {"read": 10, "train": 6, "rejects": 4, "outside_where": 3, "reject_reasons": {"empty <text>": 4}},
+        "faithfulness": {
+            "method": "leave_one_out",
+            "explanations": 50,
+            "comprehensiveness": 0.37,
+            "sufficiency": 0.02,
+            "random_comprehensiveness": 0.1,
+            "random_sufficiency": 0.31,
+        },
         "recipe": Recipe().model_dump(mode="json"),
         "versions": {"python": "3.11.9", "textcls": "0.1.0"},
         "written_at": 1_795_633_549.0,
@@ -190,7 +198,8 @@ def test_the_order_is_verdict_scores_labels_confusion_calibration_slices_rows_da
     elements = Elements(page_of(full_report(FIVE)))
     parts = [found["id"] for tag, found in elements.found if tag == "h2"]
     assert parts == [
-        *("scores", "labels", "confusion", "calibration", "slices", "examples", "training", "data", "settings")
+        *("scores", "labels", "confusion", "calibration", "slices", "examples", "faithfulness", "training"),
+        *("data", "settings"),
     ]
     texts = elements.texts
     verdict = judged(Report.model_validate(full_report(FIVE))).verdict
@@ -239,6 +248,14 @@ def test_the_head_names_the_model_and_the_data() -> None:
     texts = Elements(page_of(report)).texts
     assert texts[texts.index("model") + 1] == report["recipe"]["model"]["pretrained"]
     assert texts[texts.index("data") + 1] == "mails <0>.csv, mails <1>.csv, mails <2>.csv and 2 more"
+
+
+def test_faithfulness_stands_beside_a_random_order() -> None:
+    texts = Elements(page_of(full_report(TWO))).texts
+    at = texts.index("comprehensiveness")
+    assert texts[at + 2 : at + 4] == ["0.370", "0.100"]
+    at = texts.index("sufficiency")
+    assert texts[at + 2 : at + 4] == ["0.020", "0.310"]
 
 
 def test_settings_and_versions_are_on_the_page_the_changed_ones_first() -> None:
