@@ -34,7 +34,10 @@ FOLLOWED = {
         "unit/test_bundle.py::test_another_format_version_is_refused_with_the_one_that_is_read",
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
     ],
-    "commands.predict._run": [f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one"],
+    "commands.predict._run": [
+        f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one",
+        f"{ADVICE}test_rows_to_label_come_with_the_way_to_choose_them",
+    ],
     "commands.serve._run": [f"{ADVICE}test_a_certificate_without_its_key_can_go_or_be_completed"],
     "commands.train.read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
     "data.checks._refuse_no_rows": [f"{SPELLINGS}test_a_filter_that_no_row_passes_is_told_with_what_the_column_holds"],

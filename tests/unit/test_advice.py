@@ -748,6 +748,18 @@ def test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one() -> None:
         assert "--format" not in todo_of(lambda more=more: attempt(*more))
 
 
+def test_rows_to_label_come_with_the_way_to_choose_them() -> None:
+    def attempt(*more: str) -> None:
+        words = ["--bundle", "no/such/bundle", "--csv", "a.csv", "--out", "out", *more]
+        predict_command._run(predict_command.parser().parse_args(words), 0.0)
+
+    for wrong in (["--rank-rows", "500"], ["--rank-rows", "0", "--rank-by", "uncertainty"]):
+        todo = todo_of(lambda wrong=wrong: attempt(*wrong))
+        assert "give both, such as --rank-by uncertainty --rank-rows 500, or neither" in todo
+    for more in (["--rank-by", "uncertainty", "--rank-rows", "500", "--csv-encoding", "utf-8-sig"], []):
+        assert "--" not in todo_of(lambda more=more: attempt(*more))  # the next problem is another one
+
+
 def test_a_port_that_is_taken_and_an_address_of_a_cluster_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     from textcls.serving.local import service
     from textcls.serving.local.haproxy import failure

@@ -16,8 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+
 from textcls import storage
 from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
+from textcls.batch.embedding_pool import EmbeddingPool
 from textcls.batch.explanation_rows import COLUMNS as EXPLANATION_COLUMNS
 from textcls.batch.explanation_rows import Explaining
 from textcls.batch.prediction_rows import (
@@ -31,6 +34,8 @@ from textcls.batch.prediction_rows import (
 )
 from textcls.batch.predictions_dir import PredictionsDir
 from textcls.batch.settings import PredictSpec, nothing_scored, with_small_shards
+from textcls.batch.to_label import NAME as TO_LABEL
+from textcls.batch.to_label import RankSpec, candidates, input_names, kept, label_columns, sheet, to_label
 from textcls.bundle import Bundle, precision_asked
 from textcls.data.csv_layout import Layout, layout_notes
 from textcls.data.csv_records import Fields, Shard, read_shard
@@ -40,13 +45,14 @@ from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason, TextReader
 from textcls.errors import InputError
-from textcls.inference.classifier import Classifier
+from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.settings.recipe import DataSpec
+from textcls.text.normalizer import normalizer_of
 
 Say = Callable[[str], None]
 
@@ -86,6 +92,7 @@ def predict(
     suffix: str,
     csv_encoding: str = "utf-8",
     all_scores: bool,
+    rank: RankSpec | None = None,
     explaining: Explaining | None = None,
     beside: Callable[[str, Mapping[str, Any]], None] = lambda uri, manifest: None,
     say: Say,
@@ -100,6 +107,7 @@ def predict(
         suffix: `parquet` or `csv`.
         csv_encoding: of CSV parts; `utf-8-sig` starts each with the byte order mark that Excel needs.
         all_scores: write the score of every label, not only of the predicted one.
+        rank: write the rows to label next as well. None does not.
         explaining: also explain the rows, and stop where it says; see `explain_rows`.
         beside: called with the URI of the directory and the manifest before the predictions are finished.
         say: shows the user one line.
@@ -113,13 +121,17 @@ def predict(
     files = expand(spec.data.csv)
     data = with_small_shards(spec.data, files)
     identity = _identity(bundle, files, data, suffix, csv_encoding, all_scores)
+    if rank is not None:
+        identity["rank_rows"] = rank.rows
     if explaining is not None:
         identity["explain"] = asdict(explaining)
     with locked(out) as uri:
         target = PredictionsDir.claim(uri, identity, suffix=suffix)
         try:
             with ray_session(verbose=verbose):
-                manifest = _predicted(bundle, spec, files, data, target, csv_encoding, all_scores, explaining, say)
+                manifest = _predicted(
+                    bundle, spec, files, data, target, csv_encoding, all_scores, rank, explaining, say
+                )
         except InputError:
             target.abandon()
             raise
@@ -144,6 +156,7 @@ def _predicted(
     target: PredictionsDir,
     csv_encoding: str,
     all_scores: bool,
+    rank: RankSpec | None,
     explaining: Explaining | None,
     say: Say,
 ) -> dict[str, Any]:
@@ -170,7 +183,9 @@ def _predicted(
         size = plan_pool(spec.scale, items=len(pending))
         verb = "predicting" if explaining is None else "explaining"
         say(f"{verb} {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
-        work = _PredictShard(tuple(shards), tuple(layouts), data, columns, target, csv_encoding, explaining, last_rows)
+        work = _PredictShard(
+            tuple(shards), tuple(layouts), data, columns, target, csv_encoding, rank, explaining, last_rows
+        )
         part_bytes = [0 if last_rows is not None else _bytes_of(i, shards, files) for i in range(len(shards))]
         progress = _Progress(part_bytes, records)
         with progress_display(progress.board.take, say, verb=verb):
@@ -182,7 +197,14 @@ def _predicted(
             say(f"  {note}")
     for line in _lost_files(shards, records):
         say(f"  warning: {line}")
-    return _manifest(bundle, target, shards, records, columns)
+    predictions = _manifest(bundle, target, shards, records, columns)
+    if rank is not None and predictions["labels"]:
+        found = kept([target.candidates(index) for index in range(len(shards))], rank)
+        rows = to_label(found, rank, normalizer_of(bundle.manifest.text), EmbeddingPool(bundle, spec.scale, say))
+        content = sheet(rows, inputs=input_names(bundle, data), labels=label_columns(bundle), encoding=csv_encoding)
+        storage.write_bytes(storage.join(target.uri, TO_LABEL), content)
+        predictions["to_label"] = dict(sorted(Counter(row.why for row in rows).items()))
+    return predictions
 
 
 @dataclass(frozen=True)
@@ -195,6 +217,7 @@ class _PredictShard:
     columns: Columns
     target: PredictionsDir
     csv_encoding: str
+    rank: RankSpec | None = None
     explaining: Explaining | None = None
     last_rows: int | None = None
 
@@ -204,6 +227,7 @@ class _PredictShard:
         rows, truncated = 0, 0
         labels: Counter[str] = Counter()
         errors: Counter[str] = Counter()
+        worth: list[pa.Table] = []
         with (
             storage.written_whole(self.target.part_uri(index)) as file,
             table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
@@ -217,7 +241,11 @@ class _PredictShard:
                 truncated += int(scores.truncated.sum())
                 labels.update(answer_rows(scores))
                 errors.update(error for error in table["error"].to_pylist() if error is not None)
+                if self.rank is not None:
+                    worth = [kept([*worth, self._candidates(classifier, block, scores, shard)], self.rank)]
                 yield len(table)
+        if self.rank is not None:
+            self.target.write_candidates(index, kept(worth, self.rank))
         record = {
             "rows": rows,
             "labels": dict(sorted(labels.items())),
@@ -227,6 +255,10 @@ class _PredictShard:
         }
         self.target.write_record(index, record)
         return record
+
+    def _candidates(self, classifier: Classifier, block: RowBlock, scores: Scores, shard: Shard) -> pa.Table:
+        normalize = normalizer_of(classifier.bundle.manifest.text)
+        return candidates(block, scores, classifier.thresholds, normalize, file=shard.uri, file_index=shard.file_index)
 
     def _encoded_blocks(self, classifier: Classifier, shard: Shard) -> Iterator[tuple[RowBlock, list[Encoded]]]:
         layout = self.layouts[shard.file_index]

@@ -5,7 +5,9 @@ Not here: claiming in general (output/claim.py), what a part holds (prediction_r
 
     OUT/progress/job.json         identity of the job; written first
     OUT/parts/part-00000.parquet  rows in input order; appears whole or not at all
+    OUT/progress/to-label-00000.parquet  rows of that part that may be worth a label, if these are asked for
     OUT/progress/part-00000.json  counts of that part; written after the part, which is then finished
+    OUT/to_label.csv              if asked for, the rows to label next
     OUT/predictions.json          counts of all parts; written last, then progress/ is deleted
     OUT/refused.json              instead, if no row could be scored: another job may replace it and its parts
 """
@@ -15,6 +17,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from textcls import storage
 from textcls.errors import RunDirError
@@ -97,6 +102,18 @@ class PredictionsDir:
             record: counts of its rows, ready for JSON.
         """
         write_json(self.uri, f"progress/part-{index:05d}.json", record)
+
+    def write_candidates(self, index: int, table: pa.Table) -> None:
+        """Writes the rows of a part that may be worth a label."""
+        with storage.written_whole(self._candidates_uri(index)) as file:
+            pq.write_table(table, file)
+
+    def candidates(self, index: int) -> pa.Table:
+        """What `write_candidates` wrote."""
+        return pq.read_table(pa.BufferReader(storage.read_bytes(self._candidates_uri(index))))
+
+    def _candidates_uri(self, index: int) -> str:
+        return storage.join(self.uri, f"progress/to-label-{index:05d}.parquet")
 
     def records(self) -> dict[int, dict[str, Any]]:
         """Index -> record of each finished part."""

@@ -43,19 +43,32 @@ def parser() -> argparse.ArgumentParser:
         "--csv-encoding", choices=["utf-8", "utf-8-sig"], help="encoding of CSV parts (utf-8); utf-8-sig is for Excel"
     )
     parser.add_argument("--all-scores", action="store_true", help="also write the score of every label")
+    parser.add_argument(
+        "--rank-by", choices=["uncertainty"], help="also write OUT/to_label.csv: the rows to label next, in order"
+    )
+    parser.add_argument(
+        "--rank-rows", type=int, metavar="N", help="rows of to_label.csv (1000); a tenth of them is drawn at random"
+    )
     return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
-    if arguments.csv_encoding and arguments.format != "csv":
+    if arguments.csv_encoding and arguments.format != "csv" and not arguments.rank_by:
         raise InputError(
             f"--csv-encoding {arguments.csv_encoding} with --format {arguments.format}: only CSV has one",
             todo="add --format csv, or leave --csv-encoding out",
+        )
+    if arguments.rank_rows is not None and (not arguments.rank_by or arguments.rank_rows < 1):
+        raise InputError(
+            f"--rank-rows {arguments.rank_rows}" + ("" if arguments.rank_by else " without --rank-by"),
+            expected="the number of rows that --rank-by uncertainty chooses, at least 1",
+            todo="give both, such as --rank-by uncertainty --rank-rows 500, or neither",
         )
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.batch.predict import predict
+    from textcls.batch.to_label import NAME, ROWS, RankSpec
 
     manifest = predict(
         bundle,
@@ -64,11 +77,15 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         suffix=arguments.format,
         csv_encoding=arguments.csv_encoding or "utf-8",
         all_scores=arguments.all_scores,
+        rank=RankSpec(arguments.rank_rows or ROWS) if arguments.rank_by else None,
         say=say,
         verbose=arguments.verbose,
     )
     for line in _summary_lines(manifest):
         say(line)
+    if "to_label" in manifest:
+        counted = " + ".join(f"{rows:,} {why}" for why, rows in manifest["to_label"].items())
+        say(f"rows to label next: {arguments.out}/{NAME} ({counted})")
     say(f"predictions: {arguments.out}/parts   rows: {arguments.out}/predictions.json")
     say(f"{time.time() - started:.1f} s in all")
 

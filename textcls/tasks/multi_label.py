@@ -166,6 +166,11 @@ class MultiLabel:
         found: np.ndarray = np.maximum(probabilities, 1 - probabilities).min(axis=1)
         return found
 
+    def margins(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """float [N]: the distance of a probability to the threshold of its label, for the label where it is least."""
+        found: np.ndarray = np.abs(probabilities - thresholds[:-1]).min(axis=1)
+        return found
+
     def answer(
         self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:

@@ -133,6 +133,12 @@ class SingleLabel:
         found: np.ndarray = probabilities.max(axis=1)
         return found
 
+    def margins(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """float [N]: the highest probability less the second highest."""
+        highest_N2 = np.sort(np.pad(probabilities, ((0, 0), (1, 0))), axis=1)[:, -2:]
+        found: np.ndarray = highest_N2[:, 1] - highest_N2[:, 0]
+        return found
+
     def answer(
         self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:

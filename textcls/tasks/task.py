@@ -186,6 +186,14 @@ class Task(Protocol):
     def confidence(self, probabilities: np.ndarray) -> np.ndarray:
         """float [N]: how sure the answers are that `decide` gives for probabilities [N, C]."""
 
+    def margins(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """float [N]: how far probabilities [N, C] are from another decision; the least sure rows have 0.
+
+        Args:
+            probabilities: float [N, C].
+            thresholds: as of `decide`.
+        """
+
     def answer(
         self, probabilities: np.ndarray, decision: Any, names: Sequence[str], limit: int | None
     ) -> dict[str, Any]:
