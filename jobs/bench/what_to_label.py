@@ -172,7 +172,7 @@ def _fine_tuned(reviews: Sequence[tuple[str, int]], rows: int, add: int, folder:
         subprocess.run([sys.executable, str(_JOBS / f"{job}.py"), *options], check=True, stdout=subprocess.DEVNULL)
 
     def accuracy(name: str, chosen: np.ndarray) -> str:
-        sets = ("data.where=null", "split.test=0.05", "train.epochs=6", "baseline.enabled=false")
+        sets = ("data.where={}", "split.test=0.05", "train.epochs=6")
         options = [part for one in sets for part in ("--set", one)]
         out = folder / name
         run("train", "--recipe", str(_RECIPE), "--csv", written(name, chosen), "--out", str(out), *options)
