@@ -37,10 +37,9 @@ class Pool:
     """Scores of texts by their own words: `0.1` has this margin, of two labels, and `!` an error."""
 
     labels = ("bad", "good")
-    task: Any = SINGLE_LABEL
 
-    def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: list[str], task: Any = SINGLE_LABEL) -> None:
+        self.texts, self.task = texts, task
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -154,6 +153,18 @@ def test_margins_are_the_distance_to_another_decision() -> None:
     np.testing.assert_allclose(SINGLE_LABEL.margins(np.ones((2, 1)), np.zeros(1)), [1, 1])
     several = MULTI_LABEL.margins(np.array([[0.9, 0.2], [0.45, 0.9]]), np.array([0.5, 0.3, 1.0]))
     np.testing.assert_allclose(several, [0.1, 0.05])
+
+
+def test_a_row_of_several_labels_is_as_unsure_as_its_least_sure_label() -> None:
+    texts = ["a 0.5", "b 0.02", "c !", "d 0.9"]
+    block = RowBlock([2, 3, 4, 5], [None] * 4, [None] * 4, [TextInput(text) for text in texts])
+    found: Any = Pool(texts, MULTI_LABEL)
+    table = candidates(block, found, np.array([0.5, 0.5, 1.0]), NORMALIZE, file="a.csv", file_index=0)
+    assert table["margin"].to_pylist() == [0.25, 0.01, 0.45]
+    assert table["line"].to_pylist() == [2, 3, 5]
+    assert table["predicted"].to_pylist() == ["good"] * 3
+    rows = to_label(table, RankSpec(3), NORMALIZE, embed)
+    assert {one.row["texts"][0] for one in rows} == {"a 0.5", "b 0.02", "d 0.9"}
 
 
 def test_an_unsure_row_has_a_label_although_the_classifier_abstains(tiny_model_dir: Path, tmp_path: Path) -> None:
