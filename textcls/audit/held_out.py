@@ -32,7 +32,7 @@ from textcls.training.baseline import word_vectorizer
 Say = Callable[[str], None]
 
 # Rows that are scored together; sorted by length, so that batches need little padding.
-_SLICE_ROWS = 2_048
+_ROWS_AT_ONCE = 2_048
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class _Judge:
     fold: int
 
     def __call__(self, classifier: Classifier, table: pa.Table) -> Generator[int, None, AuditedRows]:
-        """Yields the number of rows scored, slice by slice; returns the verdicts."""
+        """Yields the number of rows scored, part by part; returns the verdicts."""
         parts = []
-        for start in range(0, max(len(table), 1), _SLICE_ROWS):
-            part = table.slice(start, _SLICE_ROWS)
+        for start in range(0, max(len(table), 1), _ROWS_AT_ONCE):
+            part = table.slice(start, _ROWS_AT_ONCE)
             scores = classifier.scores(inputs_of(part))
             scored = np.array([error is None for error in scores.errors], bool)
             row_id, targets = part["row_id"].to_numpy()[scored], targets_in(part)[scored]

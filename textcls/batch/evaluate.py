@@ -66,7 +66,7 @@ EVALUATION = OutKind(
     replaceable=ACCOUNT_FILES | {"report.html", "report.png"},
 )
 # Rows that are scored together. The classifier sorts them by length, so that batches need little padding.
-_SLICE_ROWS = 2_048
+_ROWS_AT_ONCE = 2_048
 
 
 def evaluate(
@@ -247,9 +247,9 @@ class _EvaluateBlock:
     explained: float = 0.0
 
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
-        """Yields the number of rows scored, slice by slice; returns the result of the block."""
+        """Yields the number of rows scored, part by part; returns the result of the block."""
         found = _BlockResult(no_counts(self.task, self.labels), Studied.of(self.study.no_rows))
-        for rows, encoded in prefetched(self._encoded_slices(classifier, clean_rows(block))):
+        for rows, encoded in prefetched(self._encoded_parts(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
             targets = targets_of(rows["label"], self.task, self.labels)
@@ -285,9 +285,9 @@ class _EvaluateBlock:
         )
         return self.study(coded, scores.probabilities[scored], targets[scored], classifier.thresholds)
 
-    def _encoded_slices(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
-        for start in range(0, len(rows), _SLICE_ROWS):
-            part = rows.slice(start, _SLICE_ROWS)
+    def _encoded_parts(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows.slice(start, _ROWS_AT_ONCE)
             yield part, classifier.encode(inputs_of(part))
 
 
