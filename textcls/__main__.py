@@ -16,7 +16,7 @@ COMMANDS = {
     "audit": "a labelled CSV -> the rows whose labels are probably wrong",
     "evaluate": "a bundle and a labelled CSV -> a report",
     "predict": "a bundle and a CSV -> a label and a score for each row",
-    "explain": "a bundle and a CSV -> the same, and what each word of a text does to its score",
+    "explain": "a bundle and a CSV -> what each word does to the score",
     "serve": "a bundle -> an HTTP service on this machine",
     "rebundle": "a bundle -> one of the same model with another text.on_long",
 }

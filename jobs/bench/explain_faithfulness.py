@@ -33,13 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="chooses the rows")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15, help="of the comparison of times")
     arguments = parser.parse_args()
     classifier = Classifier.load(arguments.bundle, precision="fp32", threads=arguments.threads)
     with open(storage.absolute(_REVIEWS), newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
-    texts = random.Random(0).sample(sorted(set(texts)), arguments.rows)
+    texts = random.Random(arguments.seed).sample(sorted(set(texts)), arguments.rows)
     _times(classifier, texts, arguments.rounds)
     located = [one for one in locate(classifier, texts) if isinstance(one, Located)]
     effects: dict[str, list[np.ndarray]] = {}

@@ -55,6 +55,12 @@ def learned(directory: Path) -> Callable[[Any], None]:
         torch.set_num_threads(1)
         rows = planted(64 * 300, seed=1, without=0.25)
         ids, _ = tokenizer([TextInput(text) for text, _, _ in rows])
+        # What integrated gradients begin from has to be neutral: a text of padding alone is one without a planted word.
+        blank = [label == NONE and i % 2 == 0 for i, (_, label, _) in enumerate(rows)]
+        ids = [
+            [row[0], *[0] * (len(row) - 2), row[-1]] if is_blank else row
+            for row, is_blank in zip(ids, blank, strict=True)
+        ]
         targets = torch.tensor([LABELS.index(label) for _, label, _ in rows])
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for start in range(0, len(rows), 64):
