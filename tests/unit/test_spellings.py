@@ -409,3 +409,12 @@ def test_a_label_without_training_rows_can_be_left_out_of_cells_as_advised() -> 
     with pytest.raises(DataError) as caught:
         checks.refuse_empty_splits(data, SplitSpec(), ["a", "b"], {"train": [5, 0], "val": [1, 1], "test": [1, 1]})
     assert parse_recipe("", ["data.labels_in=cell", *options(caught.value.todo)]).data.label_map == {"b": ""}
+
+
+def test_words_for_a_missing_label_can_be_dropped_from_cells_as_advised(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "one,a;b\ntwo,none\nthree,b;none\n" * 4)
+    settings = ["data.labels_in=cell", "data.label_delimiter=;"]
+    (warning,) = read([path], *settings).warnings
+    left = read([path], *settings, *options(warning))
+    assert (left.found.rows, left.found.labels, left.warnings) == (12, {"a": 4, "b": 8}, [])
