@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from textcls.audit.evidence import nearly_same
+from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.text_input import TextInput
 
 NAMES = ("bad", "good", "so so")
 
@@ -113,6 +117,13 @@ def test_the_quick_mode_scores_no_row_with_a_model_that_has_seen_it() -> None:
     words = csr_matrix(np.arange(200)[:, None] == np.arange(200), dtype=np.float32)  # each row has a word of its own
     p = quick_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
     assert (p.argmax(axis=1) == targets).mean() < 0.65
+
+
+def test_copies_of_a_text_are_told_from_texts_that_are_alike() -> None:
+    texts = ["a gripping, beautifully acted film", "a gripping, beautifully acted fim", "a dull film, badly acted"]
+    inputs, ids = [TextInput(text) for text in texts], np.array([7, 8, 9])
+    near = EmbeddedRows(ids, np.array([1, 2, 1]), np.zeros(3, np.int32), np.eye(3, dtype=np.float32), inputs)
+    assert nearly_same(near, TextSpec()) == {7: [8], 8: [7]}
 
 
 def test_words_add_to_what_embeddings_tell() -> None:

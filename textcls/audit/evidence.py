@@ -1,22 +1,26 @@
-"""What speaks for or against the label of a row: the same text with another label, and the most similar other texts.
+"""What speaks for or against the label of a row: the same text with another label, copies of it, similar texts.
 
 In: the rows to list, all audited rows and their embeddings. Out: lines for audit.csv. Not here: how a line is written
 (sheet.py), which rows are listed (run.py).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import ray
 
-from textcls.audit.held_out import EmbeddedRows, HeldOut
+from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.ranking import AuditedRows
 from textcls.audit.sheet import NUMBERS, SheetRow
 from textcls.data.read import ReadRows
-from textcls.data.row_tables import file_and_line, inputs_of
+from textcls.data.row_tables import file_and_line
 from textcls.inference.neighbours import nearest
 from textcls.plain_text import visible
+from textcls.settings.recipe import TextSpec
+from textcls.text.near_duplicates import Shingles, near_pairs
+from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 
 _NEIGHBOURS = 3
@@ -25,21 +29,31 @@ _SHOWN_ROWS = 5
 
 
 def sheet_rows(
-    listed: AuditedRows, rows: AuditedRows, folds: Sequence[HeldOut], near: EmbeddedRows, read: ReadRows
+    listed: AuditedRows,
+    rows: AuditedRows,
+    near: EmbeddedRows,
+    copies: Mapping[int, Sequence[int]],
+    conflict_tables: Sequence[Any],
+    read: ReadRows,
 ) -> Iterator[SheetRow]:
     """The lines of audit.csv, in the order of `listed`.
 
     Args:
         listed: the rows to list.
         rows: all rows.
-        folds: their tables hold the texts.
-        near: embeddings of the rows.
+        near: texts and embeddings of all rows.
+        copies: from `nearly_same`.
+        conflict_tables: as of `PreparedData`.
         read: names the files.
     """
     label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
     neighbours = _neighbours(listed.row_id, near)
-    needed = np.unique(np.concatenate([listed.row_id, *neighbours.values()]).astype(np.int64))
-    inputs, same_text = _inputs(needed, folds), _other_labels(folds[0], read)
+    inputs = dict(zip(near.row_id.tolist(), near.inputs, strict=True))
+    same_text = _other_labels(conflict_tables, read)
+
+    def places(others: Iterable[int]) -> str:
+        known = [f"{read.location(one)} ({label_of[one]})" for one in others if one in label_of]
+        return _first_few(known)
 
     def similar(row_id: int) -> str:
         others = [one for one in neighbours.get(row_id, np.empty(0, np.int64)).tolist() if one in label_of]
@@ -55,7 +69,11 @@ def sheet_rows(
             suggested=listed.suggested[place],
             numbers=[float(getattr(listed, name)[place]) for name in NUMBERS],
             fold=int(listed.fold[place]),
-            evidence={"same_text": same_text.get(row_id, ""), "similar": similar(row_id)},
+            evidence={
+                "same_text": same_text.get(row_id, ""),
+                "nearly_same": places(copies.get(row_id, ())),
+                "similar": similar(row_id),
+            },
             input=inputs[row_id],
         )
 
@@ -72,31 +90,38 @@ def _neighbours(row_ids: np.ndarray, near: EmbeddedRows) -> dict[int, np.ndarray
     return found
 
 
-def _inputs(row_ids: np.ndarray, folds: Sequence[HeldOut]) -> dict[int, TextInput]:
-    """Row -> its input; one table at a time is held."""
-    found: dict[int, TextInput] = {}
-    for fold in folds:
-        for ref in fold.tables:
-            table = ray.get(ref)
-            table = table.filter(np.isin(table["row_id"].to_numpy(), row_ids))
-            found |= dict(zip(table["row_id"].to_pylist(), inputs_of(table), strict=True))
-    return found
+def nearly_same(near: EmbeddedRows, text: TextSpec) -> dict[int, list[int]]:
+    """Row -> the rows whose text is nearly the same, the most similar first; see text/near_duplicates.py.
+
+    Args:
+        near: all rows.
+        text: text settings, whose normalizer decides what is equal.
+    """
+    shingles = Shingles.of(near.inputs, normalizer_of(text))
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for queries, rows, similarity in near_pairs(shingles, shingles):
+        for place in np.lexsort((rows, -similarity, queries)).tolist():
+            found[int(near.row_id[queries[place]])].append(int(near.row_id[rows[place]]))
+    return dict(found)
 
 
-def _other_labels(fold: HeldOut, read: ReadRows) -> dict[int, str]:
+def _other_labels(conflict_tables: Sequence[Any], read: ReadRows) -> dict[int, str]:
     """Row that is used -> the rows of the same text with other labels."""
     by_text: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    for ref in fold.data.conflict_tables:
+    for ref in conflict_tables:
         table = ray.get(ref)
         for text, row, label in zip(*(table[name].to_pylist() for name in ("text", "row_id", "label")), strict=True):
             by_text[text].append((row, label))
     found = {}
     for rows in by_text.values():
         for row, label in rows:
-            others = [f"{read.location(other)} ({own})" for other, own in rows if own != label]
-            more = f" and {len(others) - _SHOWN_ROWS:,} more" if len(others) > _SHOWN_ROWS else ""
-            found[row] = "; ".join(others[:_SHOWN_ROWS]) + more
+            found[row] = _first_few([f"{read.location(other)} ({own})" for other, own in rows if own != label])
     return found
+
+
+def _first_few(rows: Sequence[str]) -> str:
+    more = f" and {len(rows) - _SHOWN_ROWS:,} more" if len(rows) > _SHOWN_ROWS else ""
+    return "; ".join(rows[:_SHOWN_ROWS]) + more
 
 
 def _shown(one: TextInput) -> str:

@@ -120,24 +120,23 @@ class EmbeddedRows:
         fold: int16 [N], from 1.
         targets: [N, *T].
         embeddings: float32 [N, E]; rows without a word are left out.
-        words: sparse [N, F], TF-IDF of the texts; None if it is not needed.
+        inputs: of each row.
     """
 
     row_id: np.ndarray
     fold: np.ndarray
     targets: np.ndarray
     embeddings: np.ndarray
-    words: Any
+    inputs: Sequence[TextInput]
 
 
-def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say, *, words: TextSpec | None = None) -> EmbeddedRows:
-    """The embeddings of all held-out rows, computed in this process.
+def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say) -> EmbeddedRows:
+    """The embeddings of all held-out rows, computed in this process, which then holds all texts.
 
     Args:
         folds: all of them.
         embedder: of the pretrained encoder.
         say: shows one line to the user.
-        words: text settings, if the words of the texts are needed as well: the texts of all rows are then held.
     """
     inputs: list[TextInput] = []
     columns: list[tuple[np.ndarray, ...]] = []
@@ -147,26 +146,25 @@ def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say, *, words: T
             number = np.full(len(table), fold.number, np.int16)
             texts = inputs_of(table)
             columns.append((table["row_id"].to_numpy(), number, targets_in(table), embedder(texts)))
-            inputs += texts if words else []
+            inputs += texts
         say(f"  embedded fold {fold.number}: {sum(len(one[0]) for one in columns):,} rows so far")
     row_id, number, targets, found = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     usable = np.flatnonzero(np.isfinite(found).all(axis=1))
-    features = None
-    if words:
-        classes = len(folds[0].data.labels)
-        features = word_vectorizer(words, rows=len(usable), classes=classes).fit_transform(inputs)[usable]
-    return EmbeddedRows(row_id[usable], number[usable], targets[usable], found[usable], features)
+    texts = [inputs[row] for row in usable.tolist()]
+    return EmbeddedRows(row_id[usable], number[usable], targets[usable], found[usable], texts)
 
 
-def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str]) -> AuditedRows:
+def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str], text: TextSpec) -> AuditedRows:
     """The verdicts of the quick mode.
 
     Args:
         rows: of all folds.
         task: what is predicted.
         labels: label names in id order.
+        text: text settings, by which words are told apart.
     """
-    probabilities = quick_probabilities(rows.embeddings, rows.words, rows.targets, rows.fold, task, len(labels))
+    words = word_vectorizer(text, rows=len(rows.inputs), classes=len(labels)).fit_transform(rows.inputs)
+    probabilities = quick_probabilities(rows.embeddings, words, rows.targets, rows.fold, task, len(labels))
     return audited(task, labels, rows.row_id, probabilities, rows.targets, rows.fold)
 
 

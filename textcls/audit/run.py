@@ -12,7 +12,7 @@ the verdicts on single rows (held_out.py), decisions read back (data/decisions.p
 The runs follow one another: each uses all workers that the recipe asks for, and resumes where it was interrupted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textcls import storage
-from textcls.audit.evidence import sheet_rows
+from textcls.audit.evidence import nearly_same, sheet_rows
 from textcls.audit.held_out import HeldOut, embedded, held_out, judged_by_bundle, judged_by_regression
 from textcls.audit.ranking import AuditedRows, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
@@ -180,18 +180,23 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     embedder = Embedder.of_pretrained(
         find_model(recipe.model).directory, recipe.text, pairs=recipe.data.pair is not None
     )
-    near = embedded(folds, embedder, say, words=recipe.text if options.quick else None)
+    near = embedded(folds, embedder, say)
     if options.quick:
-        rows = judged_by_regression(near, task, read.labels)
+        rows = judged_by_regression(near, task, read.labels, recipe.text)
     else:
         rows = AuditedRows.joined([_by_bundle(fold, uri, read, recipe, say) for fold in folds])
     rows = ranked(rows)
     _write_rows(uri, rows, read)
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
-    found = sheet_rows(listed, rows, folds, near, read)
+    copies = nearly_same(near, recipe.text)
+    found = sheet_rows(listed, rows, near, copies, folds[0].data.conflict_tables, read)
     names = read.data.pair or ("text",)
     storage.write_bytes(storage.join(uri, SHEET), sheet(found, encoding=options.encoding, inputs=names))
-    summary = _summary(rows, folds, task, options) | {"listed": len(listed), "files": read.files}
+    summary = _summary(rows, folds, task, options) | {
+        "near_duplicates": _counted(copies, rows),
+        "listed": len(listed),
+        "files": read.files,
+    }
     write_json(uri, SUMMARY, summary)
     return summary
 
@@ -227,6 +232,15 @@ def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
     )
     with storage.written_whole(storage.join(uri, "audit.parquet")) as file, pq.ParquetWriter(file, table.schema) as out:
         out.write_table(table)
+
+
+def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows) -> dict[str, int]:
+    """How many rows have a near-duplicate, and how many have one with another label."""
+    label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
+    other = sum(
+        any(label_of.get(one, label_of.get(row)) != label_of.get(row) for one in of) for row, of in copies.items()
+    )
+    return {"rows": len(copies), "with_another_label": other}
 
 
 def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: AuditOptions) -> dict[str, Any]:

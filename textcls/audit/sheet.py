@@ -41,7 +41,7 @@ class SheetRow(NamedTuple):
 
 
 NUMBERS = ("p_given", "p_suggested", "margin", "loss")
-EVIDENCE = ("same_text", "similar")
+EVIDENCE = ("same_text", "nearly_same", "similar")
 
 
 def sheet(rows: Iterable[SheetRow], *, encoding: str = "utf-8", inputs: Sequence[str] = ("text",)) -> bytes:
