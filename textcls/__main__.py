@@ -1,4 +1,4 @@
-"""The command `textcls`, also as `python -m textcls`: train, evaluate, predict, explain, serve or rebundle.
+"""The command `textcls`, also as `python -m textcls`: train, audit, evaluate, predict, explain, serve or rebundle.
 
 In: a command line. Out: the exit status of its command. Not here: the commands (textcls/commands).
 """

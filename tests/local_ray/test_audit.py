@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.local_ray.conftest import small_recipe, write_reviews
+from tests.local_ray.test_several_labels import messages, write_cells
 from textcls.audit.run import AuditOptions, audit
 from textcls.bundle import load_bundle
 from textcls.data.decisions import read_decisions
@@ -124,3 +125,19 @@ def test_the_quick_mode_lists_rows_whose_decisions_a_run_follows(
     with pytest.raises(DataError, match="1 decisions are about rows") as refused:
         dry_run(elsewhere, say=silent, task=SINGLE_LABEL)
     assert f"{sheet}:4, about {third['file']}:{third['line']}" in refused.value.found
+
+
+def test_sets_of_labels_are_audited_and_decided_about(tiny_model_dir: Path, tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "messages.csv", messages(120))
+    labels = ("data.labels_in=cell", "data.label_delimiter=;")
+    recipe = small_recipe(tiny_model_dir, path, *labels)
+    out = tmp_path / "audit"
+    found = audit(recipe, str(out), QUICK, resume=False, say=silent)
+    assert found["rows"]["audited"] + found["rows"]["not_audited"] == 120
+    rows = table(out)
+    assert all(isinstance(json.loads(row[name]), list) for row in rows for name in ("label", "suggested"))
+    decided = with_decisions(recipe, decide(out, {1: "plot; cast", 2: "[]", 3: "drop"}))
+    dry_run(decided, say=silent, out=str(tmp_path / "dry"))
+    assert json.loads((tmp_path / "dry" / "rows.json").read_text())["reject_reasons"] == {"dropped_by_decision": 1}
+    with pytest.raises(DataError, match="'plott'"):
+        dry_run(with_decisions(recipe, decide(out, {1: "plott"})), say=silent)
