@@ -1,13 +1,16 @@
 """Rows are ranked by what a model that has not seen them thinks of their labels. Synthetic probabilities, no Ray."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from textcls.audit.evidence import nearly_same
+from textcls.audit.evidence import nearly_same, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
+from textcls.data.row_tables import row_id
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -133,3 +136,23 @@ def test_words_add_to_what_embeddings_tell() -> None:
     words = csr_matrix(np.eye(2, dtype=np.float32)[targets])
     p = quick_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
     assert (p.argmax(axis=1) == targets).mean() > 0.95
+
+
+def test_a_line_of_the_sheet_has_the_row_its_place_and_what_speaks_for_another_label() -> None:
+    texts = ["a fine film", "a fine, fine film", "dull", "a fine fllm"]
+    ids = np.array([row_id(0, line) for line in (2, 3, 4, 5)])
+    rows = ranked(
+        audited(SINGLE_LABEL, NAMES, ids, np.eye(3)[[1, 1, 0, 1]] * 0.9 + 0.03, np.array([0, 1, 0, 1]), [1, 2, 1, 2])
+    )
+    embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [1, 0.2]], np.float32)
+    near = EmbeddedRows(ids, np.array([1, 2, 1, 2]), np.zeros(4), embeddings, [TextInput(text) for text in texts])
+    read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
+    (first,) = sheet_rows(rows.take(np.arange(1)), rows, near, nearly_same(near, TextSpec()), [], read)
+    assert (first.file, first.line, first.label, first.suggested, first.fold) == ("reviews.csv", 2, "bad", "good", 1)
+    assert first.evidence["similar"].split("; ") == [
+        "reviews.csv:3 (good): a fine, fine film",
+        "reviews.csv:5 (good): a fine fllm",  # the rows of the other fold, the nearest first
+    ]
+    assert first.evidence["same_text"] == ""
+    assert first.input.text == "a fine film"
+    assert first.numbers == pytest.approx([0.03, 0.93, -0.9, -np.log(0.03)])
