@@ -161,7 +161,7 @@ def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str], 
         rows: of all folds.
         task: what is predicted.
         labels: label names in id order.
-        text: text settings, by which words are told apart.
+        text: text settings, whose normalizer words go through.
     """
     words = word_vectorizer(text, rows=len(rows.inputs), classes=len(labels)).fit_transform(rows.inputs)
     probabilities = quick_probabilities(rows.embeddings, words, rows.targets, rows.fold, task, len(labels))
