@@ -1,15 +1,13 @@
 """Measures whether `predict --rank-by uncertainty` helps: `python jobs/bench/what_to_label.py`
 
 From 200 labelled reviews, 200 more are labelled: those that it chooses, or as many at random. Each time a classifier is
-trained on all 400, and scored on the same test rows: the frozen encoder with logistic regression, for several seeds,
-or with --fine-tune the whole model, once, by the commands that a user gives. Margins alone show what the random share
-and the spreading cost or bring. The interval is of the mean of the differences over the seeds (Student's t, 95 %).
+trained on all 400, and scored on the same test rows: the frozen encoder with logistic regression, for several seeds.
+Margins alone show what the random share and the spreading cost or bring. The interval is of the mean of the differences
+over the seeds (Student's t, 95 %).
 """
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from textcls import storage
 from textcls.batch.prediction_rows import RowBlock
-from textcls.batch.to_label import NAME, RankSpec, candidates, to_label
+from textcls.batch.to_label import RankSpec, candidates, to_label
 from textcls.inference.embeddings import Embedder
 from textcls.modeling.pretrained import find_model
 from textcls.settings.recipe_file import parse_recipe
@@ -43,14 +41,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200, help="labelled rows to begin with")
     parser.add_argument("--add", type=int, default=200, help="rows to label")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions with other rows")
-    parser.add_argument(
-        "--fine-tune", metavar="DIR", help="train and score the whole model, once, in this new directory"
-    )
+    parser.add_argument()
     arguments = parser.parse_args()
     reviews = _reviews()
-    if arguments.fine_tune:
-        _fine_tuned(reviews, arguments.rows, arguments.add, Path(arguments.fine_tune))
-        return
     recipe = parse_recipe(_RECIPE.read_text(), ())
     embedder = Embedder.of_pretrained(find_model(recipe.model).directory, recipe.text, pairs=False)
     embeddings = embedder([TextInput(text) for text, _ in reviews])
@@ -154,51 +147,6 @@ class _Trial:
         scaler = StandardScaler().fit(self._embeddings[rows])
         model = LogisticRegression(C=_C, max_iter=300).fit(scaler.transform(self._embeddings[rows]), self._labels[rows])
         return lambda others: np.asarray(model.predict_proba(scaler.transform(self._embeddings[others])))
-
-
-def _fine_tuned(reviews: Sequence[tuple[str, int]], rows: int, add: int, folder: Path) -> None:
-    """The same by the commands: train, predict --rank-by uncertainty, train on both choices, evaluate each."""
-    folder.mkdir(parents=True)
-    test, start, pool = _parts(len(reviews), 0, rows)
-
-    def written(name: str, chosen: np.ndarray) -> str:
-        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["text", "label"])
-            table.writerows(reviews[row] for row in chosen)
-        return str(folder / f"{name}.csv")
-
-    def run(job: str, *options: str) -> None:
-        subprocess.run([sys.executable, str(_JOBS / f"{job}.py"), *options], check=True, stdout=subprocess.DEVNULL)
-
-    def accuracy(name: str, chosen: np.ndarray) -> str:
-        sets = ("data.where={}", "split.test=0.05", "train.epochs=6")
-        options = [part for one in sets for part in ("--set", one)]
-        out = folder / name
-        run("train", "--recipe", str(_RECIPE), "--csv", written(name, chosen), "--out", str(out), *options)
-        run("evaluate", "--bundle", f"{out}/bundle", "--csv", str(folder / "test.csv"), "--out", f"{out}-test")
-        report = json.loads((folder / f"{name}-test" / "report.json").read_text())
-        return str(report["test"]["accuracy"])
-
-    written("test", test)
-    print(f"none added: {accuracy('none', start)}", flush=True)
-    options = ("--rank-by", "uncertainty", "--rank-rows", str(add))
-    run(
-        "predict",
-        "--bundle",
-        f"{folder}/none/bundle",
-        "--csv",
-        written("pool", pool),
-        "--out",
-        f"{folder}/pool",
-        *options,
-    )
-    with open(folder / "pool" / NAME, newline="", encoding="utf-8") as file:
-        # Line 1 is the header, and no review has a line break.
-        ranked = np.array([pool[int(row["line"]) - 2] for row in csv.DictReader(file)])
-    random = np.random.default_rng(1000).choice(pool, add, replace=False)
-    print(f"predict --rank-by uncertainty: {accuracy('ranked', np.concatenate([start, ranked]))}", flush=True)
-    print(f"at random: {accuracy('random', np.concatenate([start, random]))}", flush=True)
 
 
 if __name__ == "__main__":
