@@ -94,6 +94,8 @@ OTHER = {
     "serve.max_chars_per_text": "1000",
     "serve.max_body_bytes": "100000",
     "serve.body_timeout_s": "5",
+    "serve.explain_share": "0.1",
+    "serve.max_words_to_explain": "50",
     "serve.api_key_from": "env:KEY",
     "serve.cors_origins": '["https://app.example.com"]',
     "serve.min_replicas": "2",
