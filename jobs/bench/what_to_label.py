@@ -41,7 +41,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200, help="labelled rows to begin with")
     parser.add_argument("--add", type=int, default=200, help="rows to label")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions with other rows")
-    parser.add_argument()
     arguments = parser.parse_args()
     reviews = _reviews()
     recipe = parse_recipe(_RECIPE.read_text(), ())
