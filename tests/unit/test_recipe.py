@@ -33,6 +33,7 @@ OTHER = {
     "data.labels_in": "cell",
     "data.label_delimiter": "; ",
     "data.label_columns": "[billing, refund]",
+    "data.label_cells": "{x: 1}",
     "data.on_conflict": "reject",
     "data.decisions": "[runs/audit/audit.csv]",
     "data.where": "{source: [a, b]}",
@@ -110,6 +111,7 @@ OTHER = {
 }
 # Without a header, columns are positions.
 BESIDE = {
+    "data.label_cells": ["data.label_columns=[billing, refund]"],
     "data.header": ["data.text_columns=0", "data.label_column=1"],
     "serve.min_replicas": ["serve.max_replicas=2"],
     "split.group_by": ["data.pair=[a, b]"],
