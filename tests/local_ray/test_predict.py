@@ -21,6 +21,8 @@ import ray
 from tests.conftest import save_tiny_bundle
 from tests.local_ray.conftest import WARM, write_reviews
 from textcls.batch.actor_pool import PoolSize, run_on_pool
+from textcls.batch.explain import explain_rows
+from textcls.batch.explanation_rows import Explaining
 from textcls.batch.predict import predict
 from textcls.batch.settings import predict_settings
 from textcls.bundle import Calibration, load_bundle
@@ -312,3 +314,25 @@ def test_memory_holds_blocks_and_not_the_part(tiny_bundle: Path, tmp_path: Path)
     file = pq.ParquetFile(part)
     assert file.metadata.num_row_groups == 3
     assert pa.concat_tables([file.read()]).num_rows == 5000
+
+
+def test_explaining_predicts_the_first_rows_as_predicting_does_and_makes_a_page(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    path = nasty(tmp_path / "n.csv")
+    predicted(tiny_bundle, path, tmp_path / "predicted", "data.shard_bytes=500", all_scores=False)
+    bundle = load_bundle(str(tiny_bundle))
+    spec = predict_settings(bundle, [str(path)], [*ONE_CPU, "data.shard_bytes=500"])
+    for rows, expected in ((50, rows_of(tmp_path / "predicted")[:50]), (None, rows_of(tmp_path / "predicted"))):
+        out = tmp_path / f"explained-{rows}"
+        with WARM.pool():
+            manifest = explain_rows(bundle, spec, str(out), Explaining(rows=rows), say=lambda line: None)
+        found = rows_of(out)
+        assert len(found) == manifest["rows"] == len(expected)
+        for row, other in zip(found, expected, strict=True):
+            explanations = row.pop("explanations")
+            row.pop("texts")
+            assert row == other
+            assert (explanations is None) == (row["error"] is not None)
+            assert explanations is None or [one["label"] for one in explanations] == [row["label"]]
+        assert "<!doctype html>" in (out / "explanations.html").read_text(encoding="utf-8").lower()
