@@ -158,6 +158,16 @@ def names_in(uri: str) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
+def bytes_in(uri: str) -> int:
+    """Bytes of all files in a directory and below; 0 if there is no such directory."""
+    from pyarrow import fs
+
+    store, path = filesystem(uri)
+    with explained(uri):
+        found = store.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return sum(info.size or 0 for info in found if info.is_file)
+
+
 def read_bytes(uri: str) -> bytes:
     """The content of a file."""
     with open_input(uri) as file, explained(uri):

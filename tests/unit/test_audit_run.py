@@ -20,6 +20,7 @@ FOUND = {
     "suspect": {"rows": 3, "share": 0.03},
     "suggested_differs": 9,
     "listed": 50,
+    "near_duplicates": {"rows": 8, "with_another_label": 1, "test_rows": 20, "test_rows_outside_test": 3},
     "confused_labels": [{"labels": ["bad", "good"], "hard_to_tell_apart": True, "confused": 0.4}],
 }
 
@@ -112,6 +113,27 @@ def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPa
     printed = capsys.readouterr().out
     assert "3 (3.0%) are suspect" in printed
     assert "'bad' and 'good' are hard to tell apart" in printed
+
+
+def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(run, "audit", lambda *others, **more: FOUND)
+    out = tmp_path / "audit"
+    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", str(out)]
+    assert main([*arguments, "--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 rows of the test split (15.0%) are nearly the same as a row of training or validation" in printed
+    assert "the runs of the folds" not in printed
+    model = Path(fold_directory(str(out), 2), "bundle", "model.safetensors")
+    model.parent.mkdir(parents=True)
+    model.write_bytes(bytes(3_000_000))
+    none = FOUND["near_duplicates"] | {"test_rows_outside_test": 0}
+    monkeypatch.setattr(run, "audit", lambda *others, **more: FOUND | {"near_duplicates": none})
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"the runs of the folds are in {out}/folds (3 MB)" in printed
+    assert "test split" not in printed
 
 
 @pytest.mark.parametrize("wrong", [["--folds", "1"], ["--rows", "0"]])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from textcls.audit.evidence import nearly_same, sheet_rows
+from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
+from textcls.audit.run import _counted
 from textcls.data.row_tables import row_id
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
@@ -127,6 +128,23 @@ def test_copies_of_a_text_are_told_from_texts_that_are_alike() -> None:
     inputs, ids = [TextInput(text) for text in texts], np.array([7, 8, 9])
     near = EmbeddedRows(ids, np.array([1, 2, 1]), np.zeros(3, np.int32), np.eye(3, dtype=np.float32), inputs)
     assert nearly_same(near, TextSpec()) == {7: [8], 8: [7]}
+
+
+def test_a_copy_in_the_same_split_is_no_leakage() -> None:
+    copies = {1: [2], 2: [1, 9, 3], 3: [2], 9: [2]}
+    assert nearly_same_across(copies, inside=[1, 2, 5]) == {2: [9, 3]}
+    assert nearly_same_across(copies, inside=[1, 2, 3, 9]) == {}
+
+
+def test_copies_are_counted_and_those_in_test_of_rows_outside_test_apart() -> None:
+    rows = audited(SINGLE_LABEL, NAMES, np.array([1, 2, 3, 9]), np.eye(3)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 1)
+    copies = {1: [2], 2: [1, 9], 9: [2]}
+    assert _counted(copies, rows, in_test=[1, 2, 5]) == {
+        "rows": 3,
+        "with_another_label": 2,
+        "test_rows": 3,
+        "test_rows_outside_test": 1,
+    }
 
 
 def test_words_add_to_what_embeddings_tell() -> None:

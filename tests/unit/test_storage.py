@@ -152,6 +152,8 @@ def test_what_is_written_is_what_is_read(place: str) -> None:
             assert storage.read_bytes(uri) == again
     assert storage.names_in(place) == ["deep", "empty", "x y%20?"]
     assert storage.names_in(storage.join(place, "deep", "er")) == ["ü"]
+    assert storage.bytes_in(place) == 1 + 256 * 50_000
+    assert storage.bytes_in(storage.join(place, "none")) == 0
     assert storage.exists(storage.join(place, "deep"))
 
 

@@ -5,7 +5,7 @@ In: the rows to list, all audited rows and their embeddings. Out: lines for audi
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,18 @@ def nearly_same(near: EmbeddedRows, text: TextSpec) -> dict[int, list[int]]:
         for place in np.lexsort((rows, -similarity, queries)).tolist():
             found[int(near.row_id[queries[place]])].append(int(near.row_id[rows[place]]))
     return dict(found)
+
+
+def nearly_same_across(copies: Mapping[int, Sequence[int]], inside: Collection[int]) -> dict[int, list[int]]:
+    """Row inside -> the rows outside whose text is nearly the same; rows without one are left out.
+
+    Args:
+        copies: from `nearly_same`.
+        inside: for example the rows of the test split.
+    """
+    kept = set(inside)
+    across = {row: [one for one in of if one not in kept] for row, of in copies.items() if row in kept}
+    return {row: of for row, of in across.items() if of}
 
 
 def _other_labels(conflict_tables: Sequence[Any], read: ReadRows) -> dict[int, str]:

@@ -19,9 +19,10 @@ from textcls.batch.actor_pool import plan_pool, run_on_pool
 from textcls.bundle import Bundle
 from textcls.data.read import ReadRows
 from textcls.data.row_tables import inputs_of
-from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.data.split_blocks import split_rows
 from textcls.inference.classifier import Classifier
 from textcls.inference.embeddings import Embedder
+from textcls.output.account import Account
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.settings.scale import ScaleSpec
@@ -41,12 +42,12 @@ class HeldOut:
 
     Attributes:
         number: of the fold, from 1.
-        data: the split with this fold as its test part.
+        account: of the split with this fold as its test part; the split's other rows are not kept.
         tables: object references of tables with row_id, the columns of the input, and target.
     """
 
     number: int
-    data: PreparedData
+    account: Account
     tables: list[Any]
 
 
@@ -60,7 +61,7 @@ def held_out(read: ReadRows, recipe: Recipe, number: int) -> HeldOut:
     """
     data = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
     pairs = zip(data.inputs["test"], data.blocks["test"], strict=True)
-    return HeldOut(number, data, [_with_targets.remote(inputs, tokens) for inputs, tokens in pairs])
+    return HeldOut(number, data.account, [_with_targets.remote(inputs, tokens) for inputs, tokens in pairs])
 
 
 @ray.remote
@@ -77,7 +78,7 @@ def judged_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) 
         scale: the actors that score.
         say: shows one line to the user.
     """
-    rows, board, started, done = fold.data.account.outcomes["test"], ProgressBoard(), time.monotonic(), 0
+    rows, board, started, done = fold.account.outcomes["test"], ProgressBoard(), time.monotonic(), 0
 
     def on_rows(number: int) -> None:
         nonlocal done

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 
 from textcls import storage
-from textcls.audit.evidence import nearly_same, sheet_rows
+from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
 from textcls.audit.held_out import HeldOut, embedded, held_out, judged_by_bundle, judged_by_regression
 from textcls.audit.ranking import AuditedRows, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
@@ -31,6 +32,7 @@ from textcls.data.decisions import read_decisions, refuse_unmet
 from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
+from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.errors import RunDirError
 from textcls.inference.embeddings import Embedder
 from textcls.modeling.pretrained import find_model
@@ -40,7 +42,6 @@ from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import locked
 from textcls.settings.recipe import Recipe
 from textcls.tasks.registry import task_of
-from textcls.tasks.task import Task
 from textcls.training.run import train
 from textcls.training.run_dir import IDENTITY
 
@@ -49,6 +50,7 @@ TrainFold = Callable[..., Any]
 """`training.run.train`, or what stands for it."""
 
 SETTINGS = "settings.json"
+FOLDS = "folds"
 SHEET = "audit.csv"
 SUMMARY = "audit.json"
 _FORMAT = 1
@@ -165,7 +167,7 @@ def train_folds(recipe: Recipe, uri: str, folds: int, *, say: Say, verbose: bool
 
 def fold_directory(uri: str, number: int) -> str:
     """URI of the run of a fold, from 1."""
-    return storage.join(uri, "folds", str(number))
+    return storage.join(uri, FOLDS, str(number))
 
 
 def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[str, Any]:
@@ -189,11 +191,13 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     _write_rows(uri, rows, read)
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
     copies = nearly_same(near, recipe.text)
-    found = sheet_rows(listed, rows, near, copies, folds[0].data.conflict_tables, read)
+    split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
+    found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read)
     names = read.data.pair or ("text",)
     storage.write_bytes(storage.join(uri, SHEET), sheet(found, encoding=options.encoding, inputs=names))
-    summary = _summary(rows, folds, task, options) | {
-        "near_duplicates": _counted(copies, rows),
+    in_test = [row for table in split.blocks["test"] for row in ray.get(table)["row_id"].to_pylist()]
+    summary = _summary(rows, folds, split, options) | {
+        "near_duplicates": _counted(copies, rows, in_test),
         "listed": len(listed),
         "files": read.files,
     }
@@ -234,24 +238,33 @@ def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
         out.write_table(table)
 
 
-def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows) -> dict[str, int]:
-    """How many rows have a near-duplicate, and how many have one with another label."""
+def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows, in_test: Sequence[int]) -> dict[str, int]:
+    """How many rows have a near-duplicate, and how many have one with another label.
+
+    And across the splits that a run with the audited recipe makes: how many rows of its test split have one among the
+    rows that the run learns from or selects its checkpoint by.
+    """
     label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
     other = sum(
         any(label_of.get(one, label_of.get(row)) != label_of.get(row) for one in of) for row, of in copies.items()
     )
-    return {"rows": len(copies), "with_another_label": other}
+    return {
+        "rows": len(copies),
+        "with_another_label": other,
+        "test_rows": len(in_test),
+        "test_rows_outside_test": len(nearly_same_across(copies, in_test)),
+    }
 
 
-def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: AuditOptions) -> dict[str, Any]:
-    """The content of audit.json."""
-    account = folds[0].data.account
+def _summary(rows: AuditedRows, folds: list[HeldOut], split: PreparedData, options: AuditOptions) -> dict[str, Any]:
+    """The content of audit.json that the verdicts and the split give."""
+    account = split.account
     duplicates, rejects = account.outcomes["duplicates"], account.outcomes["rejects"]
     suspects, audited = int(suspect(rows).sum()), len(rows)
     return {
         "format": _FORMAT,
         "quick": options.quick,
-        "folds": [fold.data.account.outcomes["test"] for fold in folds],
+        "folds": [fold.account.outcomes["test"] for fold in folds],
         "rows": {
             "read": account.read,
             "audited": audited,
@@ -262,6 +275,6 @@ def _summary(rows: AuditedRows, folds: list[HeldOut], task: Task, options: Audit
         },
         "suggested_differs": int(rows.differs.sum()),
         "suspect": {"rows": suspects, "share": suspects / max(audited, 1)},
-        "texts_with_several_labels": folds[0].data.conflicts[0],
-        "confused_labels": confused_pairs(rows, task),
+        "texts_with_several_labels": split.conflicts[0],
+        "confused_labels": confused_pairs(rows, split.task),
     }

@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             todo="--set split.fold=null",
         )
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
-    from textcls.audit.run import SHEET, AuditOptions, audit
+    from textcls.audit.run import FOLDS, SHEET, AuditOptions, audit
 
     options = AuditOptions(folds, arguments.quick, arguments.rows, arguments.csv_encoding)
     found = audit(recipe, arguments.out, options, resume=arguments.resume, say=say, verbose=arguments.verbose)
@@ -86,7 +86,15 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         if pair["hard_to_tell_apart"]:
             one, other = pair["labels"]
             say(f"  {one!r} and {other!r} are hard to tell apart: {pair['confused']:.0%} of the rows are confused")
+    if seen := found["near_duplicates"]["test_rows_outside_test"]:
+        share = seen / found["near_duplicates"]["test_rows"]
+        say(
+            f"  {seen:,} rows of the test split ({share:.1%}) are nearly the same as a row of training or validation: "
+            "the test is easier than it should be"
+        )
     table = f"{arguments.out}/{SHEET}"
     say(f"{found['listed']:,} rows to look at: {table}; write keep, drop or another label in its column `decision`")
     say(f"then train with {set_option('data.decisions', [table])}")
+    if size := storage.bytes_in(storage.absolute(folds := f"{arguments.out}/{FOLDS}")):
+        say(f"the runs of the folds are in {folds} ({size / 1e6:,.0f} MB); the audit does not need them any more")
     say(f"{time.time() - started:.1f} s in all")
