@@ -6,7 +6,7 @@ The same as `textcls explain`, in a checkout that need not be installed.
 import sys
 from pathlib import Path
 
-# `python jobs/predict.py` puts jobs/ on sys.path, not the root of the checkout.
+# `python jobs/explain.py` puts jobs/ on sys.path, not the root of the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from textcls.commands.explain import main

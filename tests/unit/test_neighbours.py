@@ -1,10 +1,10 @@
-"""The nearest rows are those of a comparison with every row; spread rows are far from each other."""
+"""The nearest rows are those of a comparison with every row."""
 
 import numpy as np
 import pytest
 
 from textcls.inference import neighbours
-from textcls.inference.neighbours import farthest_first, nearest
+from textcls.inference.neighbours import nearest
 
 
 def embeddings(rows: int, seed: int) -> np.ndarray:
@@ -37,12 +37,3 @@ def test_of_equal_rows_the_first_comes_first_and_what_has_no_embedding_has_no_ne
     assert np.isnan(cosines[0, 3])
     assert np.isnan(cosines[1]).all()
     assert nearest(row[None], np.empty((0, 2), np.float32), 2)[0].tolist() == [[-1, -1]]
-
-
-def test_rows_farthest_from_each_other_come_first() -> None:
-    angles = np.radians([0, 1, 2, 90, 91, 180, 10])
-    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert farthest_first(rows, 3).tolist() == [0, 5, 3]
-    assert sorted(farthest_first(rows, 99).tolist()) == list(range(7)), "each row once"
-    assert farthest_first(rows, 2, keep=np.array([0, 5])).tolist()[0] in (3, 4)
-    assert farthest_first(rows[:0], 3).tolist() == []

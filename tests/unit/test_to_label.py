@@ -14,6 +14,7 @@ from textcls.batch.prediction_rows import RowBlock
 from textcls.batch.to_label import (
     RankSpec,
     RowToLabel,
+    _spread,
     candidates,
     input_names,
     kept,
@@ -136,6 +137,14 @@ def test_rows_are_spread_over_what_they_are_about() -> None:
     few = [f"{name} {name} {name} {i * 15485863 % 99991} 0.02" for i, name in enumerate(NAMES[1:])]
     found = " ".join(one.row["texts"][0] for one in chosen([*many, *few], 20))
     assert all(name in found for name in NAMES), "not twenty times alpha, which is the least sure"
+
+
+def test_rows_are_spread_where_a_part_of_them_has_fewer_rows_than_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textcls.batch.to_label._CLUSTERS", 4)
+    for rows in (18, 19, 22):
+        for number in range(10, rows):
+            embeddings = np.random.default_rng(number).normal(size=(rows, 5)).astype(np.float32)
+            assert len(set(_spread(embeddings, number).tolist())) == number
 
 
 def test_a_small_pool_is_given_whole_without_embeddings() -> None:

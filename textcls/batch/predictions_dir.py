@@ -8,6 +8,7 @@ Not here: claiming in general (output/claim.py), what a part holds (prediction_r
     OUT/progress/to-label-00000.parquet  rows of that part that may be worth a label, if these are asked for
     OUT/progress/part-00000.json  counts of that part; written after the part, which is then finished
     OUT/to_label.csv              if asked for, the rows to label next
+    OUT/explanations.html         of `explain`, as many of the rows as fit on a page
     OUT/predictions.json          counts of all parts; written last, then progress/ is deleted
     OUT/refused.json              instead, if no row could be scored: another job may replace it and its parts
 """

@@ -195,13 +195,14 @@ def _spread(embeddings_NE: np.ndarray, number: int) -> np.ndarray:
     chosen = []
     for part in range(parts):
         start, stop = rows * part // parts, rows * (part + 1) // parts
-        clusters = number * (part + 1) // parts - number * part // parts
+        share = number * (part + 1) // parts - number * part // parts
+        clusters = min(share, stop - start)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # rows with equal embeddings
             means = KMeans(clusters, n_init=1, max_iter=20, random_state=0).fit(directions_NE[start:stop])
         chosen.append(start + np.unique(means.labels_, return_index=True)[1])
     found = np.concatenate(chosen)
-    # Where rows have equal embeddings, there are fewer clusters.
+    # There are fewer clusters where rows have equal embeddings, or a part has fewer rows than its share.
     rest = np.setdiff1d(np.arange(rows), found)[: number - len(found)]
     return np.sort(np.concatenate([found, rest]))
 

@@ -69,7 +69,8 @@ class Explanation:
         logit: of the label.
         words: those that the model read, in order; several neighbours as one if `words_at_once` is above 1.
         unseen: for each text that was cut, the span that the model did not read: it has no effect.
-        words_at_once: neighbouring words that were left out together, since the text has more than `MOST_LEFT_OUT`.
+        words_at_once: neighbouring words that were left out together, since the text has more than `MOST_LEFT_OUT`, or
+            each of a pair more than half of it.
         rest: effect of the special tokens; 0 for `leave_one_out`.
         remainder: what the effects and the rest leave over of `logit - baseline_logit`; None for `leave_one_out`.
         steps: steps of the integration; None for `leave_one_out`.

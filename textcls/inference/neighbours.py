@@ -1,8 +1,8 @@
 """Embeddings -> the rows nearest to others: exact, block by block.
 
-In: float32 arrays of embeddings. Out: for each query the k rows with the largest cosine, and the cosines; rows spread
-over all that there is. Pure numpy. Not here: embeddings themselves (embeddings.py), texts that are nearly the same
-letter by letter (text/near_duplicates.py).
+In: float32 arrays of embeddings. Out: for each query the k rows with the largest cosine, and the cosines. Pure numpy.
+Not here: embeddings themselves (embeddings.py), texts that are nearly the same letter by letter
+(text/near_duplicates.py).
 
 Shapes: Q queries, N rows, E hidden size.
 """
@@ -65,28 +65,3 @@ def unit_length(rows_NE: np.ndarray) -> np.ndarray:
     """float32 [N, E]: the rows, each divided by its length."""
     lengths_N1 = np.linalg.norm(rows_NE, axis=1, keepdims=True)
     return np.asarray(rows_NE / np.maximum(lengths_N1, np.finfo(np.float32).tiny), np.float32)
-
-
-def farthest_first(rows_NE: np.ndarray, number: int, *, keep: np.ndarray | None = None) -> np.ndarray:
-    """int64 [min(number, N)]: rows spread over all of them, each the farthest from those chosen before it.
-
-    The first is row 0: give the rows in the order of preference. Of equally far rows, the first is chosen. Gonzalez
-    1985; known as core-set selection in active learning (Sener and Savarese 2018).
-
-    Args:
-        rows_NE: finite embeddings.
-        number: how many rows to choose.
-        keep: int64 [K], rows that count as chosen already, such as labelled ones; they are not chosen again.
-    """
-    directions_NE = unit_length(rows_NE)
-    nearest_N = np.full(len(rows_NE), -np.inf, np.float32)
-    for row in [] if keep is None else keep.tolist():
-        nearest_N = np.maximum(nearest_N, directions_NE @ directions_NE[row])
-        nearest_N[row] = np.inf
-    chosen: list[int] = []
-    while len(chosen) < number and not np.isposinf(nearest_N).all():
-        row = int(np.argmin(nearest_N))
-        chosen.append(row)
-        nearest_N = np.maximum(nearest_N, directions_NE @ directions_NE[row])
-        nearest_N[row] = np.inf
-    return np.array(chosen, np.int64)

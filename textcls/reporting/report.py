@@ -403,7 +403,7 @@ class FaithfulnessScores(_Part):
 
 
 class Report(_Part):
-    """The content of report.json. Only evaluation sets `title`, `bundle` and `files`; the rest is training's."""
+    """The content of report.json. Only evaluation sets `title`, `bundle`, `files` and `faithfulness`."""
 
     format_version: Literal[1] = FORMAT_VERSION
     title: str = "Test split"

@@ -6,7 +6,8 @@ Not here: equal inputs (text_input.py), inputs that mean the same in other words
 
 Rows that share a band of their MinHash signatures are compared (Broder 1997; Leskovec, Rajaraman, Ullman 2014, chapter
 3): of pairs with a similarity of 0.7, 99.6 % share one of 20 bands of 4, and of pairs with 0.8 all but one in 30,000.
-Signatures take time in proportion to the characters, comparisons in proportion to the pairs that are nearly the same.
+Signatures take time in proportion to the characters. Of the rows that share a band, one is compared with the 50 before
+it and the 50 after it: 10,000 rows of one template would be 100 million pairs.
 
 Measured with edits planted in 300 of 8,530 short film reviews (a typo, a word less, another word, a few words before
 or after, no punctuation, a fifth cut off): of these copies 78 to 100 % are found, depending on the edit, and of the 36
@@ -35,6 +36,8 @@ _BLOCK_PAIRS, _BLOCK_SHINGLES = 2**20, 2**23
 # Bits of the hash of a shingle.
 _BITS = 30
 _BANDS, _IN_A_BAND = 20, 4
+# Of the rows that share a band, those farther from each other are not compared.
+_MOST_APART = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,7 @@ def near_pairs(
     Args:
         queries: the sets on one side.
         rows: the sets on the other side; the same object finds each pair of two different rows twice, either way round.
+            Of more than 51 rows that share a band only pairs of those near to each other are found.
         threshold: at most 1; below 0.6 pairs are missed.
     """
     row_at, row_bands = _bands(rows)
@@ -87,7 +91,11 @@ def near_pairs(
     row_at, row_bands = row_at[by_band], row_bands[by_band]
     query_at, query_bands = _bands(queries)
     first = np.searchsorted(row_bands, query_bands, "left")
-    meeting = np.searchsorted(row_bands, query_bands, "right") - first
+    end = np.searchsorted(row_bands, query_bands, "right")
+    if queries is rows:
+        place_of = np.argsort(by_band)
+        first, end = np.maximum(first, place_of - _MOST_APART), np.minimum(end, place_of + _MOST_APART + 1)
+    meeting = end - first
     of_queries, of_rows = _matrix(queries), _matrix(rows)
     for some in _runs(meeting):
         times = meeting[some]
