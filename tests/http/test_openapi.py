@@ -59,4 +59,4 @@ def test_the_document_states_the_limits_and_every_refusal_of_the_table(service: 
     told = str(document["paths"])
     untold = {code for code in schema.REFUSALS if f"`{code}`" not in told}
     # What no operation answers: there is no such operation.
-    assert untold == {"not_found", "method_not_allowed"}
+    assert untold == {"method_not_allowed"}

@@ -17,7 +17,7 @@ from textcls.data.input_files import expand
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier
-from textcls.inference.explain import explain
+from textcls.inference.explain import explain, refuse_unknown
 from textcls.reporting.explanation_page import explanation_page
 from textcls.tasks.multi_label import MULTI_LABEL
 
@@ -90,10 +90,13 @@ def test_the_page_is_made_of_the_parts(classifier: Classifier, csv: Path) -> Non
 
 
 def test_a_label_that_the_bundle_lacks_is_refused_before_anything_is_read() -> None:
-    Explaining(labels=("so so",)).check(LABELS)
-    with pytest.raises(InputError, match="--label 'best'") as error:
-        Explaining(labels=("so so", "best")).check(LABELS)
-    assert error.value.expected == "bad, <b>good</b>, so so"
+    refuse_unknown(("so so",), LABELS)
+    with pytest.raises(InputError, match="the bundle has no label 'best'") as error:
+        refuse_unknown(("so so", "best"), LABELS)
+    assert error.value.expected == "one of 'bad', '<b>good</b>', 'so so'"
+    with pytest.raises(InputError) as many:
+        refuse_unknown(("best",), [f"label {i}" for i in range(2500)])
+    assert str(many.value.expected).endswith("'label 9', ...")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 40, 10**6])

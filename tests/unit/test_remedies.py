@@ -299,6 +299,13 @@ def test_a_second_header_of_other_columns_comes_with_the_commands_that_cut_the_f
 LABEL_COLUMNS = ("is_late", "is_lost", "is_paid")
 
 
+def test_a_pattern_of_label_columns_matches_neither_text_of_a_pair(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("is_question,answer,is_spam\nhow?,so,1\nwhy?,thus,0\n", encoding="utf-8")
+    data = parse_recipe("", ["data.pair=[is_question,answer]", "data.label_columns=[is_*]"]).data
+    assert with_label_columns(expand([str(path)]), data).label_columns == ("is_spam",)
+
+
 def one_hot(path: Path, yes: str, no: str, *more: tuple[str, Sequence[str]]) -> Path:
     """40 rows with three label columns and others, each (name, its cells in turn)."""
     lines = [",".join(["text", *(name for name, _ in more), *LABEL_COLUMNS])]

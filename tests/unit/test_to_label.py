@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,12 @@ def test_an_unsure_row_has_a_label_although_the_classifier_abstains(tiny_model_d
     assert scores.label(0) == "abstain"
     table = candidates(block, scores, classifier.thresholds, NORMALIZE, file="a.csv", file_index=0)
     assert table["predicted"].to_pylist() == [scores.ranked(0)[0][0]]
+
+
+def test_columns_of_labels_are_named_though_the_recipe_has_a_pattern() -> None:
+    data = {"labels_in": "columns", "label_columns": ["topic_*"], "label_map": {"topic_b": "billing"}}
+    manifest: Any = SimpleNamespace(recipe={"data": data}, labels=("billing", "topic_a"))
+    assert label_columns(SimpleNamespace(manifest=manifest)) == ("topic_b", "topic_a")  # type: ignore[arg-type]
 
 
 def test_the_sheet_can_be_labelled_in_a_spreadsheet_and_trained_on(tiny_bundle: Path, pair_bundle: Path) -> None:

@@ -16,6 +16,7 @@ from textcls.batch.explanation_rows import Explaining, explained_rows
 from textcls.batch.predict import Say, predict
 from textcls.batch.settings import PredictSpec
 from textcls.bundle import Bundle
+from textcls.inference.explain import refuse_unknown
 from textcls.output.side_product import side_product
 from textcls.reporting.explanation_page import explanation_page
 
@@ -43,7 +44,7 @@ def explain_rows(
     Raises:
         TextclsError: see `predict`; the bundle has no label of this name.
     """
-    explaining.check(bundle.manifest.labels)
+    refuse_unknown(explaining.labels or (), bundle.manifest.labels)
 
     def write_page(uri: str, manifest: Mapping[str, Any]) -> None:
         with side_product(PAGE, say):

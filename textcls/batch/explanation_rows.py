@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from textcls.errors import InputError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import ItemError
 from textcls.inference.explain import Explanation, Method, Word, explain, merged
@@ -53,16 +52,6 @@ class Explaining:
     method: Method = "leave_one_out"
     labels: tuple[str, ...] | None = None
     rows: int | None = None
-
-    def check(self, known: Sequence[str]) -> None:
-        """Refuses labels that a bundle does not have.
-
-        Raises:
-            InputError: there is one.
-        """
-        for label in self.labels or ():
-            if label not in known:
-                raise InputError(f"--label {label!r}: the bundle has no such label", expected=", ".join(known))
 
     def columns(self, classifier: Classifier, errors: Sequence[str | None], inputs: Sequence[TextInput]) -> list[Any]:
         """The arrays of `COLUMNS`, with a row for each of `errors`; those without an error have an input."""

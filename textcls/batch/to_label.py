@@ -226,9 +226,14 @@ def input_names(bundle: Bundle, data: DataSpec) -> tuple[str, ...]:
 def label_columns(bundle: Bundle) -> tuple[str, ...]:
     """The columns that the bundle's training read labels from: with them, labelled rows can be trained on."""
     try:
-        return DataSpec.model_validate(bundle.manifest.recipe.get("data", {})).read_label_columns
+        data = DataSpec.model_validate(bundle.manifest.recipe.get("data", {}))
     except ValueError:  # a recipe of another version
         return ("label",)
+    if data.labels_in != "columns":
+        return data.read_label_columns
+    # By the labels: the recipe may name their columns by a pattern.
+    column_of = {name: column for column, name in data.label_map.items()}
+    return tuple(column_of.get(name, name) for name in bundle.manifest.labels)
 
 
 def sheet(

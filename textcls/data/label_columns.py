@@ -41,7 +41,7 @@ def with_label_columns(files: Sequence[InputFile], data: DataSpec) -> DataSpec:
     plain = tuple(name for name in data.label_columns if not _PATTERN.intersection(name))
     without = data.model_copy(update={"label_columns": plain})
     header = read_layout(files[0], without).header
-    others = [name for name in header if name not in {*data.text_columns, *data.where, *data.where_not}]
+    others = [name for name in header if name not in {*data.input_columns, *data.where, *data.where_not}]
     found: list[str] = []
     for name in data.label_columns:
         matched = [name] if name in header or name in plain else [one for one in others if fnmatchcase(one, name)]

@@ -35,6 +35,8 @@ Method = Literal["leave_one_out", "integrated_gradients"]
 
 MOST_LEFT_OUT = 512
 """Most variants of an input that `leave_one_out` scores: of a longer text, neighbouring words are left out together."""
+# Labels that a message lists.
+_LABELS_SHOWN = 10
 # Tokens that are scored together; bounds the memory of the variants of many inputs.
 _TOKENS_AT_ONCE = 2**17
 
@@ -69,8 +71,8 @@ class Explanation:
         logit: of the label.
         words: those that the model read, in order; several neighbours as one if `words_at_once` is above 1.
         unseen: for each text that was cut, the span that the model did not read: it has no effect.
-        words_at_once: neighbouring words that were left out together, since the text has more than `MOST_LEFT_OUT`, or
-            each of a pair more than half of it.
+        words_at_once: neighbouring words that were left out together, since the text has more than `MOST_LEFT_OUT`
+            or, in a pair, more than half as many.
         rest: effect of the special tokens; 0 for `leave_one_out`.
         remainder: what the effects and the rest leave over of `logit - baseline_logit`; None for `leave_one_out`.
         steps: steps of the integration; None for `leave_one_out`.
@@ -113,7 +115,7 @@ def explain(
     Raises:
         InputError: the bundle has no such label.
     """
-    _check(labels or (), classifier.labels)
+    refuse_unknown(labels or (), classifier.labels)
     located = locate(classifier, inputs)
     usable = [one for one in located if isinstance(one, Located)]
     if method == "leave_one_out":
@@ -142,10 +144,16 @@ def merged(words: Sequence[Word], segments: Sequence[str]) -> list[Word]:
     ]
 
 
-def _check(labels: Sequence[str], known: Sequence[str]) -> None:
+def refuse_unknown(labels: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses labels that a bundle does not have.
+
+    Raises:
+        InputError: there is one.
+    """
     for label in labels:
         if label not in known:
-            raise InputError(f"the bundle has no label {label!r}", expected=f"one of {', '.join(map(repr, known))}")
+            few = ", ".join(map(repr, known[:_LABELS_SHOWN])) + ", ..." * (len(known) > _LABELS_SHOWN)
+            raise InputError(f"the bundle has no label {label!r}", expected=f"one of {few}")
 
 
 def _labels_of(classifier: Classifier, probabilities_C: np.ndarray, asked: Sequence[str] | None) -> Sequence[str]:

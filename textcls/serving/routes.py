@@ -44,7 +44,7 @@ class ApiRoute:
 _BODY_ERRORS = ("body_timeout", "body_too_large", "not_json_type", "unknown_encoding", "not_gzip", "not_json")
 _TEXT_ERRORS = ("invalid", "too_many_texts", "too_many_characters", "overloaded", "internal", "not_ready")
 _SCORING_ERRORS = (*_BODY_ERRORS, *_TEXT_ERRORS)
-_EXPLAINING_ERRORS = ("too_many_words", "unknown_label", "unusable_text")
+_EXPLAINING_ERRORS = ("not_found", "too_many_words", "unknown_label", "unusable_text")
 
 ROUTES = (
     ApiRoute(
