@@ -100,6 +100,9 @@ FOLLOWED = {
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
     ],
     "audit.run._claim": [f"{AUDIT}test_an_audit_continues_only_with_resume_and_its_own_settings"] * 3,
+    "audit.memory.refuse_too_large": [
+        f"{AUDIT}test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not"
+    ],
     "audit.run._by_bundle": [f"{AUDIT}test_a_fold_of_other_rows_is_refused_until_they_are_back"],
     "commands.audit._run": [f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it"],
     "batch.predictions_dir.PredictionsDir.claim": [

@@ -1,14 +1,17 @@
 """An audit trains each fold once, whatever interrupts it, and its directory belongs to one audit. A fake trainer."""
 
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from textcls.audit import run
+from textcls.audit.memory import memory_bytes, refuse_too_large
 from textcls.audit.run import AuditOptions, _claim, fold_directory, of_fold, train_folds
 from textcls.commands.audit import main
-from textcls.errors import RunDirError
+from textcls.errors import InputError, RunDirError
 from textcls.output.json_files import write_json
 from textcls.settings.recipe_file import parse_recipe
 from textcls.training.run_dir import IDENTITY
@@ -134,6 +137,33 @@ def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
     printed = capsys.readouterr().out
     assert f"the runs of the folds are in {out}/folds (3 MB)" in printed
     assert "test split" not in printed
+
+
+def test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not() -> None:
+    memory = 16 * 10**9
+    with pytest.raises(InputError, match=r"1,000,000 rows with 600 MB of text take about 22\.3 GB") as refused:
+        refuse_too_large(1_000_000, 600_000_000, 384, memory)
+    parts = int(re.search(r"in (\d+) parts", refused.value.todo)[1])
+    refuse_too_large(1_000_000 // parts, 600_000_000 // parts, 384, memory)
+    with pytest.raises(InputError):
+        refuse_too_large(1_000_000 // (parts - 1), 600_000_000 // (parts - 1), 384, memory)
+    refuse_too_large(1_000_000, 600_000_000, 384, 64 * 10**9)
+    assert 10**8 < memory_bytes() < 10**14
+
+
+def test_what_is_refused_is_refused_before_a_fold_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise InputError("too many rows")
+
+    monkeypatch.setattr(run, "ray_session", lambda *, verbose: nullcontext())
+    monkeypatch.setattr(run, "_read", refused)
+    trainer = Trainer()
+    with pytest.raises(InputError, match="too many rows"):
+        run.audit(RECIPE, str(tmp_path), AuditOptions(), resume=False, say=print, train_fold=trainer)
+    assert trainer.calls == []
+    assert not Path(tmp_path, run.SETTINGS).exists()  # and the corrected audit may begin in the same place
+    with pytest.raises(InputError, match="too many rows"):
+        run.audit(RECIPE, str(tmp_path), AuditOptions(folds=7), resume=False, say=print, train_fold=trainer)
 
 
 @pytest.mark.parametrize("wrong", [["--folds", "1"], ["--rows", "0"]])

@@ -18,7 +18,7 @@ from textcls.audit.ranking import AuditedRows, audited
 from textcls.batch.actor_pool import plan_pool, run_on_pool
 from textcls.bundle import Bundle
 from textcls.data.read import ReadRows
-from textcls.data.row_tables import inputs_of
+from textcls.data.row_tables import input_columns, inputs_of
 from textcls.data.split_blocks import split_rows
 from textcls.inference.classifier import Classifier
 from textcls.inference.embeddings import Embedder
@@ -62,6 +62,16 @@ def held_out(read: ReadRows, recipe: Recipe, number: int) -> HeldOut:
     data = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
     pairs = zip(data.inputs["test"], data.blocks["test"], strict=True)
     return HeldOut(number, data.account, [_with_targets.remote(inputs, tokens) for inputs, tokens in pairs])
+
+
+def text_bytes(read: ReadRows) -> int:
+    """Bytes of the texts of all rows."""
+    return sum(ray.get([_text_bytes.remote(block) for block in read.blocks]))
+
+
+@ray.remote
+def _text_bytes(block: pa.Table) -> int:
+    return int(block.select(input_columns(block)).nbytes)
 
 
 @ray.remote
@@ -155,7 +165,9 @@ def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say) -> Embedded
     return EmbeddedRows(row_id[usable], number[usable], targets[usable], found[usable], texts)
 
 
-def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str], text: TextSpec) -> AuditedRows:
+def judged_by_regression(
+    rows: EmbeddedRows, task: Task, labels: Sequence[str], text: TextSpec, say: Say
+) -> AuditedRows:
     """The verdicts of the quick mode.
 
     Args:
@@ -163,9 +175,17 @@ def judged_by_regression(rows: EmbeddedRows, task: Task, labels: Sequence[str], 
         task: what is predicted.
         labels: label names in id order.
         text: text settings, whose normalizer words go through.
+        say: shows one line to the user.
     """
+
+    def on_fold(number: int) -> None:
+        say(f"  judged fold {number}")
+
+    say("  counting words")
     words = word_vectorizer(text, rows=len(rows.inputs), classes=len(labels)).fit_transform(rows.inputs)
-    probabilities = quick_probabilities(rows.embeddings, words, rows.targets, rows.fold, task, len(labels))
+    probabilities = quick_probabilities(
+        rows.embeddings, words, rows.targets, rows.fold, task, len(labels), on_fold=on_fold
+    )
     return audited(task, labels, rows.row_id, probabilities, rows.targets, rows.fold)
 
 

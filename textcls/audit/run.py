@@ -9,7 +9,9 @@ the verdicts on single rows (held_out.py), decisions read back (data/decisions.p
     OUT/audit.csv       the rows most worth a look, with an empty column `decision`
     OUT/audit.json      counts; written last: an audit that has it is finished
 
-The runs follow one another: each uses all workers that the recipe asks for, and resumes where it was interrupted.
+The runs follow one another, also where a cluster has room for several; each resumes where it was interrupted. Two in
+one process would share Ray Train's timeouts, which are environment variables, and Ctrl-C would interrupt only one. Two
+processes would both plan for the whole cluster: `scale` says how large a run is, not which part of it is left.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,15 @@ import ray
 
 from textcls import storage
 from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
-from textcls.audit.held_out import HeldOut, embedded, held_out, judged_by_bundle, judged_by_regression
+from textcls.audit.held_out import (
+    HeldOut,
+    embedded,
+    held_out,
+    judged_by_bundle,
+    judged_by_regression,
+    text_bytes,
+)
+from textcls.audit.memory import memory_bytes, refuse_too_large
 from textcls.audit.ranking import AuditedRows, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
 from textcls.bundle import MANIFEST, load_bundle
@@ -33,9 +43,9 @@ from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
 from textcls.data.split_blocks import PreparedData, split_rows
-from textcls.errors import RunDirError
+from textcls.errors import InputError, RunDirError
 from textcls.inference.embeddings import Embedder
-from textcls.modeling.pretrained import find_model
+from textcls.modeling.pretrained import find_model, read_config
 from textcls.on_ray.session import ray_session
 from textcls.output.claim import OutKind, claim, difference
 from textcls.output.json_files import read_json, write_json
@@ -57,6 +67,9 @@ _FORMAT = 1
 _AUDIT = OutKind(name="audit", finished_name="a finished audit", last_file=SUMMARY, first_file=SETTINGS)
 # Rows of audit.csv if no number is asked for: a tenth of all, within these bounds.
 _ROWS_SHARE, _FEWEST_ROWS, _MOST_ROWS = 0.1, 100, 5_000
+
+# Numbers of an embedding of a model that does not tell.
+_WIDEST = 1_024
 
 
 @dataclass(frozen=True)
@@ -103,10 +116,16 @@ def audit(
     """
     with locked(out) as uri:
         _claim(uri, recipe, options, resume=resume)
-        with ray_session(verbose=verbose):
-            if not options.quick:
-                train_folds(recipe, uri, options.folds, say=say, verbose=verbose, train_fold=train_fold)
-            return _judged(recipe, uri, options, say)
+        try:
+            with ray_session(verbose=verbose):
+                if not options.quick:
+                    _read(recipe, say)  # what is to be refused is refused before the runs, not after them
+                    train_folds(recipe, uri, options.folds, say=say, verbose=verbose, train_fold=train_fold)
+                return _judged(recipe, uri, options, say)
+        except InputError:
+            if not resume and not storage.exists(storage.join(uri, FOLDS)):
+                storage.delete_file(storage.join(uri, SETTINGS))  # the next audit may begin here
+            raise
 
 
 def _claim(uri: str, recipe: Recipe, options: AuditOptions, *, resume: bool) -> None:
@@ -170,7 +189,12 @@ def fold_directory(uri: str, number: int) -> str:
     return storage.join(uri, FOLDS, str(number))
 
 
-def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[str, Any]:
+def _read(recipe: Recipe, say: Say) -> ReadRows:
+    """The rows of a recipe.
+
+    Raises:
+        InputError: they cannot be used, or are too many for the memory of this machine.
+    """
     task, files = task_of(recipe.data), expand(recipe.data.csv)
     decisions = read_decisions(recipe.data, task)
     read = read_rows(files, recipe.data, recipe.text, task=task, group_by=recipe.split.group_by, decisions=decisions)
@@ -178,18 +202,27 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
         say(line)
     messages.check_rows(read, listed=False)
     refuse_unmet(decisions, read.summary.decided, read.summary.labels, read.data, task)
+    config = read_config(find_model(recipe.model).directory)
+    width = int(config.get("hidden_size") or config.get("dim") or _WIDEST)
+    refuse_too_large(read.summary.rows, text_bytes(read), width, memory_bytes())
+    return read
+
+
+def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[str, Any]:
+    read = _read(recipe, say)
     folds = [held_out(read, of_fold(recipe, n, options.folds), n) for n in range(1, options.folds + 1)]
     embedder = Embedder.of_pretrained(
         find_model(recipe.model).directory, recipe.text, pairs=recipe.data.pair is not None
     )
     near = embedded(folds, embedder, say)
     if options.quick:
-        rows = judged_by_regression(near, task, read.labels, recipe.text)
+        rows = judged_by_regression(near, read.task, read.labels, recipe.text, say)
     else:
         rows = AuditedRows.joined([_by_bundle(fold, uri, read, recipe, say) for fold in folds])
     rows = ranked(rows)
     _write_rows(uri, rows, read)
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
+    say("  comparing texts")
     copies = nearly_same(near, recipe.text)
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
     found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read)
