@@ -73,7 +73,8 @@ def assert_same(one: Any, other: Any) -> None:
 def test_the_rows_of_training_s_test_split_give_training_s_test_result(
     tiny_model_dir: Path, tmp_path: Path, texts: tuple[str, ...]
 ) -> None:
-    settings = ("calibration.min_precision=0.99", "report.slices=channel", "report.texts=true", *texts)
+    shown = ("report.slices=channel", "report.texts=true", "report.explain_rows=1000000")
+    settings = ("calibration.min_precision=0.99", *shown, *texts)
     csv_file = with_channels(write_reviews(tmp_path / "r.csv", 243), ["mail", "chat", ""])
     recipe = small_recipe(tiny_model_dir, csv_file, *settings)
     report = train(recipe, str(tmp_path / "run"), resume=False, say=lambda line: None).content()
@@ -89,8 +90,7 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(
     assert prepared.tokens.get("windows", 243) > 243 or not texts
     assert 0 < len(rows) < 243
     path = write_labelled(tmp_path / "t.csv", rows, "channel")
-    asked = ("report.slices=channel", "report.texts=true", "data.shard_bytes=3000")
-    found = evaluated(tmp_path / "run" / "bundle", path, tmp_path / "out", *asked)
+    found = evaluated(tmp_path / "run" / "bundle", path, tmp_path / "out", *shown, "data.shard_bytes=3000")
     assert_same(found["test"], report["test"])
     assert_same(found["slices"], report["slices"])
     slices = {(one["by"], one["value"]): one["rows"] for one in found["slices"]["slices"]}
@@ -106,6 +106,10 @@ def test_the_rows_of_training_s_test_split_give_training_s_test_result(
         assert_same({**one, "file": "", "line": 0}, {**other, "file": "", "line": 0})
         assert (one["file"], other["file"]) == (str(path), str(csv_file))
         assert (text_at[other["line"]],) == tuple(other["texts"]) == tuple(one["texts"])
+        assert len(one["words"]) > 1
+        assert one["explained"] in one["predicted"]
+    assert found["faithfulness"]["explanations"] == report["faithfulness"]["explanations"] > len(rows) / 2
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == json.loads(json.dumps(report))
     assert found["calibration"] == report["calibration"]
 
 

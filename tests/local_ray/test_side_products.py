@@ -16,7 +16,7 @@ from textcls.reporting.report import NoBaseline, Report
 from textcls.tracking.jsonl import JsonLines
 from textcls.tracking.ray_metrics import StepMetrics
 from textcls.tracking.tensorboard import TensorBoard
-from textcls.training import attempts, inputs, results, run
+from textcls.training import attempts, explained_report, inputs, results, run
 from textcls.training.run_dir import RunDir
 from textcls.training.worker import train_worker
 
@@ -33,13 +33,13 @@ def _without_metrics(config: dict[str, Any]) -> Any:
     return train_worker(config)
 
 
-def _killed_baseline() -> Any:
-    """A baseline whose process the operating system kills, started as the real one is."""
+def _killed(task: Any) -> Any:
+    """A task whose process the operating system kills, started as the real one is."""
 
     def dies(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    return ray.remote(dies).options(**results._train_baseline._default_options)
+    return ray.remote(**task._default_options)(dies)
 
 
 def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_each(
@@ -47,7 +47,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
 ) -> None:
     monkeypatch.chdir(tiny_model_dir.parent)  # a relative name: the workers are elsewhere
     model = Path(f"./{tiny_model_dir.name}")
-    recipe = small_recipe(model, write_reviews(tmp_path / "r.csv", 120), "train.epochs=1")
+    recipe = small_recipe(model, write_reviews(tmp_path / "r.csv", 120), "train.epochs=1", "report.texts=true")
     out, said = str(tmp_path / "out"), list[str]()
 
     def full(*_: Any) -> None:
@@ -67,7 +67,8 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
     monkeypatch.setattr(inputs, "write_rejects", _failing)
     monkeypatch.setattr(results, "draw_report", _failing)
     monkeypatch.setattr(results, "report_page", _failing)
-    monkeypatch.setattr(results, "_train_baseline", _killed_baseline())
+    monkeypatch.setattr(results, "_train_baseline", _killed(results._train_baseline))
+    monkeypatch.setattr(explained_report, "_explain", _killed(explained_report._explain))
     monkeypatch.setattr(attempts, "train_worker", _without_metrics)
     for sink in (JsonLines, TensorBoard):
         monkeypatch.setattr(sink, "write", _failing)
@@ -84,6 +85,7 @@ def test_a_run_whose_every_side_product_fails_has_its_bundle_and_one_line_for_ea
         "  report.json failed",
         "  report.html failed",
         "  report.png failed",
+        "  explaining rows of the report failed",
         "  removing the checkpoints failed",
         "  events.jsonl misses events",
         "  TensorBoard misses events",
@@ -120,7 +122,7 @@ def test_a_baseline_takes_no_longer_than_it_may(seconds: float, monkeypatch: pyt
     account = Some(outcomes={"train": 1, "val": 1, "test": 1})
     prepared = Some(account=account, task=None, labels=("a", "b"), inputs={}, blocks={})
     outcome = Some(state=Some(seconds=seconds))
-    monkeypatch.setattr(results, "_BASELINE_S", 0.1)
+    monkeypatch.setattr(results, "_LEAST_S", 0.1)
     monkeypatch.setattr(results, "_train_baseline", ray.remote(max_retries=0)(_waits))
     said: list[str] = []
     found = results._baseline(None, prepared, outcome, said.append)

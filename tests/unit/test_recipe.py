@@ -81,6 +81,7 @@ OTHER = {
     "calibration.min_precision": "0.9",
     "report.slices": "[channel]",
     "report.texts": "true",
+    "report.explain_rows": "200",
     "scale.workers": "2",
     "scale.use_gpu": "false",
     "scale.cpus_per_worker": "2",

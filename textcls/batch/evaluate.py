@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from textcls import storage
 from textcls.batch.actor_pool import PoolSize, plan_pool, prefetched, run_on_pool
+from textcls.batch.explained_sample import SampleFaithfulness, explained_examples
 from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
-from textcls.data.row_findings import coded_rows, plan_slices, report_parts
+from textcls.data.row_findings import coded_rows, example_inputs, plan_slices, report_parts
 from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
 from textcls.data.rows import shown as shown_cell
 from textcls.data.slice_columns import with_slices
@@ -33,7 +34,6 @@ from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary, histogram
 from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
-from textcls.inference.faithfulness import Faithfulness, faithfulness
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES
@@ -69,16 +69,13 @@ EVALUATION = OutKind(
 _ROWS_AT_ONCE = 2_048
 
 
-def evaluate(
-    bundle: Bundle, spec: EvaluateSpec, out: str, *, explain_rows: int = 0, say: Say, verbose: bool = False
-) -> Report:
+def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
     """Scores labelled rows with a bundle and writes the report to `out`; returns it.
 
     Args:
         bundle: a verified bundle.
         spec: from `evaluate_settings`.
         out: URI of a new directory.
-        explain_rows: measure how faithful the explanations of about this many rows are.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -90,7 +87,7 @@ def evaluate(
     files = expand(spec.data.csv)
     with locked(out) as uri:
         claim(uri, EVALUATION)
-        _, report = measured(bundle, spec, files, uri, say, explain_rows=explain_rows, verbose=verbose)
+        _, report = measured(bundle, spec, files, uri, say, verbose=verbose)
         # Its report.json is the last file: an --out with a report is finished.
         write_report(report, uri, say)
     return report
@@ -103,7 +100,6 @@ def measured(
     uri: str,
     say: Say,
     *,
-    explain_rows: int = 0,
     verbose: bool,
 ) -> tuple[dict[str, Any], Report]:
     """(the task's summary, the report) of the rows of some files; writes the account of rows and the rejects.
@@ -114,7 +110,6 @@ def measured(
         files: the CSV files of the settings.
         uri: of a claimed directory.
         say: shows the user one line.
-        explain_rows: measure how faithful the explanations of about this many rows are.
         verbose: show Ray's own log lines as well.
 
     Raises:
@@ -134,7 +129,7 @@ def measured(
         study = RowStudy(bundle.task, bundle.manifest.labels, plan)
         size = plan_pool(spec.scale, items=len(read.blocks))
         say(f"scoring {read.summary.rows:,} rows, duplicates included: {size}")
-        found = _scored(read, bundle, study, size, say, explain_rows)
+        found = _scored(read, bundle, study, size, say, spec.report.explain_rows)
         if note := fp32_note(precision_asked(bundle), "fp32" if found.fp32 else "bf16"):
             say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
@@ -147,8 +142,13 @@ def measured(
             raise nothing_scored(account.reject_reasons, spec.data, files, where=f"{uri}/rejects.parquet lists them")
         of_rows: dict[str, Any] = {}
         with side_product("finding slices and examples", say):
-            texts_from = [(block, block) for block in read.blocks] if spec.report.texts else None
-            of_rows = report_parts(study, found.studied.found(), read.files, texts_from)
+            findings = found.studied.found()
+            shown = example_inputs(findings, [(one, one) for one in read.blocks]) if spec.report.texts else []
+            of_rows = report_parts(study, findings, read.files, shown)
+            with side_product("explaining the examples", say):
+                if shown:
+                    say(f"explaining the {len(shown)} rows that the report shows")
+                    of_rows["examples"] = explained_examples(of_rows["examples"], shown, size, bundle)
     say(f"  {account}")
     scores = bundle.task.summarise(found.counts, bundle.manifest.labels)
     report = Report(
@@ -164,9 +164,10 @@ def measured(
         versions=dict(bundle.manifest.versions),
         written_at=time.time(),
     )
-    if found.faithfulness.explanations:
-        tested = FaithfulnessScores.model_validate(found.faithfulness.as_json("leave_one_out"))
-        report = report.model_copy(update={"faithfulness": tested})
+    with side_product("measuring how faithful explanations are", say):
+        if (tested := found.tested.found()).explanations:
+            means = FaithfulnessScores.model_validate(tested.as_json("leave_one_out"))
+            report = report.model_copy(update={"faithfulness": means})
     with side_product("the verdict", say):
         own = bundle.manifest.metrics
         report = judged(report, own_test=TaskScores.model_validate(own) if own else None)
@@ -193,7 +194,7 @@ class _BlockResult:
         truncated: rows whose text was cut.
         rejects: rows that the classifier rejected, in row order within a block.
         fp32: whether any row was scored in fp32.
-        faithfulness: of the explanations of a sample of rows.
+        tested: explanations of a sample of rows.
     """
 
     counts: RowCounts
@@ -202,7 +203,7 @@ class _BlockResult:
     truncated: int = 0
     rejects: list["_Unscored"] = field(default_factory=list)
     fp32: bool = False
-    faithfulness: Faithfulness = field(default_factory=Faithfulness)
+    tested: SampleFaithfulness = field(default_factory=SampleFaithfulness)
 
     def add(self, other: "_BlockResult") -> None:
         """Adds the result of a later block."""
@@ -212,7 +213,7 @@ class _BlockResult:
         self.truncated += other.truncated
         self.rejects += other.rejects
         self.fp32 |= other.fp32
-        self.faithfulness += other.faithfulness
+        self.tested += other.tested
 
 
 @dataclass(frozen=True)
@@ -269,9 +270,7 @@ class _EvaluateBlock:
             counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.thresholds)
             studied = Studied.of(partial(self._findings, classifier, scores, rows, targets, scored))
             in_fp32 = classifier.precision == "fp32"
-            tested = (
-                faithfulness(classifier, inputs_of(_sample(rows, self.explained))) if self.explained else Faithfulness()
-            )
+            tested = SampleFaithfulness.of(classifier, rows, self.explained)
             found.add(_BlockResult(counts, studied, summary, int(scores.truncated.sum()), refused, in_fp32, tested))
             yield len(rows)
         return found
@@ -289,12 +288,6 @@ class _EvaluateBlock:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows.slice(start, _ROWS_AT_ONCE)
             yield part, classifier.encode(inputs_of(part))
-
-
-def _sample(rows: pa.Table, share: float) -> pa.Table:
-    """About this share of the rows, the same whatever the blocks: those with the lowest hashes (Knuth 1973, 6.4)."""
-    hashes = rows["row_id"].to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return rows.filter(pa.array(hashes / 2.0**64 < share))
 
 
 def _shown_input(rows: pa.Table, i: int) -> str:

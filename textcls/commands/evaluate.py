@@ -28,13 +28,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", required=True, metavar="URI", help="new directory for the report and the row accounting"
     )
-    parser.add_argument(
-        "--explain-rows",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also explain about N rows and report how faithful the explanations are (%(default)s)",
-    )
     return add_common_arguments(parser, overrides="override a data, report or scale setting of the bundle's recipe")
 
 
@@ -48,9 +41,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report
 
-    report = evaluate(
-        bundle, spec, arguments.out, explain_rows=arguments.explain_rows, say=say, verbose=arguments.verbose
-    )
+    report = evaluate(bundle, spec, arguments.out, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
     out = arguments.out

@@ -1,7 +1,8 @@
 """Slices and examples of scored rows, from the blocks of rows that lie in the object store.
 
 In: references of blocks; the sum of the findings. Out: the plan of the slices, made before any row is scored, and the
-parts of a report. The same for training and evaluation. Not here: counting (slices/), scoring.
+parts of a report. The same for training and evaluation. Not here: counting (slices/), scoring, explaining
+(inference/explained_examples.py).
 
     cells of each block ─▶ counts ─▶ plan ─▶ workers: `coded_rows`, `RowStudy` ─▶ findings ─▶ `report_parts`
 """
@@ -21,6 +22,7 @@ from textcls.reporting.report import ExampleRow, SliceScores
 from textcls.slices.findings import Candidate, RowFindings, RowStudy
 from textcls.slices.groups import CellCounts, CodedRows, ColumnGroup, FileGroup, SlicePlan
 from textcls.slices.summary import summarise_slices
+from textcls.text.text_input import TextInput
 
 _TEXT_CHARS = 500
 
@@ -73,7 +75,7 @@ def coded_rows(table: pa.Table, plan: SlicePlan, tokens: np.ndarray, truncated: 
 
 
 def report_parts(
-    study: RowStudy, findings: RowFindings, files: Sequence[str], texts_from: Sequence[tuple[Any, Any]] | None
+    study: RowStudy, findings: RowFindings, files: Sequence[str], inputs: Sequence[TextInput] = ()
 ) -> dict[str, Any]:
     """`slices` and `examples` of a `Report`.
 
@@ -81,10 +83,12 @@ def report_parts(
         study: what was studied.
         findings: of all rows.
         files: URI of each file, by index.
-        texts_from: object references of (rows with `row_id`, their inputs in the same order); None leaves texts out.
+        inputs: from `example_inputs`; none leave texts out.
     """
-    chosen = (*findings.mistakes, *findings.unsure)
-    texts = {} if texts_from is None else _texts(texts_from, {one.row_id for one in chosen})
+    texts = {
+        one.row_id: tuple(map(_cut, found.segments))
+        for one, found in zip(findings.examples, inputs, strict=bool(inputs))
+    }
 
     def rows(kind: str, candidates: Sequence[Candidate]) -> Iterator[ExampleRow]:
         for one in candidates:
@@ -99,22 +103,26 @@ def report_parts(
     }
 
 
-def _texts(sources: Sequence[tuple[Any, Any]], row_ids: set[int]) -> dict[int, tuple[str, ...]]:
-    """Row id -> its texts, cut; only these few rows leave their nodes."""
-    looked_up = ray.remote(_texts_in)
-    found: dict[int, tuple[str, ...]] = {}
-    for texts in ray.get([looked_up.remote(rows, inputs, row_ids) for rows, inputs in sources]):
-        found |= texts
-    return found
+def example_inputs(findings: RowFindings, sources: Sequence[tuple[Any, Any]]) -> list[TextInput]:
+    """The inputs of the examples that `report_parts` makes, in order; only these few rows leave their nodes.
+
+    Args:
+        findings: of all rows.
+        sources: object references of (rows with `row_id`, their inputs in the same order).
+    """
+    looked_up, row_ids = ray.remote(_inputs_in), {one.row_id for one in findings.examples}
+    found: dict[int, TextInput] = {}
+    for inputs in ray.get([looked_up.remote(rows, inputs, row_ids) for rows, inputs in sources]):
+        found |= inputs
+    return [found[one.row_id] for one in findings.examples]
 
 
-def _texts_in(rows: pa.Table, inputs: pa.Table, row_ids: set[int]) -> dict[int, tuple[str, ...]]:
+def _inputs_in(rows: pa.Table, inputs: pa.Table, row_ids: set[int]) -> dict[int, TextInput]:
     wanted = pc.is_in(rows["row_id"], pa.array(sorted(row_ids), pa.int64()))
     if "text" in rows.column_names:
         wanted = pc.and_(wanted, pc.is_valid(rows["text"]))
     ids = rows["row_id"].filter(wanted).to_pylist()
-    found = inputs_of(inputs.select(input_columns(inputs)).filter(wanted))
-    return {row: tuple(map(_cut, one.segments)) for row, one in zip(ids, found, strict=True)}
+    return dict(zip(ids, inputs_of(inputs.select(input_columns(inputs)).filter(wanted)), strict=True))
 
 
 def _cut(text: str) -> str:

@@ -90,6 +90,13 @@ def files_of(table: pa.Table) -> np.ndarray:
     return found
 
 
+def sample_mask(table: pa.Table, share: float) -> np.ndarray:
+    """bool [N]: about this share of the rows, the same whatever the blocks: the lowest hashes (Knuth 1973, 6.4)."""
+    hashes = table["row_id"].to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    found: np.ndarray = hashes / 2.0**64 < share
+    return found
+
+
 def read_tables(
     shard: Shard,
     layout: Layout,

@@ -144,6 +144,7 @@ def _example(row: ExampleRow) -> dict[str, Any]:
         "texts": marked(texts, words),
         "ranked": ranked(texts, words),
         "words": len(words),
+        "explained": None if row.explained is None else visible(row.explained, _VALUE_CHARS),
     }
 
 

@@ -374,7 +374,9 @@ class ExampleRow(_Part):
     texts: tuple[str, ...] | None = None
     """The text, or the two of a pair, cut where they are long; only with `report.texts`."""
     words: tuple[WordEffect, ...] | None = None
-    """Why the classifier answers so, if that was asked for."""
+    """What each word of `texts` does to the score of a label; only with `report.texts`."""
+    explained: str | None = None
+    """The label of `words`: of a mistake the most probable wrong or missed one, else the least sure one that is given."""
 
 
 class Verdict(_Part):

@@ -51,6 +51,11 @@ class RowFindings:
     mistakes: tuple[Candidate, ...]
     unsure: tuple[Candidate, ...]
 
+    @property
+    def examples(self) -> tuple[Candidate, ...]:
+        """The rows worth reading, in the order of `Report.examples`."""
+        return (*self.mistakes, *self.unsure)
+
     def __add__(self, other: Self) -> Self:
         return type(self)(
             self.counts + other.counts,

@@ -1,10 +1,11 @@
 """The last stage of a run: the trained model's scores beside a baseline's, the report, and the bundle.
 
 In: the inputs of the run and what `fit` returned. Out: report.json, report.html, report.png and the bundle in OUT, and
-the report. Not here: the baseline's model (baseline.py), the files of a bundle (export.py), what a report holds
-(reporting/).
+the report. Not here: the baseline's model (baseline.py), the files of a bundle (export.py), explanations
+(explained_report.py), what a report holds (reporting/).
 
-Nothing but the bundle may fail a run whose model is trained.
+Nothing but the bundle may fail a run whose model is trained. Explanations are those of the bundle, so the report is
+written once without them, before the bundle, and again with them.
 """
 
 import time
@@ -16,7 +17,7 @@ import ray
 
 from textcls import storage
 from textcls.bundle import library_versions, stated_metrics
-from textcls.data.row_findings import report_parts
+from textcls.data.row_findings import example_inputs, report_parts
 from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
@@ -41,19 +42,28 @@ from textcls.slices.findings import RowStudy
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
 from textcls.tracking.journal import Journal
+from textcls.training.explained_report import explained, source_blocks
 from textcls.training.export import export_bundle
 from textcls.training.inputs import TrainingInputs
 from textcls.training.loop import TrainOutcome
 from textcls.training.run_dir import RunDir
+from textcls.training.scaling import TrainingWorkers
 
 Say = Callable[[str], None]
 
-# The least time that a baseline may take; a longer run allows it as much time as its training took.
-_BASELINE_S = 600.0
+# The least time that a baseline or explanations may take; a longer run allows as much time as its training took.
+_LEAST_S = 600.0
 
 
 def export(
-    inputs: TrainingInputs, recipe: Recipe, outcome: TrainOutcome, run: RunDir, *, say: Say, journal: Journal
+    inputs: TrainingInputs,
+    recipe: Recipe,
+    outcome: TrainOutcome,
+    run: RunDir,
+    workers: TrainingWorkers,
+    *,
+    say: Say,
+    journal: Journal,
 ) -> Report | None:
     """Writes report and bundle to the run's directory; returns the report, or None if making it failed.
 
@@ -62,6 +72,7 @@ def export(
         recipe: the resolved recipe.
         outcome: from `fit`.
         run: the claimed directory.
+        workers: of the training.
         say: shows one line to the user.
         journal: takes the events.
 
@@ -73,11 +84,11 @@ def export(
     baseline = _baseline(recipe, data, outcome, say)
     of_rows = _of_rows(recipe, data, outcome, say)
     report = _leave_report(lambda: _report(recipe, data, outcome, scores, baseline, of_rows), run, say)
-    # The last file: a run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
+    # A run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
     manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, stated_metrics(scores))
     journal.record("tested", step=outcome.state.best_step, **_headline(data.task, scores, baseline))
     journal.record("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
-    return report
+    return _explained(report, recipe, data, outcome, run, workers, say) if report is not None else None
 
 
 def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report | None:
@@ -88,12 +99,39 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
     if report is not None:
         with side_product("the verdict", say):
             report = judged(report)
-        with side_product("report.json", say):
-            write_json(run.uri, "report.json", report.content())
-        with side_product("report.html", say):
-            storage.write_bytes(storage.join(run.uri, "report.html"), report_page(report).encode())
+        _write(report, run, say)
         with side_product("report.png", say):
             storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+    return report
+
+
+def _write(report: Report, run: RunDir, say: Say) -> None:
+    with side_product("report.json", say):
+        write_json(run.uri, "report.json", report.content())
+    with side_product("report.html", say):
+        storage.write_bytes(storage.join(run.uri, "report.html"), report_page(report).encode())
+
+
+def _explained(
+    report: Report,
+    recipe: Recipe,
+    data: PreparedData,
+    outcome: TrainOutcome,
+    run: RunDir,
+    workers: TrainingWorkers,
+    say: Say,
+) -> Report:
+    """The report with the explanations that were asked for, written again; as it is, if these fail."""
+    spec = recipe.report
+    studied = outcome.studied if spec.texts and report.examples else None
+    if studied is None and not spec.explain_rows:
+        return report
+    with side_product("explaining rows of the report", say):
+        say("explaining rows of the report")
+        at_most_s, bundle = max(_LEAST_S, outcome.state.seconds), storage.join(run.uri, "bundle")
+        inputs = example_inputs(studied.found(), source_blocks(data)) if studied is not None else []
+        report = explained(report, spec, data, inputs, bundle, workers, at_most_s)
+        _write(report, run, say)
     return report
 
 
@@ -146,9 +184,9 @@ def _of_rows(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say:
     study = RowStudy(prepared.task, prepared.labels, prepared.slices)
     if outcome.studied is not None:
         with side_product("finding slices and examples", say):
-            texts_from = list(zip(prepared.blocks["test"], prepared.inputs["test"], strict=True))
-            texts = texts_from if recipe.report.texts else None
-            return report_parts(study, outcome.studied.found(), prepared.files, texts)
+            findings = outcome.studied.found()
+            shown = example_inputs(findings, source_blocks(prepared)) if recipe.report.texts else []
+            return report_parts(study, findings, prepared.files, shown)
     return {}
 
 
@@ -157,7 +195,7 @@ def _baseline(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say
     say("scoring a TF-IDF + logistic regression baseline on the same rows")
     rows = {split: prepared.account.outcomes[split] for split in ("train", "val", "test")}
     # Waiting for a CPU included; it takes a minute where training takes many.
-    at_most_s = max(_BASELINE_S, outcome.state.seconds)
+    at_most_s = max(_LEAST_S, outcome.state.seconds)
     started = _train_baseline.remote(recipe, prepared.task, prepared.labels, rows, prepared.inputs, prepared.blocks)
     try:
         found: dict[str, Any] = ray.get(started, timeout=at_most_s)

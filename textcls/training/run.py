@@ -86,7 +86,7 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
         journal.record("data_prepared", data=inputs.data.fingerprint, **account.as_json())
         say(f"training {recipe.model.pretrained} on {account.outcomes['train']:,} rows: {workers}")
         outcome = fit(inputs, recipe, run, workers, say=say, journal=journal)
-        report = export(inputs, recipe, outcome, run, say=say, journal=journal)
+        report = export(inputs, recipe, outcome, run, workers, say=say, journal=journal)
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
     return report
