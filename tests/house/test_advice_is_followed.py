@@ -82,6 +82,7 @@ FOLLOWED = {
     "data.decisions._unknown": [f"{DECISIONS}test_a_label_that_no_row_has_is_refused_once_the_rows_are_known"],
     "data.decisions._read": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"],
     "data.decisions._rows": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"] * 2,
+    "data.decisions._records": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"],
     "data.file_formats.refuse_other_formats": [
         f"{FORMATS}test_a_file_compressed_otherwise_than_its_name_says_comes_with_its_right_name"
     ],

@@ -134,6 +134,9 @@ def test_what_is_no_audit_is_refused_until_an_audit_is_named(tmp_path: Path) -> 
     path.write_text("text,label\na,b\n")
     with pytest.raises(DataError, match="lacks columns"):
         of(path)
+    path.write_text('text,"label\n' + "a,b\n" * 50_000)
+    with pytest.raises(DataError, match="is no CSV file"):
+        of(path)
     path.write_bytes(sheet([sheet_row("film", "schön", "good")]).decode().encode("cp1252"))
     with pytest.raises(DataError, match="not UTF-8"):
         of(path)

@@ -232,12 +232,20 @@ def _json_names(cell: str) -> list[str] | None:
 def _rows(uri: str) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, column -> cell) of each record; whatever delimiter the spreadsheet wrote."""
     try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
+        yield from _records(uri, storage.read_bytes(uri).decode("utf-8-sig"))
+    except csv.Error as error:  # such as a quote that is never closed in a large file
+        raise DataError(
+            f"data.decisions: {uri} is no CSV file: {error}",
+            todo="name the audit.csv that `textcls audit` wrote, with your decisions",
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"data.decisions: {uri} is not UTF-8: {error.reason} at byte {error.start}",
             todo="save it as `CSV UTF-8` in the spreadsheet",
         ) from error
+
+
+def _records(uri: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     needed = (FILE, LINE, LABEL, SUGGESTED, DECISION, ROW)
     for delimiter in _DELIMITERS:
         records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
