@@ -1,8 +1,10 @@
 """Rows are ranked by what a model that has not seen them thinks of their labels. Synthetic probabilities, no Ray."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_matrix
 
@@ -10,7 +12,7 @@ from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
-from textcls.audit.run import _counted
+from textcls.audit.run import _counted, _write_rows
 from textcls.data.row_tables import row_id
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
@@ -136,15 +138,18 @@ def test_a_copy_in_the_same_split_is_no_leakage() -> None:
     assert nearly_same_across(copies, inside=[1, 2, 3, 9]) == {}
 
 
-def test_copies_are_counted_and_those_in_test_of_rows_outside_test_apart() -> None:
+def test_copies_are_counted_and_those_with_another_label_apart() -> None:
     rows = audited(SINGLE_LABEL, NAMES, np.array([1, 2, 3, 9]), np.eye(3)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 1)
-    copies = {1: [2], 2: [1, 9], 9: [2]}
-    assert _counted(copies, rows, in_test=[1, 2, 5]) == {
-        "rows": 3,
-        "with_another_label": 2,
-        "test_rows": 3,
-        "test_rows_outside_test": 1,
-    }
+    assert _counted({1: [2], 2: [1, 9], 9: [2]}, rows) == {"rows": 3, "with_another_label": 2}
+
+
+def test_every_row_is_written_with_the_row_outside_test_that_a_row_of_test_repeats(tmp_path: Path) -> None:
+    rows = audited(SINGLE_LABEL, NAMES, np.array([1, 2, 3]), np.eye(3)[[0, 0, 1]] * 0.9, np.array([0, 0, 1]), 1)
+    read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
+    _write_rows(str(tmp_path), rows, read, {2: [9, 3]})
+    found = pq.read_table(tmp_path / "audit.parquet").to_pydict()
+    assert found["line"] == [1, 2, 3]
+    assert found["nearly_same_outside_test"] == [None, "reviews.csv:9", None]
 
 
 def test_words_add_to_what_embeddings_tell() -> None:

@@ -220,7 +220,6 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     else:
         rows = AuditedRows.joined([_by_bundle(fold, uri, read, recipe, say) for fold in folds])
     rows = ranked(rows)
-    _write_rows(uri, rows, read)
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
     say("  comparing texts")
     copies = nearly_same(near, recipe.text)
@@ -229,8 +228,10 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     names = read.data.pair or ("text",)
     storage.write_bytes(storage.join(uri, SHEET), sheet(found, encoding=options.encoding, inputs=names))
     in_test = [row for table in split.blocks["test"] for row in ray.get(table)["row_id"].to_pylist()]
+    across = nearly_same_across(copies, in_test)
+    _write_rows(uri, rows, read, across)
     summary = _summary(rows, folds, split, options) | {
-        "near_duplicates": _counted(copies, rows, in_test),
+        "near_duplicates": _counted(copies, rows) | {"test_rows": len(in_test), "test_rows_outside_test": len(across)},
         "listed": len(listed),
         "files": read.files,
     }
@@ -252,8 +253,9 @@ def _rows_listed(rows: int) -> int:
     return max(_FEWEST_ROWS, min(int(rows * _ROWS_SHARE), _MOST_ROWS))
 
 
-def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
-    """Writes audit.parquet: every audited row by rank, without its text."""
+def _write_rows(uri: str, rows: AuditedRows, read: ReadRows, across: Mapping[int, Sequence[int]]) -> None:
+    """Writes audit.parquet: every audited row by rank, without its text; `across` is from `nearly_same_across`."""
+    outside = [read.location(across[row][0]) if row in across else None for row in rows.row_id.tolist()]
     places = [file_and_line(row_id) for row_id in rows.row_id.tolist()]
     table = pa.table(
         {
@@ -265,28 +267,20 @@ def _write_rows(uri: str, rows: AuditedRows, read: ReadRows) -> None:
             **{name: getattr(rows, name) for name in NUMBERS},
             "suspect": suspect(rows),
             "fold": rows.fold,
+            "nearly_same_outside_test": pa.array(outside, pa.string()),
         }
     )
     with storage.written_whole(storage.join(uri, "audit.parquet")) as file, pq.ParquetWriter(file, table.schema) as out:
         out.write_table(table)
 
 
-def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows, in_test: Sequence[int]) -> dict[str, int]:
-    """How many rows have a near-duplicate, and how many have one with another label.
-
-    And across the splits that a run with the audited recipe makes: how many rows of its test split have one among the
-    rows that the run learns from or selects its checkpoint by.
-    """
+def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows) -> dict[str, int]:
+    """How many rows have a near-duplicate, and how many have one with another label."""
     label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
     other = sum(
         any(label_of.get(one, label_of.get(row)) != label_of.get(row) for one in of) for row, of in copies.items()
     )
-    return {
-        "rows": len(copies),
-        "with_another_label": other,
-        "test_rows": len(in_test),
-        "test_rows_outside_test": len(nearly_same_across(copies, in_test)),
-    }
+    return {"rows": len(copies), "with_another_label": other}
 
 
 def _summary(rows: AuditedRows, folds: list[HeldOut], split: PreparedData, options: AuditOptions) -> dict[str, Any]:

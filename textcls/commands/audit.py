@@ -90,7 +90,8 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         share = seen / found["near_duplicates"]["test_rows"]
         say(
             f"  {seen:,} rows of the test split ({share:.1%}) are nearly the same as a row of training or validation: "
-            "the test is easier than it should be"
+            f"the test is easier than it should be; column `nearly_same_outside_test` of {arguments.out}/audit.parquet "
+            "names them"
         )
     table = f"{arguments.out}/{SHEET}"
     say(f"{found['listed']:,} rows to look at: {table}; write keep, drop or another label in its column `decision`")
