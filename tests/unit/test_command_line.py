@@ -158,11 +158,6 @@ def test_predictions_are_summed_up_as_an_equation_only_where_they_add_up() -> No
     assert predict_command._summary_lines(several) == ["4 rows: with each label (a 3, b 2); errors (missing_text 1)"]
 
 
-def test_a_number_of_rows_to_explain_below_0_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("evaluate", "--bundle", "no/such", "--csv", "a.csv", "--out", "out", "--explain-rows", "-1") == 2
-    assert "--explain-rows -1" in capsys.readouterr().err
-
-
 def test_parts_of_two_encodings_never_stand_in_one_directory(tiny_bundle: Path, tmp_path: Path) -> None:
     from textcls.batch.predict import _identity
     from textcls.batch.predictions_dir import PredictionsDir

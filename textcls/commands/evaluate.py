@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from textcls.batch.settings import evaluate_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
-from textcls.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +31,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
-    if arguments.explain_rows < 0:
-        raise InputError(f"--explain-rows {arguments.explain_rows}", expected="0 or more")
     bundle = load_bundle(arguments.bundle)
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.

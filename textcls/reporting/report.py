@@ -376,7 +376,8 @@ class ExampleRow(_Part):
     words: tuple[WordEffect, ...] | None = None
     """What each word of `texts` does to the score of a label; only with `report.texts`."""
     explained: str | None = None
-    """The label of `words`: of a mistake the most probable wrong or missed one, else the least sure one that is given."""
+    """The label of `words`: of a mistake the most probable one given wrongly or, if none is, missed; else the least sure
+    one that is given."""
 
 
 class Verdict(_Part):
