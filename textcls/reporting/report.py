@@ -376,8 +376,7 @@ class ExampleRow(_Part):
     words: tuple[WordEffect, ...] | None = None
     """What each word of `texts` does to the score of a label; only with `report.texts`."""
     explained: str | None = None
-    """The label of `words`: of a mistake the most probable one given wrongly or, if none is, missed; else the least sure
-    one that is given."""
+    """The label of `words`: of a mistake one that is given wrongly or else missed, else the least sure one given."""
 
 
 class Verdict(_Part):
