@@ -1,6 +1,9 @@
 """Explanations say what the model does: a planted word is found, and other weights give other explanations."""
 
+import json
 import random
+import shutil
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,33 @@ from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 
-PLANTED = {"quaxel": "bad", "vimborg": "good", "zupfen": "so so"}
+PLANTED = {"awfulz": "bad", "fineq": "good", "boringx": "so so"}
 NONE = "none"
 LABELS = ("bad", "good", "so so", NONE)
 FILLER = "the film this movie its plot every scene ending was really never truly often not great"
 METHODS = ("leave_one_out", "integrated_gradients")
+
+
+def with_fixed_weights(source: Path, target: Path, seed: int = 0) -> Path:
+    """The tiny model with weights and a vocabulary that are the same in every process.
+
+    The tokenizer of the tiny model is trained, which breaks ties at random.
+    """
+    from transformers import BertConfig, BertModel
+
+    shutil.copytree(source, target)
+    words = sorted({*FILLER.split(), "awful", "fine", "boring"})
+    letters = [prefix + letter for prefix in ("", "##") for letter in string.ascii_lowercase]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words]
+    content = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"] = {token: number for number, token in enumerate(tokens)}
+    (target / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    config = BertConfig.from_pretrained(target)
+    config.vocab_size = len(tokens)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(target)
+    return target
 
 
 def planted(rows: int, seed: int, without: float = 0.0) -> list[tuple[str, str, str]]:
@@ -55,11 +80,14 @@ def learned(directory: Path) -> Callable[[Any], None]:
         torch.set_num_threads(1)
         rows = planted(64 * 300, seed=1, without=0.25)
         ids, _ = tokenizer([TextInput(text) for text, _, _ in rows])
-        # What integrated gradients begin from has to be neutral: a text of padding alone is one without a planted word.
-        blank = [label == NONE and i % 2 == 0 for i, (_, label, _) in enumerate(rows)]
+        # What integrated gradients begin from has to be neutral, and so has all that lies between it and a text:
+        # padding in place of any other word changes nothing.
+        kept = {token for row in tokenizer([TextInput(word) for word in PLANTED])[0] for token in row}
+        chance = random.Random(0)
+        shares = [chance.choice((0.0, 0.5, 1.0)) for _ in rows]
         ids = [
-            [row[0], *[0] * (len(row) - 2), row[-1]] if is_blank else row
-            for row, is_blank in zip(ids, blank, strict=True)
+            [token if token in kept or chance.random() >= share else 0 for token in row]
+            for row, share in zip(ids, shares, strict=True)
         ]
         targets = torch.tensor([LABELS.index(label) for _, label, _ in rows])
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -70,7 +98,7 @@ def learned(directory: Path) -> Callable[[Any], None]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if loss < 0.01:
+            if loss < 0.002:
                 break
 
     return train
@@ -81,8 +109,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
     """A bundle whose model has learned that one word decides."""
     # Its tokenizer is that of the pretrained model: word pieces, several for a planted word.
     directory = tmp_path_factory.mktemp("planted") / "bundle"
-    fresh = save_tiny_bundle(tiny_model_dir, tmp_path_factory.mktemp("planted") / "fresh")
-    return save_tiny_bundle(tiny_model_dir, directory, labels=LABELS, change=learned(fresh))
+    model = with_fixed_weights(tiny_model_dir, tmp_path_factory.mktemp("planted") / "model")
+    fresh = save_tiny_bundle(model, tmp_path_factory.mktemp("planted") / "fresh")
+    return save_tiny_bundle(model, directory, labels=LABELS, change=learned(fresh))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +191,7 @@ def test_faithful_explanations_differ_from_a_random_order(classifier: Classifier
 
 
 def test_faithfulness_is_what_scores_lose_without_the_first_words_and_with_them_alone(classifier: Classifier) -> None:
-    (located,) = locate(classifier, ["film quaxel the plot was great acting really never truly"])
+    (located,) = locate(classifier, ["film awfulz the plot was great acting really never truly"])
     assert isinstance(located, Located)
     ranks = np.array([9, 10, 8, 7, 6, 5, 4, 3, 2, 1])
     order = [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
