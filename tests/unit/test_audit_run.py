@@ -72,9 +72,11 @@ def test_an_audit_continues_only_with_resume_and_its_own_settings(tmp_path: Path
         _claim(uri, RECIPE, options, resume=False)
     assert "--resume continues it" in refused.value.todo
     _claim(uri, RECIPE, options, resume=True)
-    # Where it trains, and what it lists, may change.
+    # Where it trains, what it lists, and what the reports of its runs show, may change.
     elsewhere = RECIPE.model_copy(update={"scale": RECIPE.scale.model_copy(update={"max_failures": 9})})
     _claim(uri, elsewhere, AuditOptions(folds=3, rows=7, encoding="utf-8-sig"), resume=True)
+    with_texts = RECIPE.model_copy(update={"report": RECIPE.report.model_copy(update={"texts": True})})
+    _claim(uri, with_texts, options, resume=True)
     with pytest.raises(RunDirError, match="folds was 3, now 4"):
         _claim(uri, RECIPE, AuditOptions(folds=4), resume=True)
     other = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"epochs": 9})})

@@ -50,7 +50,7 @@ from textcls.on_ray.session import ray_session
 from textcls.output.claim import OutKind, claim, difference
 from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import locked
-from textcls.settings.recipe import Recipe
+from textcls.settings.recipe import OF_NO_LEARNING, Recipe
 from textcls.tasks.registry import task_of
 from textcls.training.run import train
 from textcls.training.run_dir import IDENTITY
@@ -135,12 +135,12 @@ def _claim(uri: str, recipe: Recipe, options: AuditOptions, *, resume: bool) -> 
         RunDirError: the directory holds something else, or another audit.
     """
     claimed = claim(uri, _AUDIT)
-    # Where runs train and how many rows are listed may change.
+    # Where runs train, what their reports show and how many rows are listed may change.
     settings = {
         "format": _FORMAT,
         "folds": options.folds,
         "quick": options.quick,
-        "recipe": recipe.model_dump(mode="json", exclude={"scale", "serve"}),
+        "recipe": recipe.model_dump(mode="json", exclude=OF_NO_LEARNING),
     }
     if not claimed.is_begun:
         if resume:
