@@ -28,7 +28,6 @@ from textcls.inference.integrated_gradients import attributions
 from textcls.inference.located import Located, locate
 from textcls.tasks.task import ranked
 from textcls.text.text_input import TextInput
-from textcls.text.windows import mean_over_windows
 from textcls.text.words import TextSpan, runs_without_spaces
 
 Method = Literal["leave_one_out", "integrated_gradients"]
@@ -233,18 +232,8 @@ def effects(
         asked: labels to explain, see `explain`.
     """
     located = variants.located
-    own, count = located.encoded.windows, 1 + len(variants.words)
-    # The input itself comes first, then each variant: its windows are those of the input but for the changed ones.
-    logits_VWC = np.repeat(logits_WC[None, : len(own)], count, axis=0)
-    lengths_VW = np.tile(np.array([len(ids) for ids in own]), (count, 1))
-    place = len(own)
-    for variant, changed in enumerate(variants.changed, 1):
-        for window, encoded in changed.items():
-            logits_VWC[variant, window], lengths_VW[variant, window] = logits_WC[place], encoded.cost
-            place += 1
-    by_window, windows_V = logits_VWC.reshape(count * len(own), -1), np.full(count, len(own))
-    means_VC = mean_over_windows(by_window, lengths_VW.ravel(), windows_V)
-    scores_VC = mean_over_windows(classifier.task.probabilities(by_window), lengths_VW.ravel(), windows_V)
+    means_VC = _over_windows(variants, logits_WC)
+    scores_VC = _over_windows(variants, classifier.task.probabilities(logits_WC))
     # As `Scores` has them, since labels are decided by them.
     scores_VC = scores_VC.astype(np.float32)
     found = []
@@ -272,6 +261,31 @@ def effects(
             )
         )
     return found
+
+
+def _over_windows(variants: Variants, values_WC: np.ndarray) -> np.ndarray:
+    """float64 [V, C]: the mean over the windows of the input, then of each variant; see `mean_over_windows`.
+
+    A variant has the windows of the input but for the changed ones, so its sum is that of the input, corrected.
+
+    Args:
+        variants: of an input.
+        values_WC: float64, of all windows of `variants.encoded`, in order.
+    """
+    own = variants.located.encoded.windows
+    tokens_W = np.array([len(ids) for ids in own], np.float64)
+    sums_VC, tokens_V = [tokens_W @ values_WC[: len(own)]], [tokens_W.sum()]
+    place = len(own)
+    for changed in variants.changed:
+        sum_C, tokens = sums_VC[0].copy(), tokens_V[0]
+        for window, encoded in changed.items():
+            sum_C += encoded.cost * values_WC[place] - tokens_W[window] * values_WC[window]
+            tokens += encoded.cost - tokens_W[window]
+            place += 1
+        sums_VC.append(sum_C)
+        tokens_V.append(tokens)
+    means_VC: np.ndarray = np.stack(sums_VC) / np.array(tokens_V)[:, None]
+    return means_VC
 
 
 # --- integrated gradients --------------------------------------------------------------------------------------------
