@@ -169,7 +169,8 @@ def save_tiny_bundle(
 
     from textcls.bundle import write_bundle
     from textcls.modeling.build import build_model
-    from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, TextSpec, TrainSpec
+    from textcls.settings.data import DataSpec
+    from textcls.settings.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
     from textcls.tasks.single_label import SINGLE_LABEL
     from textcls.text.tokenizer import prepare_tokenizer
 

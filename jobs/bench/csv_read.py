@@ -29,7 +29,8 @@ from textcls.data.csv_scan import scan_range
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import normalizer_of
 

@@ -149,8 +149,8 @@ FOLLOWED = {
     "settings.recipe_file.parse_recipe": [
         f"{ADVICE}test_a_recipe_that_is_no_yaml_can_be_corrected_where_the_message_says"
     ],
-    "settings.recipe.DataSpec._texts_or_pair": [f"{ADVICE}test_a_pair_takes_the_place_of_the_text_columns_as_advised"],
-    "settings.recipe.DataSpec._labels_fit_the_task": [
+    "settings.data.DataSpec._texts_or_pair": [f"{ADVICE}test_a_pair_takes_the_place_of_the_text_columns_as_advised"],
+    "settings.data.DataSpec._labels_fit_the_task": [
         f"{ADVICE}test_a_union_of_labels_comes_with_the_settings_that_keep_each_label_whole"
     ],
     "settings.recipe_file.resolve": [f"{ADVICE}test_an_unknown_key_is_among_those_that_are_listed"],

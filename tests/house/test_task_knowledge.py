@@ -12,7 +12,7 @@ ATTENTION = {"modeling/cpu_scoring.py", "modeling/cpu_training.py"}
 # The network's loss, by the problem type that the task names.
 LOSSES = {"training/optimizer.py"}
 # The setting that names a task.
-SETTING = {"settings/recipe.py"}
+SETTING = {"settings/data.py"}
 # The task of a bundle that names none.
 DEFAULT = re.compile(r"SINGLE_LABEL|tasks\.single_label")
 HAVE_DEFAULT = {"bundle.py"}

@@ -544,8 +544,7 @@ def first_run(
             (shared / "home").mkdir()
             made = _make_first_run(User(shared / "home", shell), tiny_model_dir, scratch)
             (shared / "made").write_bytes(pickle.dumps(made))
-    # Written above, by this process or by one of the same test session, in its own temporary directory.
-    run: FirstRun = pickle.loads((shared / "made").read_bytes())
+    run: FirstRun = pickle.loads((shared / "made").read_bytes())  # written above, by a process of this test session
     home = Path(shutil.copytree(shared / "home", tmp_path_factory.mktemp("first run") / "home"))
     return replace(run, user=User(home, shell), out=home / "out")
 

@@ -13,7 +13,8 @@ from textcls.data.input_files import expand
 from textcls.data.rows import CleanRow, RowCleaner
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.registry import task_of
 

@@ -50,7 +50,8 @@ from textcls.errors import (
 )
 from textcls.modeling.pretrained import find_model, read_config
 from textcls.output.claim import claim
-from textcls.settings.recipe import DataSpec, ModelSpec, Recipe, SplitSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import ModelSpec, Recipe, SplitSpec, TextSpec
 from textcls.settings.recipe_file import parse_recipe, recipe_text
 from textcls.settings.serve import ServeSpec
 from textcls.settings.yaml_text import set_option

@@ -16,7 +16,8 @@ from textcls.batch.settings import (
 from textcls.bundle import Bundle, Manifest
 from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 

@@ -6,7 +6,8 @@ import pytest
 
 from textcls.data import checks
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import SplitSpec
 
 GOOD: dict[str, Any] = {
     "read": 1000,

@@ -14,7 +14,7 @@ from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, exit_status, say
 from textcls.commands import predict as predict_command
 from textcls.errors import InputError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.recipe_file import included_recipes, recipe_text
 
 ROOT = Path(__file__).parents[2]

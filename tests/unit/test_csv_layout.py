@@ -14,7 +14,7 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.recipe_file import parse_recipe
 
 

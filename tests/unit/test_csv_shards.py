@@ -23,7 +23,7 @@ from textcls.data.csv_scan import scan_range
 from textcls.data.csv_shards import chain, plan_shards
 from textcls.data.input_files import expand
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.storage import write_bytes
 
 NASTY_FILES = sorted((Path(__file__).parent.parent / "csv").glob("*.csv"))

@@ -17,7 +17,8 @@ from textcls.data.input_files import expand
 from textcls.data.row_tables import clean_rows, read_tables, summarize
 from textcls.data.rows import Reason
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput

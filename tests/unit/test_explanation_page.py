@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import repeat
 
@@ -10,29 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textcls.inference.explain import Explanation, Method, Word
 from textcls.reporting.explanation_page import ExplainedRow, explanation_page
 from textcls.reporting.marked_words import MOST_LISTED, MOST_MARKED, marked, ranked
 from textcls.reporting.page_template import MOST_BYTES
 
 
-@dataclass(frozen=True)
-class Word:
-    text: int
-    start: int
-    end: int
-    effect: float
-    score_without: float | None = None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    label: str
-    words: Sequence[Word]
-    method: str = "leave_one_out"
-    score: float = 0.9
-    logit: float = 2.2
-    rest: float = 0.0
-    remainder: float | None = None
+def explanation(label: str, words: Sequence[Word], method: Method = "leave_one_out", **more: float) -> Explanation:
+    return Explanation(label, method, score=0.9, logit=2.2, words=tuple(words), **more)
 
 
 class Elements(HTMLParser):
@@ -60,7 +44,7 @@ def words_of(*texts: str) -> list[Word]:
 
 
 def row(*texts: str, label: str = "good", **more) -> ExplainedRow:
-    return ExplainedRow("mails.csv", 7, texts, [Explanation(label, words_of(*texts))], **more)
+    return ExplainedRow("mails.csv", 7, texts, [explanation(label, words_of(*texts))], **more)
 
 
 def page(*rows: ExplainedRow) -> str:
@@ -69,7 +53,7 @@ def page(*rows: ExplainedRow) -> str:
 
 def test_words_are_marked_by_line_weight_and_the_change_in_score() -> None:
     words = [Word(0, 0, 4, 2.0, 0.31), Word(0, 9, 13, -1.0), Word(0, 5, 8, 0.1)]
-    shown = page(ExplainedRow("a.csv", 1, ["fine but dull"], [Explanation("good", words)]))
+    shown = page(ExplainedRow("a.csv", 1, ["fine but dull"], [explanation("good", words)]))
     marks = [(one["class"], one["title"]) for tag, one, _ in Elements(shown, "mark").found if "title" in one]
     assert marks == [
         ("for s4", "+2.00 on the logit; without it the score is 0.310"),
@@ -149,7 +133,7 @@ def test_rows_without_explanations_are_shown_with_their_reason() -> None:
 
 
 def test_what_gradients_leave_over_is_said() -> None:
-    one = Explanation("good", words_of("fine"), method="integrated_gradients", rest=0.25, remainder=-0.0012)
+    one = explanation("good", words_of("fine"), method="integrated_gradients", rest=0.25, remainder=-0.0012)
     shown = page(ExplainedRow("a.csv", 1, ["fine"], [one]))
     assert "special tokens: +0.250; not assigned to any token: -0.0012" in shown
 

@@ -22,7 +22,7 @@ from textcls.data.csv_records import read_shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 
 ROWS = [(f"a text of its own {random.Random(i).random()}", "pos") for i in range(10_000)]
 CONTENT = ("text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS)).encode()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from textcls.reporting.report import Confusion
+from textcls.reporting.task_scores import Confusion
 from textcls.tasks.metrics import CONFIDENCE_BINS, MOST_PAIRS, Counts, summarise, wilson_interval
 
 seeds = st.integers(0, 2**32 - 1)

@@ -13,7 +13,8 @@ from textcls.reporting.intervals import f1_interval
 from textcls.reporting.label_matrix import draw_co_occurrence
 from textcls.reporting.label_names import DrawnNames
 from textcls.reporting.picture import PNG_SIZE
-from textcls.reporting.report import CoOccurrence, LabelScores, Report
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import CoOccurrence, LabelScores
 from textcls.reporting.verdict import verdict_of
 from textcls.tasks.multi_label import MultiLabel
 

@@ -13,7 +13,8 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from textcls.data.csv_layout import Layout
 from textcls.data.rows import CleanRow, RowCleaner
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text import normalizer as normalizer_module
 from textcls.text import tokenizer as tokenizer_module

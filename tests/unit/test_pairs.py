@@ -21,7 +21,8 @@ from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner
 from textcls.data.summary import RowSummary
 from textcls.errors import DataError, RecipeError
-from textcls.settings.recipe import DataSpec, Recipe, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import Recipe, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.pair_frame import PairFrame, longest_first

@@ -21,7 +21,8 @@ from textcls.plain_text import json_text, visible, visible_lines
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import Report
 from textcls.reporting.terminal import print_report
-from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import SplitSpec
 from textcls.tasks.metrics import Counts, summarise
 
 HOSTILE = {

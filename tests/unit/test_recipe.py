@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tests.unit.reading import options
 from textcls.errors import RecipeError
-from textcls.settings.recipe import DataSpec, Recipe
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import describe_keys, keys_of, parse_recipe
 from textcls.settings.yaml_text import escaped, set_option
 

@@ -25,7 +25,8 @@ from textcls.data.label_columns import with_label_columns
 from textcls.data.remedies import CsvFiles, Location, remedy
 from textcls.data.rows import Reason, Reject, RowCleaner
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.registry import task_of
 

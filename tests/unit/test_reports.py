@@ -11,7 +11,8 @@ import pytest
 from textcls.bundle import Calibration
 from textcls.reporting import picture
 from textcls.reporting.picture import PNG_SIZE
-from textcls.reporting.report import Baseline, Confusion, NoBaseline, Report
+from textcls.reporting.report import Baseline, NoBaseline, Report
+from textcls.reporting.task_scores import Confusion
 from textcls.reporting.terminal import PLAIN_WIDTH, print_report
 from textcls.tasks.metrics import Counts, summarise
 

@@ -11,7 +11,8 @@ from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.spellings import Spellings
 from textcls.data.summary import RowSummary
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 

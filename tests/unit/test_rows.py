@@ -11,7 +11,8 @@ from textcls.batch.settings import UnlabelledSpec
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import CellTooLong
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner, TextReader, shown
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.registry import task_of
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import build_normalizer

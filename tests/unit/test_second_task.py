@@ -24,7 +24,8 @@ from textcls.data.summary import RowSummary
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
 from textcls.modeling.build import build_model, head_of
-from textcls.reporting.report import Report, TaskScores
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.terminal import print_report
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe

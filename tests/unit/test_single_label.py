@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.tasks.labels import ABSTAIN
 from textcls.tasks.registry import known_names, register, task_named
 from textcls.tasks.single_label import SINGLE_LABEL, SingleLabel

@@ -12,7 +12,8 @@ from textcls.bundle import Bundle, load_bundle
 from textcls.data import checks
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import SplitSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.labels import differences, is_blank, is_missing_word, twins

@@ -25,7 +25,8 @@ from textcls.batch.to_label import (
 )
 from textcls.bundle import Calibration, load_bundle
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.normalizer import normalizer_of
@@ -172,7 +173,7 @@ def test_a_row_of_several_labels_is_as_unsure_as_its_least_sure_label() -> None:
     table = candidates(block, found, np.array([0.5, 0.5, 1.0]), NORMALIZE, file="a.csv", file_index=0)
     assert table["margin"].to_pylist() == [0.25, 0.01, 0.45]
     assert table["line"].to_pylist() == [2, 3, 5]
-    assert table["predicted"].to_pylist() == ["good"] * 3
+    assert table["predicted"].to_pylist() == ['["good"]'] * 3
     rows = to_label(table, RankSpec(3), NORMALIZE, embed)
     assert {one.row["texts"][0] for one in rows} == {"a 0.5", "b 0.02", "d 0.9"}
 

@@ -11,7 +11,8 @@ from tests.conftest import save_tiny_bundle
 from textcls.data import checks, row_tables
 from textcls.data.summary import RowSummary
 from textcls.inference.classifier import Classifier
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
 

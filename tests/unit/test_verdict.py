@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from textcls.reporting.report import Report, TaskScores
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.verdict import verdict_of
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.metrics import Counts, summarise

@@ -99,9 +99,9 @@ def nearly_same(near: EmbeddedRows, text: TextSpec) -> dict[int, list[int]]:
     """
     shingles = Shingles.of(near.inputs, normalizer_of(text))
     found: defaultdict[int, list[int]] = defaultdict(list)
-    for queries, rows, similarity in near_pairs(shingles, shingles):
-        for place in np.lexsort((rows, -similarity, queries)).tolist():
-            found[int(near.row_id[queries[place]])].append(int(near.row_id[rows[place]]))
+    for rows, others, similarity in near_pairs(shingles):
+        for place in np.lexsort((others, -similarity, rows)).tolist():
+            found[int(near.row_id[rows[place]])].append(int(near.row_id[others[place]]))
     return dict(found)
 
 

@@ -45,14 +45,8 @@ from textcls.output.side_product import side_product
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
-from textcls.reporting.report import (
-    CalibrationSummary,
-    FaithfulnessScores,
-    Report,
-    ScoredBundle,
-    TaskScores,
-    TokenLengths,
-)
+from textcls.reporting.report import CalibrationSummary, FaithfulnessScores, Report, ScoredBundle, TokenLengths
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.verdict import judged
 from textcls.slices.findings import RowFindings, RowStudy, Studied
 from textcls.tasks.task import RowCounts, Task, no_counts

@@ -51,7 +51,7 @@ from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
 from textcls.progress import ProgressBoard, RowProgress, progress_display
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.text.normalizer import normalizer_of
 
 Say = Callable[[str], None]

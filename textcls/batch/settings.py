@@ -15,7 +15,8 @@ from textcls.data.input_files import InputFile
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RecipeError
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import resolve
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec

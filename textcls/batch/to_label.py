@@ -28,7 +28,7 @@ import pyarrow as pa
 from textcls.batch.prediction_rows import RowBlock, Scored, printable
 from textcls.bundle import Bundle
 from textcls.data.decisions import escaped
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.text.near_duplicates import Shingles, repeats
 from textcls.text.normalizer import TextNormalizer
 from textcls.text.text_input import TextInput
@@ -105,13 +105,9 @@ def candidates(
     lines = [line for line, error in zip(block.lines, block.errors, strict=True) if error is None]
     scored = [i for i, error in enumerate(scores.errors) if error is None]
     task, probabilities = scores.task, scores.probabilities[scored]
-    # Where the classifier abstains, the label that it would give.
-    sure, decided = task.decide(probabilities, task.default_thresholds(len(scores.labels))), scores.decisions[scored]
-    predicted = [
-        task.words(other if abstained else own, scores.labels)
-        for own, other, abstained in zip(decided, sure, task.abstained(decided).tolist(), strict=True)
-    ]
     inputs = [block.inputs[i] for i in scored]
+    # As a label cell may have it; where the classifier abstains, the answer that it withholds.
+    predicted = [task.label_of(names) for names in task.names_given(probabilities, thresholds, scores.labels)]
     columns = [
         np.round(task.margins(probabilities, thresholds), _DIGITS),
         np.array([_hash(one, normalize) for one in inputs], np.uint64),

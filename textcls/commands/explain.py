@@ -74,6 +74,6 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     errors = sum(manifest["errors"].values())
     say(f"{manifest['rows']:,} rows = {manifest['rows'] - errors:,} explained + {errors:,} errors")
     if manifest["rows"] == arguments.rows:
-        say(f"  the first {arguments.rows:,} rows; --rows all explains every row")
+        say(f"  at most {arguments.rows:,} rows are explained; --rows all explains every row")
     say(f"page: {arguments.out}/{PAGE}   explanations: {arguments.out}/parts")
     say(f"{time.time() - started:.1f} s in all")

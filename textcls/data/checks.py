@@ -17,7 +17,8 @@ from textcls.data.rows import Reason
 from textcls.data.spellings import Spellings
 from textcls.errors import DataError
 from textcls.reporting.verdict import MANY_UNKNOWN
-from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import SplitSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.labels import merged_map
 from textcls.tasks.shares import rounded_shares

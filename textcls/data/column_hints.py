@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 
 from textcls.data.spellings import named, quoted
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.label_cells import meaning_of_cells, plain_cell
 

@@ -21,7 +21,7 @@ from textcls.data.csv_records import CellTooLong, Fields, Shard, codec_name, hol
 from textcls.data.file_formats import is_compressed, open_bytes, other_text_format, refuse_other_formats
 from textcls.data.input_files import InputFile
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 
 # The layout is decided by this much: some hundred rows, read in a millisecond.

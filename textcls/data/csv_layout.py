@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from textcls.data.column_hints import column_hints, flags_note
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 
 _DELIMITERS = ",;\t|"

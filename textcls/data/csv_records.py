@@ -20,7 +20,7 @@ from textcls.data.csv_layout import Dialect, Layout
 from textcls.data.csv_scan import INSIDE, OUTSIDE, escaped_state_after, state_after
 from textcls.data.file_formats import open_bytes
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 
 # A line may be longer than its longest cell; with the floor, a small cell limit does not refuse whole files.

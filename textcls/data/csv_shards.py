@@ -19,7 +19,7 @@ from textcls.data.csv_records import Shard, holds_ascii
 from textcls.data.csv_scan import OUTSIDE, Scan, scan_range
 from textcls.data.file_formats import is_compressed
 from textcls.data.input_files import InputFile
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 
 Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 """Calls a function with each tuple of arguments; returns the results in order."""

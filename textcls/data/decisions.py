@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from textcls import storage
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
 
@@ -151,10 +151,10 @@ def refuse_unmet(
         raise _unknown(wrong, known)
     if missing:
         raise DataError(
-            f"{len(missing):,} decisions are about rows that the CSV files do not hold (any more):" + _listed(missing),
+            f"{len(missing):,} decisions are about rows that are not among those read (any more):" + _listed(missing),
             expected="rows with the very text and label that the audit has seen",
-            todo="restore the rows, or delete these lines of data.decisions: what they decided is no longer needed if "
-            "the rows were corrected in the CSV files",
+            todo="restore the rows, or the data.csv, data.where and data.where_not that the audit had; or delete these "
+            "lines of data.decisions, which are no longer needed if the rows were corrected in the CSV files",
         )
 
 

@@ -12,7 +12,7 @@ from textcls.data.csv_head import read_layout
 from textcls.data.input_files import InputFile
 from textcls.data.spellings import first_few, named, quoted
 from textcls.errors import DataError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.label_cells import meaning_of_cells, names_in_cell
 from textcls.tasks.labels import is_blank

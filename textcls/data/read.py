@@ -31,7 +31,8 @@ from textcls.data.input_files import InputFile
 from textcls.data.label_columns import named_by_columns, with_label_columns
 from textcls.data.remedies import CsvFiles
 from textcls.data.summary import RowSummary
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.labels import label_order
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput

@@ -22,7 +22,7 @@ from textcls.data.input_files import InputFile
 from textcls.data.label_columns import label_cells_advice
 from textcls.data.rows import Reason, cut_in_two
 from textcls.errors import TextclsError
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import set_option
 from textcls.tasks.label_cells import plain_cell
 

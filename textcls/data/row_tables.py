@@ -28,7 +28,8 @@ from textcls.data.rows import CleanRow, RowCleaner, shown
 from textcls.data.slice_columns import slice_fields
 from textcls.data.spellings import Spellings
 from textcls.data.summary import EXAMPLES, RowSummary, histogram
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import Task
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of

@@ -17,7 +17,8 @@ from textcls.data.decisions import Decisions, decided
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.plain_text import visible
-from textcls.settings.recipe import DataSpec, TextSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import Task
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.slices.groups import RowFacts
 
 

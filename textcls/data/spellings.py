@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.settings.yaml_text import escaped, set_option
 from textcls.tasks.labels import Twins, differences, folded, in_latin, is_blank, is_missing_word, merged_map, twins
 

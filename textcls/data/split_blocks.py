@@ -27,7 +27,8 @@ from textcls.data.rows import Reason
 from textcls.data.slice_columns import is_slice
 from textcls.data.summary import EXAMPLES, RowSummary
 from textcls.output.account import Account
-from textcls.settings.recipe import DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import SplitSpec
 from textcls.slices.groups import SlicePlan
 from textcls.tasks.shares import fold_offsets
 from textcls.tasks.task import Task

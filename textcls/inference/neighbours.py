@@ -15,9 +15,7 @@ _BLOCK = 2**23
 _ROWS = 2**13
 
 
-def nearest(
-    queries_QE: np.ndarray, rows_NE: np.ndarray, k: int, *, skip: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries_QE: np.ndarray, rows_NE: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows, cosines): int64 and float32 [Q, k], from the nearest row on; of equal ones the first row comes first.
 
     Where there are not enough rows, the row is -1 and the cosine NaN. Rows and queries of NaN have no neighbours.
@@ -26,25 +24,16 @@ def nearest(
         queries_QE: embeddings to find neighbours of.
         rows_NE: embeddings that the neighbours are chosen from.
         k: how many to find.
-        skip: int [Q], a row that is not a neighbour of the query, such as the query itself; -1 for none.
     """
-    queries, best, cosines = (
-        len(queries_QE),
-        np.full((len(queries_QE), k), -1, np.int64),
-        np.empty((len(queries_QE), k)),
-    )
-    cosines.fill(-np.inf)
+    best, cosines = np.full((len(queries_QE), k), -1, np.int64), np.full((len(queries_QE), k), -np.inf)
     directions_NE = unit_length(rows_NE)
     step = max(1, _BLOCK // _ROWS)
-    for start in range(0, queries, step):
-        some = slice(start, min(start + step, queries))
+    for start in range(0, len(queries_QE), step):
+        some = slice(start, start + step)
+        directions_SE = unit_length(queries_QE[some])
         for first in range(0, len(rows_NE), _ROWS):
-            near_SR = unit_length(queries_QE[some]) @ directions_NE[first : first + _ROWS].T
+            near_SR = directions_SE @ directions_NE[first : first + _ROWS].T
             near_SR[np.isnan(near_SR)] = -np.inf
-            if skip is not None:
-                place = skip[some] - first
-                here = np.flatnonzero((place >= 0) & (place < near_SR.shape[1]) & (skip[some] >= 0))
-                near_SR[here, place[here]] = -np.inf
             _keep_best(best[some], cosines[some], near_SR, first)
     best[np.isneginf(cosines)] = -1
     cosines[np.isneginf(cosines)] = np.nan

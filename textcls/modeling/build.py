@@ -162,9 +162,7 @@ def logits_of(
     bf16: bool,
 ) -> torch.Tensor:
     """float32 [B, C]; without token types, the model takes 0 for all."""
-    typed = {} if token_types_BL is None else {"token_type_ids": token_types_BL}
-    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
-        output = model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)
+    output = _output_of(model, input_ids_BL, attention_mask_BL, token_types_BL, bf16=bf16)
     logits_BC: torch.Tensor = output.logits.float()
     return logits_BC
 
@@ -178,11 +176,23 @@ def means_of(
     bf16: bool,
 ) -> torch.Tensor:
     """float32 [B, E]: the mean of the encoder's output over the tokens of each row; arguments as of `logits_of`."""
-    typed = {} if token_types_BL is None else {"token_type_ids": token_types_BL}
-    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
-        output = model.base_model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)
+    output = _output_of(model.base_model, input_ids_BL, attention_mask_BL, token_types_BL, bf16=bf16)
     hidden_BLE: torch.Tensor = output.last_hidden_state.float()
     if attention_mask_BL is None:
         return hidden_BLE.mean(1)
     mask_BL1 = attention_mask_BL[:, :, None]
     return (hidden_BLE * mask_BL1).sum(1) / mask_BL1.sum(1)
+
+
+def _output_of(
+    module: Any,
+    input_ids_BL: torch.Tensor,
+    attention_mask_BL: torch.Tensor | None,
+    token_types_BL: torch.Tensor | None,
+    *,
+    bf16: bool,
+) -> Any:
+    """What a module of transformers returns; arguments as of `logits_of`."""
+    typed = {} if token_types_BL is None else {"token_type_ids": token_types_BL}
+    with torch.autocast(input_ids_BL.device.type, torch.bfloat16, enabled=bf16):
+        return module(input_ids=input_ids_BL, attention_mask=attention_mask_BL, **typed)

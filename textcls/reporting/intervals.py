@@ -6,7 +6,7 @@ computes (tasks/metrics.py).
 
 import math
 
-from textcls.reporting.report import LabelScores, Proportion, TaskScores
+from textcls.reporting.task_scores import LabelScores, Proportion, TaskScores
 from textcls.tasks.metrics import wilson_interval
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from textcls.reporting.drawing import FAINT, INK, title
 from textcls.reporting.label_names import DrawnNames
-from textcls.reporting.report import Confusion, CoOccurrence
+from textcls.reporting.task_scores import Confusion, CoOccurrence
 from textcls.reporting.terminal import MOST_CLASSES
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from textcls.reporting.charts import Chart, Point, Series, Table, table, thinned
-from textcls.reporting.report import Report, TaskScores
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.terminal import BASELINE, MODEL, number
 
 _Style = Literal["model", "other", "plain"]

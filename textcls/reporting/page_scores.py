@@ -12,7 +12,8 @@ import numpy as np
 
 from textcls.plain_text import visible
 from textcls.reporting.intervals import f1_interval, macro_f1_interval
-from textcls.reporting.report import LabelScores, Proportion, Report, TaskScores
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import LabelScores, Proportion, TaskScores
 from textcls.reporting.terminal import MOST_CLASSES, SCORES
 
 LOWER_IS_BETTER = frozenset({"hamming_loss", "log_loss", "ece"})

@@ -16,7 +16,8 @@ from textcls.plain_text import visible
 from textcls.reporting.drawing import BLUE, FAINT, INK, ORANGE, QUIET, quiet, title
 from textcls.reporting.label_matrix import draw_co_occurrence, draw_confusion
 from textcls.reporting.label_names import DrawnNames
-from textcls.reporting.report import Report, TaskScores
+from textcls.reporting.report import Report
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.terminal import BASELINE, MODEL, MOST_CLASSES, number
 
 if TYPE_CHECKING:

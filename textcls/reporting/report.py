@@ -10,206 +10,12 @@ and writing it again changes nothing. A field that is None in a report was not m
 
 from typing import Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from textcls.reporting.task_scores import Part, Proportion, TaskScores
 
 FORMAT_VERSION: Literal[1] = 1
 """Of report.json. Reports that do not state a version have this one."""
-
-
-class _Part(BaseModel):
-    """A part of a report. Keys that this version of textcls does not know are kept."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class Proportion(_Part):
-    """A share of rows and its 95 % confidence interval; the value is None without rows."""
-
-    value: float | None
-    low: float
-    high: float
-
-
-class LabelScores(_Part):
-    """How well one label is recognized."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
-    """Rows that have this label."""
-    predicted: int | None = None
-    """Rows that are predicted to have it; None in reports of earlier versions."""
-    ap: float | None = None
-    """Average precision: the area under the precision-recall curve."""
-    threshold: float | None = None
-    """The label is predicted from this probability on."""
-
-    def hits(self) -> tuple[int, int, int]:
-        """Rows of the label that are found, those that are missed, and other rows that are predicted to have it.
-
-        Where `predicted` is missing, the third number is 0 for a label without a hit: its precision is 0, however often
-        it is predicted.
-        """
-        hits = round(self.recall * self.support)
-        if self.predicted is not None:
-            return hits, self.support - hits, self.predicted - hits
-        return hits, self.support - hits, round(hits / self.precision) - hits if hits else 0
-
-
-class Confusion(_Part):
-    """Which labels are predicted for which. Only pairs with rows: the size does not grow with the square of labels."""
-
-    labels: tuple[str, ...]
-    """Label names by label id."""
-    support: tuple[int, ...]
-    """Rows of each label."""
-    pairs: tuple[tuple[int, int, int], ...]
-    """(true label id, predicted label id, rows), by falling rows."""
-    other_rows: int = 0
-    """Rows of pairs that are not listed."""
-
-    def most_confused(self, max_pairs: int) -> list[tuple[str, str, int, float]]:
-        """(true label, predicted label, rows, share of the true label's rows) of the pairs with most rows, in order."""
-        pairs = np.array(self.pairs, np.int64).reshape(-1, 3)
-        wrong = pairs[pairs[:, 0] != pairs[:, 1]]
-        worst = wrong[np.argsort(-wrong[:, 2], kind="stable")[:max_pairs]].tolist()
-        names, support = self.labels, self.support
-        return [(names[true], names[predicted], rows, rows / support[true]) for true, predicted, rows in worst]
-
-    def matrix(self, max_cells: int) -> tuple[np.ndarray, np.ndarray]:
-        """(int64 [n, n] rows by true and predicted label id, int64 [n] rows by true label id).
-
-        Of more than `max_cells` labels, neighbours share one of the n = `max_cells` cells.
-        """
-        pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 3), len(self.support)
-        cells = min(labels, max_cells)
-        cell_of = np.arange(labels) * cells // max(labels, 1)
-        matrix, rows = np.zeros((cells, cells), np.int64), np.zeros(cells, np.int64)
-        np.add.at(matrix, (cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]), pairs[:, 2])
-        np.add.at(rows, cell_of, np.array(self.support, np.int64))
-        return matrix, rows
-
-
-class CoOccurrence(_Part):
-    """Which labels occur in the same rows, and which are predicted for the same rows. Only pairs with rows."""
-
-    labels: tuple[str, ...]
-    """Label names by label id."""
-    support: tuple[int, ...]
-    """Rows that have each label."""
-    pairs: tuple[tuple[int, int, int, int], ...]
-    """(label id, greater label id, rows that have both, rows for which both are predicted)."""
-    other_pairs: int = 0
-    """Pairs with rows that are not listed."""
-
-    def most_misjudged(self, max_pairs: int) -> list[tuple[str, str, int, int]]:
-        """(label, label, rows that have both, rows for which both are predicted) where these differ most, in order."""
-        pairs = np.array(self.pairs, np.int64).reshape(-1, 4)
-        gap = np.abs(pairs[:, 2] - pairs[:, 3])
-        worst = np.argsort(-gap, kind="stable")[:max_pairs]
-        names = self.labels
-        return [
-            (names[i], names[j], true, predicted) for i, j, true, predicted in pairs[worst[gap[worst] > 0]].tolist()
-        ]
-
-    def matrix(self, max_cells: int) -> np.ndarray:
-        """float64 [n, n]: the rows of pairs of labels, as a share of the rows that have the rarer of the two.
-
-        Below the diagonal are the rows that have both labels, above it those for which both are predicted, which may be
-        more than all. The diagonal, and pairs with a label that no row has, are NaN. Of more than `max_cells` labels,
-        neighbours share one of the n = `max_cells` cells.
-        """
-        pairs, labels = np.array(self.pairs, np.int64).reshape(-1, 4), len(self.support)
-        cells = min(labels, max_cells)
-        cell_of = np.arange(labels) * cells // max(labels, 1)
-        first, second = cell_of[pairs[:, 0]], cell_of[pairs[:, 1]]
-        both, rows = np.zeros((cells, cells)), np.zeros(cells)
-        apart = first != second
-        np.add.at(both, (second[apart], first[apart]), pairs[apart, 2])
-        np.add.at(both, (first[apart], second[apart]), pairs[apart, 3])
-        np.add.at(rows, cell_of, np.array(self.support, np.float64))
-        rarer = np.minimum(rows[:, None], rows)
-        np.fill_diagonal(rarer, 0)
-        return np.divide(both, rarer, out=np.full_like(both, np.nan), where=rarer > 0)
-
-
-class NoLabel(_Part):
-    """Rows without any label."""
-
-    true: int
-    predicted: int
-
-
-class ReliabilityBin(_Part):
-    """Answers whose confidence lies in (low, high]: one a row, or one for each label of a row."""
-
-    low: float
-    high: float
-    rows: int
-    confidence: float
-    """Mean confidence of these rows."""
-    accuracy: float
-
-
-class CoveragePoint(_Part):
-    """What answering only from this confidence on would give."""
-
-    confidence: float
-    coverage: float
-    """Share of the rows that would be answered."""
-    accuracy: float
-
-
-class Answered(_Part):
-    """The rows that the classifier answers at its threshold, rather than abstaining."""
-
-    rows: int
-    coverage: float | None
-    accuracy: float | None
-
-
-class TaskScores(_Part):
-    """How good a classifier is on some rows, as its task measures it.
-
-    Only `rows` belongs to every task. A task leaves out what it has no such thing as, and adds scores of its own:
-    every other key that holds a number is listed beside the known ones.
-    """
-
-    rows: int
-    accuracy: Proportion | None = None
-    subset_accuracy: Proportion | None = None
-    """Rows whose labels are all right, and none too many."""
-    micro_f1: float | None = None
-    macro_f1: float | None = None
-    macro_labels: int | None = None
-    """Labels with rows, if the mean runs over these alone."""
-    weighted_f1: float | None = None
-    hamming_loss: float | None = None
-    """Share of wrong answers among all rows and labels."""
-    lrap: float | None = None
-    """Label ranking average precision (Schapire and Singer 2000)."""
-    map: float | None = None
-    """Mean over labels of the average precision."""
-    log_loss: float | None = None
-    """In nats per row."""
-    ece: float | None = None
-    """Expected calibration error (Guo et al. 2017)."""
-    per_class: dict[str, LabelScores] = {}
-    """By label name, in the order of label ids."""
-    confusion: Confusion | None = None
-    co_occurrence: CoOccurrence | None = None
-    no_label: NoLabel | None = None
-    reliability: tuple[ReliabilityBin, ...] = ()
-    """Bins that hold rows, by rising confidence."""
-    coverage: tuple[CoveragePoint, ...] = ()
-    answered: Answered | None = None
-
-    def other_scores(self) -> dict[str, float]:
-        """The numbers that the task added."""
-        extra = self.model_extra or {}
-        return {name: value for name, value in extra.items() if type(value) in (int, float)}
 
 
 class Baseline(TaskScores):
@@ -221,13 +27,13 @@ class Baseline(TaskScores):
     seconds: float | None = None
 
 
-class NoBaseline(_Part):
+class NoBaseline(Part):
     """Why there is no baseline."""
 
     error: str
 
 
-class CalibrationSummary(_Part):
+class CalibrationSummary(Part):
     """How scores were fitted to observed frequencies, as the bundle says it."""
 
     temperature: float
@@ -241,7 +47,7 @@ class CalibrationSummary(_Part):
     min_precision: float | None = None
 
 
-class Validation(_Part):
+class Validation(Part):
     """The validation split after an epoch; a task adds scores of its own."""
 
     step: int
@@ -255,7 +61,7 @@ class Validation(_Part):
         return float(value) if isinstance(value, (int, float)) else None
 
 
-class BestCheckpoint(_Part):
+class BestCheckpoint(Part):
     """The checkpoint that became the bundle."""
 
     step: int
@@ -263,7 +69,7 @@ class BestCheckpoint(_Part):
     score: float | None = None
 
 
-class TokenLengths(_Part):
+class TokenLengths(Part):
     """Lengths of the rows in tokens before the cut."""
 
     percentiles: dict[str, int]
@@ -275,7 +81,7 @@ class TokenLengths(_Part):
     """Share of the tokens that stand for something unknown to the vocabulary, [UNK]."""
 
 
-class Speed(_Part):
+class Speed(Part):
     """What the training took."""
 
     seconds: float
@@ -288,14 +94,14 @@ class Speed(_Part):
     device: str | None = None
 
 
-class ScoredBundle(_Part):
+class ScoredBundle(Part):
     """The bundle that was evaluated."""
 
     uri: str
     digest: str
 
 
-class Slice(_Part):
+class Slice(Part):
     """The rows that have one thing in common, such as a length, a file, or a value in a column."""
 
     by: str
@@ -323,7 +129,7 @@ class Slice(_Part):
         return named.get(kind, f"rows with {self.by} {self.value}")
 
 
-class SliceScores(_Part):
+class SliceScores(Part):
     """Where a classifier does well and where it does not."""
 
     metric: str
@@ -332,7 +138,7 @@ class SliceScores(_Part):
     """Of all rows."""
     slices: tuple[Slice, ...] = ()
     """Grouped by `by`, in the order of display."""
-    not_tested: dict[str, str] = {}
+    not_tested: dict[str, str] = Field({})
     """`by` -> why none of its slices is tested, as a sentence."""
 
     @property
@@ -345,7 +151,7 @@ class SliceScores(_Part):
         return sorted((one for one in self.slices if one.worse), key=lambda one: (one.share.high, one.by, one.value))
 
 
-class WordEffect(_Part):
+class WordEffect(Part):
     """What one word of a text does to the score."""
 
     text: int
@@ -357,7 +163,7 @@ class WordEffect(_Part):
     """On the logit; above 0 it speaks for the label."""
 
 
-class ExampleRow(_Part):
+class ExampleRow(Part):
     """A row that is worth reading."""
 
     kind: Literal["confident_mistake", "unsure_right"]
@@ -379,7 +185,7 @@ class ExampleRow(_Part):
     """The label of `words`: of a mistake one that is given wrongly or else missed, else the least sure one given."""
 
 
-class Verdict(_Part):
+class Verdict(Part):
     """What the figures mean, in words: see verdict.py."""
 
     sentence: str
@@ -388,7 +194,7 @@ class Verdict(_Part):
     """At most two others, the more important one first."""
 
 
-class FaithfulnessScores(_Part):
+class FaithfulnessScores(Part):
     """Whether explanations say what the classifier does: what scores lose without words, on average."""
 
     method: str
@@ -404,7 +210,7 @@ class FaithfulnessScores(_Part):
     """Lost with as many words in random order alone."""
 
 
-class Report(_Part):
+class Report(Part):
     """The content of report.json. Only evaluation sets `title`, `bundle`, `files` and `faithfulness`."""
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -429,7 +235,7 @@ class Report(_Part):
     slices: SliceScores | None = None
     examples: tuple[ExampleRow, ...] = ()
     """The most confident mistakes and the least sure right answers, in this order, the most extreme first."""
-    rows: dict[str, Any] = {}
+    rows: dict[str, Any] = Field({})
     """The account of rows, as rows.json has it."""
     recipe: dict[str, Any] | None = None
     """The settings of the training, as the bundle has them."""

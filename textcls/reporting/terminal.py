@@ -8,17 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from textcls.plain_text import visible
-from textcls.reporting.report import (
-    Baseline,
-    CalibrationSummary,
-    CoOccurrence,
-    NoBaseline,
-    Proportion,
-    Report,
-    Slice,
-    SliceScores,
-    TaskScores,
-)
+from textcls.reporting.report import Baseline, CalibrationSummary, NoBaseline, Report, Slice, SliceScores
+from textcls.reporting.task_scores import CoOccurrence, Proportion, TaskScores
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from textcls.plain_text import visible
 from textcls.reporting.intervals import macro_f1_interval
-from textcls.reporting.report import Report, SliceScores, TaskScores, TokenLengths, Verdict
+from textcls.reporting.report import Report, SliceScores, TokenLengths, Verdict
+from textcls.reporting.task_scores import TaskScores
 from textcls.settings.yaml_text import set_option
 
 MANY_UNKNOWN = 0.05

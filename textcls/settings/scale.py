@@ -12,7 +12,7 @@ from textcls.settings.spec import Spec, at_least
 
 
 class ScaleSpec(Spec):
-    """How many processes train. Never changes what is learned, except for float rounding."""
+    """How many processes train or score. Never changes what is learned, except for float rounding."""
 
     workers: Annotated[int | tuple[int, int] | Literal["auto"], at_least(1)] = "auto"
     """Training processes. `auto`: one per GPU, or one CPU process. `[2, 8]`: as many of 2 to 8 as there is room for."""

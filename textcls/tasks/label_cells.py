@@ -8,7 +8,7 @@ import ast
 import json
 from collections.abc import Callable, Sequence
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.tasks.labels import is_blank
 from textcls.tasks.task import ReadLabel
 

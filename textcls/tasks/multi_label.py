@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import CalibrationSpec, SplitSpec
 from textcls.tasks import multi_label_metrics
 from textcls.tasks.calibration import best_temperature
 from textcls.tasks.label_cells import names_reader

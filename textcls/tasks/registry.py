@@ -6,7 +6,7 @@ A process knows the tasks of this folder. One that is defined elsewhere is known
 they use to their workers.
 """
 
-from textcls.settings.recipe import DataSpec
+from textcls.settings.data import DataSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import CalibrationSpec, SplitSpec
 from textcls.tasks import calibration, metrics
 from textcls.tasks.label_cells import names_reader
 from textcls.tasks.labels import ABSTAIN, ABSTAIN_MEANS

@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from textcls.settings.recipe import CalibrationSpec, DataSpec, SplitSpec
+from textcls.settings.data import DataSpec
+from textcls.settings.recipe import CalibrationSpec, SplitSpec
 
 FunctionToApply = Literal["softmax", "sigmoid"]
 """What turns logits into scores in the tasks of this package, in the words of Hugging Face's text-classification."""

@@ -72,69 +72,40 @@ class Shingles:
         return np.diff(self.starts)
 
 
-def near_pairs(
-    queries: Shingles, rows: Shingles, threshold: float = THRESHOLD
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (query, row, similarity) of pairs that are at least that similar; each pair once.
+def near_pairs(rows: Shingles, threshold: float = THRESHOLD) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (row, other row, similarity) of pairs that are at least that similar; each pair twice, either way round.
 
-    The arrays are int64, int64 and float64 [P], by ascending query and row; no query is in two blocks. The similarity
+    The arrays are int64, int64 and float64 [P], by ascending row and other row; no row is in two blocks. The similarity
     is exact.
 
     Args:
-        queries: the sets on one side.
-        rows: the sets on the other side; the same object finds each pair of two different rows twice, either way round.
-            Of more than 51 rows that share a band only pairs of those near to each other are found.
+        rows: the sets. Of more than 51 rows that share a band only pairs of those near to each other are found.
         threshold: at most 1; below 0.6 pairs are missed.
     """
-    row_at, row_bands = _bands(rows)
-    by_band = np.argsort(row_bands, kind="stable")
-    row_at, row_bands = row_at[by_band], row_bands[by_band]
-    query_at, query_bands = _bands(queries)
-    first = np.searchsorted(row_bands, query_bands, "left")
-    end = np.searchsorted(row_bands, query_bands, "right")
-    if queries is rows:
-        place_of = np.argsort(by_band)
-        first, end = np.maximum(first, place_of - _MOST_APART), np.minimum(end, place_of + _MOST_APART + 1)
-    meeting = end - first
-    of_queries, of_rows = _matrix(queries), _matrix(rows)
+    row_at, bands = _bands(rows)
+    by_band = np.argsort(bands, kind="stable")
+    other_at, ordered = row_at[by_band], bands[by_band]
+    place_of = np.argsort(by_band)
+    first = np.maximum(np.searchsorted(ordered, bands, "left"), place_of - _MOST_APART)
+    meeting = np.minimum(np.searchsorted(ordered, bands, "right"), place_of + _MOST_APART + 1) - first
+    sizes, matrix = rows.sizes, _matrix(rows)
     for some in _runs(meeting):
         times = meeting[some]
         place = np.repeat(first[some] - (np.cumsum(times) - times), times) + np.arange(times.sum())
-        query, row = np.repeat(query_at[some], times), row_at[place]
-        sizes, others = queries.sizes[query], rows.sizes[row]
-        possible = np.minimum(sizes, others) >= threshold * np.maximum(sizes, others)
-        if queries is rows:
-            possible &= query != row
-        query, row = np.divmod(_sorted_once(query[possible] * len(rows) + row[possible]), max(len(rows), 1))
-        shared = _shared(of_queries, of_rows, query, row)
-        similarity = shared / (queries.sizes[query] + rows.sizes[row] - shared)
+        row, other = np.repeat(row_at[some], times), other_at[place]
+        smaller, larger = np.minimum(sizes[row], sizes[other]), np.maximum(sizes[row], sizes[other])
+        possible = (smaller >= threshold * larger) & (row != other)
+        row, other = np.divmod(_sorted_once(row[possible] * len(rows) + other[possible]), max(len(rows), 1))
+        shared = _shared(matrix, row, other)
+        similarity = shared / (sizes[row] + sizes[other] - shared)
         near = similarity >= threshold
-        yield query[near], row[near], similarity[near]
-
-
-def most_similar(queries: Shingles, rows: Shingles, threshold: float = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
-    """(row, similarity) for each query: int64 and float64 [Q], of the most similar row, the first of equal ones.
-
-    A query without a row that is at least that similar has row -1 and similarity 0.
-
-    Args:
-        queries: for example of the test split.
-        rows: for example of the training split.
-        threshold: as of `near_pairs`.
-    """
-    best, similarity = np.full(len(queries), -1, np.int64), np.zeros(len(queries))
-    for query, row, found in near_pairs(queries, rows, threshold):
-        order = np.lexsort((row, -found, query))
-        _, first = np.unique(query[order], return_index=True)
-        query, row, found = query[order][first], row[order][first], found[order][first]
-        best[query], similarity[query] = row, found
-    return best, similarity
+        yield row[near], other[near], similarity[near]
 
 
 def repeats(rows: Shingles, threshold: float = THRESHOLD) -> np.ndarray:
     """bool [N]: whether a row is nearly the same as one before it."""
     repeated = np.zeros(len(rows), bool)
-    for later, earlier, _ in near_pairs(rows, rows, threshold):
+    for later, earlier, _ in near_pairs(rows, threshold):
         repeated[later[earlier < later]] = True
     return repeated
 
@@ -199,7 +170,7 @@ def _bands(rows: Shingles) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _runs(meeting: np.ndarray) -> Iterator[slice]:
-    """Slices of the bands of whole queries, with a bounded number of pairs each (but at least one query)."""
+    """Slices of the bands of whole rows, with a bounded number of pairs each (but at least one row)."""
     ends = np.cumsum(meeting.reshape(-1, _BANDS).sum(axis=1))
     start = 0
     while start < len(ends):
@@ -217,13 +188,13 @@ def _matrix(rows: Shingles) -> Any:
     return csr_matrix((ones, rows.hashes, rows.starts), shape=(len(rows), 2**_BITS))
 
 
-def _shared(of_queries: Any, of_rows: Any, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """int64 [P]: how many shingles each query shares with its row."""
-    sizes = np.diff(of_queries.indptr)[query] + np.diff(of_rows.indptr)[row]
+def _shared(matrix: Any, row: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """int64 [P]: how many shingles each row shares with the other one."""
+    sizes = np.diff(matrix.indptr)[row] + np.diff(matrix.indptr)[other]
     part = np.cumsum(sizes) // _BLOCK_SHINGLES
-    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(query)]
+    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(row)]
     found = [
-        np.asarray(of_queries[query[start:end]].multiply(of_rows[row[start:end]]).sum(axis=1), np.int64).ravel()
+        np.asarray(matrix[row[start:end]].multiply(matrix[other[start:end]]).sum(axis=1), np.int64).ravel()
         for start, end in pairwise(edges)
     ]
     return np.concatenate(found)

@@ -32,10 +32,10 @@ from textcls.reporting.report import (
     NoBaseline,
     Report,
     Speed,
-    TaskScores,
     TokenLengths,
     Validation,
 )
+from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.verdict import judged
 from textcls.settings.recipe import Recipe
 from textcls.slices.findings import RowStudy
