@@ -86,7 +86,11 @@ def exit_status(body: Callable[[], None], *, interrupted: Callable[[], str]) -> 
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"\ninterrupted{visible(interrupted())}", file=sys.stderr)
+        try:
+            how_to_continue = interrupted()
+        except TextclsError:  # --out cannot be read, which may be why the user gave up
+            how_to_continue = ""
+        print(f"\ninterrupted{visible(how_to_continue)}", file=sys.stderr)
         return 130
     return 0
 

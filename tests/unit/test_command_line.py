@@ -13,7 +13,7 @@ import pytest
 from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, exit_status, say
 from textcls.commands import predict as predict_command
-from textcls.errors import InputError
+from textcls.errors import InputError, StorageError
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe_file import included_recipes, recipe_text
 
@@ -185,3 +185,14 @@ def test_a_user_without_a_name_and_a_home_is_given_a_home_that_leads_nowhere(mon
     found: list[str] = []
     assert exit_status(lambda: found.append(os.environ["HOME"]), interrupted=lambda: "") == 0
     assert found == ["/nonexistent"]
+
+
+def test_ctrl_c_while_out_cannot_be_read_is_an_interruption_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def unreachable() -> str:
+        raise StorageError("s3://bucket/out cannot be read")
+
+    assert exit_status(interrupt, interrupted=unreachable) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"

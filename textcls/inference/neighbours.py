@@ -33,7 +33,6 @@ def nearest(queries_QE: np.ndarray, rows_NE: np.ndarray, k: int) -> tuple[np.nda
         directions_SE = unit_length(queries_QE[some])
         for first in range(0, len(rows_NE), _ROWS):
             near_SR = directions_SE @ directions_NE[first : first + _ROWS].T
-            near_SR[np.isnan(near_SR)] = -np.inf
             _keep_best(best[some], cosines[some], near_SR, first)
     best[np.isneginf(cosines)] = -1
     cosines[np.isneginf(cosines)] = np.nan
@@ -46,7 +45,7 @@ def _keep_best(best_Sk: np.ndarray, cosines_Sk: np.ndarray, near_SR: np.ndarray,
     rows_SR = np.broadcast_to(np.arange(first, first + near_SR.shape[1]), near_SR.shape)
     cosines = np.concatenate([cosines_Sk, near_SR], axis=1)
     rows = np.concatenate([best_Sk, rows_SR], axis=1)
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]  # NaN last, after the places that are free
     best_Sk[:], cosines_Sk[:] = np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
 
 
