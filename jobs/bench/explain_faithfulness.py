@@ -10,6 +10,7 @@ import csv
 import random
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ def main() -> None:
         print(f"{method}: {(time.monotonic() - started) / len(texts) * 1e3:.0f} ms a text", flush=True)
         chosen = [classifier.labels.index(one.label) for one in found]
     remainders = np.array([abs((one.remainder or 0) / (one.logit - (one.baseline_logit or 0))) for one in found])
-    steps = np.unique([one.steps for one in found], return_counts=True)
+    steps = dict(sorted(Counter(one.steps for one in found).items()))
     print(
         f"remainder of integrated gradients: at most 1 % on {np.mean(remainders <= 0.01):.1%} of {len(found)} texts, "
-        f"median {np.median(remainders):.3%}, greatest {remainders.max():.3%}; steps {dict(zip(*steps, strict=True))}"
+        f"median {np.median(remainders):.3%}, greatest {remainders.max():.3%}; steps {steps}"
     )
     effects["captum"] = [_by_captum(classifier, *pair) for pair in zip(located, chosen, strict=True)]
     chance = np.random.default_rng(0)

@@ -329,7 +329,7 @@ def test_slices_that_are_surely_worse_are_listed():
 
 def test_rows_worth_reading_are_pointed_at():
     text = printed(with_rows(report_of(TWO), worse=0, label="a\x1b[31mb\nc"))
-    assert "worth reading, in the report: 1 confident mistakes and 1 unsure right answers" in text
+    assert "worth reading, in the report: confident mistakes (1), unsure right answers (1)" in text
     assert "the most confident mistake: a.csv:7, a\\x1b[31mb\\nc taken for no label" in text
 
 

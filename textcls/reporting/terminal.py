@@ -178,7 +178,7 @@ def _rows_to_read(report: Report) -> Iterator[str]:
     mistakes = [one for one in report.examples if one.kind == "confident_mistake"]
     unsure = len(report.examples) - len(mistakes)
     if report.examples:
-        yield f"worth reading, in the report: {len(mistakes)} confident mistakes and {unsure} unsure right answers"
+        yield f"worth reading, in the report: confident mistakes ({len(mistakes)}), unsure right answers ({unsure})"
     if mistakes:
         worst = mistakes[0]
         labels, predicted = (visible(", ".join(names)) or "no label" for names in (worst.labels, worst.predicted))
