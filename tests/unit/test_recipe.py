@@ -60,6 +60,8 @@ OTHER = {
     "text.unicode_form": "NFKC",
     "text.max_tokens": "64",
     "text.on_long": "windows",
+    "text.mask": "[email, phone]",
+    "text.mask_patterns": "{own: x+}",
     "model.pretrained": "distilbert-base-uncased",
     "model.revision": "abc",
     "model.sha256": "a" * 64,

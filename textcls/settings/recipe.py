@@ -9,15 +9,16 @@ tables of jobs/recipes/README.md from it. A setting that trades two things has a
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from textcls.settings.data import DataSpec
+from textcls.settings.mask_patterns import check_names, check_pattern
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
 from textcls.settings.serve import ServeSpec
-from textcls.settings.spec import Spec, at_least, without_password
+from textcls.settings.spec import Name, Spec, at_least, names, without_password
 
 OF_NO_LEARNING = {"report", "scale", "serve"}
 """The sections that never change what is learned: a resumed run may have others."""
@@ -62,8 +63,15 @@ class SplitSpec(Spec):
         return self
 
 
+MaskName = Literal[
+    "email", "phone", "url", "ip", "card", "iban", "cn_id", "cn_mobile", "cn_plate", "passport", "number"
+]
+
+
 class TextSpec(Spec):
     """How text becomes token ids. Stored in the bundle; training, batch jobs and HTTP all use it."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"mask", "mask_patterns"})
 
     lowercase: bool = True
     """Lower-case the text, as part of the tokenizer's normalizer. Turn it off for a cased model."""
@@ -77,6 +85,31 @@ class TextSpec(Spec):
     """What becomes of a longer text: truncated; `windows` of max_tokens, a quarter of which overlaps; or refused in use
     and truncated in training. Windows share the label of their row in training, and its score is the mean over them.
     With 128 tokens, a text of 300 is 3 windows, at three times the cost in training and in use."""
+    mask: Annotated[tuple[MaskName, ...], BeforeValidator(names)] = ()
+    """Kinds of personal data that the model never sees: with `[email, phone]`, `write to a@example.com` is read as
+    `write to [EMAIL]`. One or more of email, phone, url, ip, card, iban, cn_id, cn_mobile, cn_plate, passport and
+    number; their order does not matter. A kind with check digits (card, iban, cn_id) is masked for the model wherever
+    its shape is found, and in what is written for people only where the check digits are right."""
+    mask_patterns: dict[Name, Name] = Field({})
+    """More to mask: name -> regular expression. `{employee_id: 'E\\d{6}'}` puts `[EMPLOYEE_ID]` in place of E123456.
+    They apply before the kinds of `mask`, in the order of their names."""
+
+    @field_validator("mask")
+    @classmethod
+    def _in_one_order(cls, value: tuple[MaskName, ...]) -> tuple[MaskName, ...]:
+        return tuple(name for name in get_args(MaskName) if name in value)
+
+    @field_validator("mask_patterns")
+    @classmethod
+    def _usable(cls, value: dict[str, str]) -> dict[str, str]:
+        check_names(list(value), get_args(MaskName))
+        for name, pattern in value.items():
+            check_pattern(name, pattern)
+        return dict(sorted(value.items()))
+
+    def __hash__(self) -> int:
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        return hash(tuple(tuple(one.items()) if isinstance(one, dict) else one for one in fields))
 
 
 class ModelSpec(Spec):

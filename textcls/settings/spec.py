@@ -45,13 +45,13 @@ def _name(value: object) -> str:
     return str(value)
 
 
-def _names(value: object) -> object:
-    """A single name becomes a list of one."""
+def names(value: object) -> object:
+    """A list; a single name becomes a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
 
 
 Name = Annotated[str, BeforeValidator(_name)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(names)]
 
 
 def without_password(uri: str) -> str:

@@ -1,0 +1,65 @@
+"""A user's own patterns of what is masked: their names, and whether both engines can run them.
+
+In: a name and a regular expression, as a recipe gives them. Out: the same, or a `ValueError` that says what to change.
+Not here: the kinds that are built in (text/masks.py); replacing (text/normalizer.py for the model, text/masks.py for
+people).
+
+A pattern runs in two engines: Oniguruma, as part of `tokenizer.json`, and the package `regex`.
+"""
+
+import functools
+import re
+
+MOST_NAME_CHARS = 30
+_NAME = re.compile(r"[A-Za-z]+(?:_[A-Za-z]+)*")
+# Tokens in brackets that tokenizers have anyway.
+_OF_TOKENIZERS = {"mask", "cls", "sep", "pad", "unk", "bos", "eos", "unused"}
+
+
+def placeholder_of(name: str) -> str:
+    """What replaces a value of this kind: `[EMPLOYEE_ID]` for `employee_id`."""
+    return f"[{name.upper()}]"
+
+
+def check_names(names: list[str], built_in: tuple[str, ...]) -> None:
+    """Refuses names that cannot be placeholders.
+
+    Raises:
+        ValueError: a name is not made of letters, is too long, or is that of a token, of a built-in kind or, but for
+            upper and lower case, of another pattern.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if not _NAME.fullmatch(name) or len(name) > MOST_NAME_CHARS:
+            raise ValueError(
+                f"{name!r} cannot be the name of a pattern: expected letters of English, which a _ may divide, "
+                f"at most {MOST_NAME_CHARS} characters, such as employee_id"
+            )
+        if name.lower() in built_in:
+            raise ValueError(f"{name!r} is the name of a built-in kind; choose another, such as own_{name.lower()}")
+        if name.lower() in _OF_TOKENIZERS:
+            raise ValueError(f"{placeholder_of(name)} is a token of BERT's kind; choose another name for {name!r}")
+        if name.lower() in seen:
+            raise ValueError(f"two patterns have the placeholder {placeholder_of(name)}; choose another name for one")
+        seen.add(name.lower())
+
+
+@functools.lru_cache(maxsize=128)
+def check_pattern(name: str, pattern: str) -> None:
+    """Refuses a pattern that does not mask the same in both engines.
+
+    Raises:
+        ValueError: it does not compile, or it matches the empty string.
+    """
+    import regex
+    from tokenizers import Regex
+
+    try:
+        compiled = regex.compile(pattern)
+        Regex(pattern)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(
+            f"the pattern {name} ({pattern!r}) is not a regular expression that can be used: {error}"
+        ) from None
+    if compiled.search("") is not None:
+        raise ValueError(f"the pattern {name} ({pattern!r}) matches an empty text; expected at least one character")
