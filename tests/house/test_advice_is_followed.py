@@ -17,6 +17,7 @@ CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
 AUDIT = "unit/test_audit_run.py::"
 DECISIONS = "unit/test_decisions.py::"
+ENCRYPTION = "unit/test_encryption.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
 # another machine, another version or a person, the test ends at what the message says.
@@ -224,6 +225,21 @@ FOLLOWED = {
         f"{ADVICE}test_nothing_to_resume_can_be_begun",
         f"{ADVICE}test_an_interrupted_run_can_be_resumed_or_left",
         f"{ADVICE}test_a_run_of_another_recipe_comes_with_the_options_that_resume_it",
+        "unit/test_run_dir.py::test_a_run_is_resumed_with_the_recipients_it_began_with_as_advised",
+    ],
+    "encryption.checked_recipients": [
+        f"{ENCRYPTION}test_a_secret_key_in_place_of_a_public_one_is_refused_and_not_repeated",
+        f"{ENCRYPTION}test_what_is_no_public_key_is_refused",
+    ],
+    "encryption.identities": [
+        f"{ENCRYPTION}test_a_missing_file_of_identities_can_be_named",
+        f"{ENCRYPTION}test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one",
+    ],
+    "encryption._identity": [f"{ENCRYPTION}test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one"],
+    "encryption.decrypt": [f"{ENCRYPTION}test_an_encrypted_file_without_an_identity_comes_with_the_ways_to_give_one"],
+    "encryption._not_opened": [
+        f"{ENCRYPTION}test_what_is_written_comes_back_to_each_recipient_and_to_no_one_else",
+        f"{ENCRYPTION}test_a_file_that_is_cut_or_changed_anywhere_is_refused_until_it_is_copied_again",
     ],
     "training.run_dir.RunDir.bind_model": [
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyrage
 
-from textcls.output.account import REJECT_SCHEMA, Account, write_account, write_rejects
+from textcls import encryption
+from textcls.encryption import Keys
+from textcls.output.account import FILES, REJECT_SCHEMA, Account, write_account, write_conflicts, write_rejects
 
 TRAINED = Account(
     10, {"train": 4, "val": 1, "test": 2, "rejects": 2, "duplicates": 1}, outside_where=5, reject_reasons={"ragged": 2}
@@ -46,3 +49,18 @@ def test_rejects_are_written_table_by_table_even_if_there_is_none(tmp_path: Path
     write_rejects(str(tmp_path), [one, one])
     assert pq.read_table(tmp_path / "rejects.parquet").num_rows == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["rejects.parquet"]
+
+
+def test_rejects_in_their_other_form_are_replaced(tmp_path: Path) -> None:
+    secret = pyrage.x25519.Identity.generate()
+    keys = Keys((str(secret.to_public()),))
+    write_rejects(str(tmp_path), [])
+    write_conflicts(str(tmp_path), [])
+    plain = (tmp_path / "rejects.parquet").read_bytes()
+    write_rejects(str(tmp_path), [], keys)
+    assert [file.name for file in tmp_path.iterdir()] == ["rejects.parquet.age"]
+    assert encryption.read_bytes(str(tmp_path / "rejects.parquet.age"), [secret]) == plain
+    write_conflicts(str(tmp_path), [], keys)
+    write_rejects(str(tmp_path), [])
+    assert [file.name for file in tmp_path.iterdir()] == ["rejects.parquet"]
+    assert {"rejects.parquet.age", "conflicts.parquet.age"} < FILES

@@ -34,7 +34,7 @@ class Trainer:
     def __init__(self, interrupted_in: int = 0) -> None:
         self.interrupted_in, self.calls = interrupted_in, []
 
-    def __call__(self, recipe, out, *, resume, say, verbose):
+    def __call__(self, recipe, out, *, resume, say, verbose, **others):
         self.calls.append((recipe.split.fold, resume))
         write_json(out, IDENTITY, {})
         if recipe.split.fold == f"{self.interrupted_in}/3":

@@ -1,12 +1,17 @@
 """Who may use a run's directory, and when: a run owns it from its first checkpoint on."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from textcls import storage
+from textcls.commands import train as train_command
+from textcls.commands.keys import keys_of
+from textcls.encryption import Keys
 from textcls.errors import RunDirError
 from textcls.modeling.pretrained import Pretrained
 from textcls.output.json_files import write_json
@@ -147,3 +152,18 @@ def test_a_dry_run_lists_rows_only_where_no_run_is(tmp_path: Path) -> None:
     write_json(str(tmp_path / "new"), "run.json", {})
     with pytest.raises(RunDirError, match="is not empty"):
         claim_for_account(str(tmp_path / "new"))
+
+
+def test_a_run_is_resumed_with_the_recipients_it_began_with_as_advised(tmp_path: Path) -> None:
+    one, two = (str(pyrage.x25519.Identity.generate().to_public()) for _ in range(2))
+    places: dict[Keys, str] = {Keys(): "plain", Keys((one,)): "one", Keys(tuple(sorted((one, two)))): "both"}
+    for begun, name in places.items():
+        RunDir.claim(str(tmp_path / name), RECIPE, resume=False, keys=begun)
+    for begun, name in places.items():
+        for now in places.keys() - {begun}:
+            with pytest.raises(RunDirError, match="encrypted to") as refused:
+                RunDir.claim(str(tmp_path / name), RECIPE, resume=True, keys=now)
+            words = shlex.split(refused.value.todo.partition(" resumes it")[0].replace("without --encrypt-to", ""))
+            advised = train_command.parser().parse_args(["--recipe", "base", *words])
+            assert RunDir.claim(str(tmp_path / name), RECIPE, resume=advised.resume, keys=keys_of(advised)).resumed
+    assert "encrypt_to" not in json.loads((tmp_path / "plain" / "run.json").read_text())

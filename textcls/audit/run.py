@@ -6,7 +6,7 @@ the verdicts on single rows (held_out.py), decisions read back (data/decisions.p
     OUT/settings.json   what is audited, and how; written first
     OUT/folds/K/        an ordinary run with `split.fold: K/N`: its test split is the fold (not in the quick mode)
     OUT/audit.parquet   every row that was audited, without its text
-    OUT/audit.csv       the rows most worth a look, with an empty column `decision`
+    OUT/audit.csv       the rows most worth a look, with an empty column `decision`; with recipients audit.csv.age
     OUT/audit.json      counts; written last: an audit that has it is finished
 
 The runs follow one another, also where a cluster has room for several; each resumes where it was interrupted. Two in
@@ -16,6 +16,7 @@ processes would both plan for the whole cluster: `scale` says how large a run is
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from textcls import storage
+from textcls import encryption, storage
 from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
 from textcls.audit.held_out import (
     HeldOut,
@@ -43,6 +44,7 @@ from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
 from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError, RunDirError
 from textcls.inference.embeddings import Embedder
 from textcls.modeling.pretrained import find_model, read_config
@@ -81,12 +83,15 @@ class AuditOptions:
         quick: embeddings of the pretrained encoder and a regression, in place of a training run for each fold.
         rows: of audit.csv; None: a tenth of all, 100 to 5,000.
         encoding: of audit.csv: `utf-8`, or `utf-8-sig` for Excel.
+        keys: the recipients, if audit.csv and the rejects of the runs are to be encrypted, and where the identity for
+            decisions is.
     """
 
     folds: int = 5
     quick: bool = False
     rows: int | None = None
     encoding: str = "utf-8"
+    keys: Keys = NO_KEYS
 
 
 def audit(
@@ -119,7 +124,8 @@ def audit(
         try:
             with ray_session(verbose=verbose):
                 if not options.quick:
-                    _read(recipe, say)  # what is to be refused is refused before the runs, not after them
+                    _read(recipe, options, say)  # what is to be refused is refused before the runs, not after them
+                    train_fold = partial(train_fold, keys=options.keys)
                     train_folds(recipe, uri, options.folds, say=say, verbose=verbose, train_fold=train_fold)
                 return _judged(recipe, uri, options, say)
         except InputError:
@@ -141,6 +147,8 @@ def _claim(uri: str, recipe: Recipe, options: AuditOptions, *, resume: bool) -> 
         "folds": options.folds,
         "quick": options.quick,
         "recipe": recipe.model_dump(mode="json", exclude=OF_NO_LEARNING),
+        # Left out without recipients: audits that began before there were any have no such key.
+        **({"encrypt_to": list(options.keys.recipients)} if options.keys.recipients else {}),
     }
     if not claimed.is_begun:
         if resume:
@@ -189,14 +197,14 @@ def fold_directory(uri: str, number: int) -> str:
     return storage.join(uri, FOLDS, str(number))
 
 
-def _read(recipe: Recipe, say: Say) -> ReadRows:
+def _read(recipe: Recipe, options: AuditOptions, say: Say) -> ReadRows:
     """The rows of a recipe.
 
     Raises:
         InputError: they cannot be used, or are too many for the memory of this machine.
     """
     task, files = task_of(recipe.data), expand(recipe.data.csv)
-    decisions = read_decisions(recipe.data, task)
+    decisions = read_decisions(recipe.data, task, options.keys)
     read = read_rows(files, recipe.data, recipe.text, task=task, group_by=recipe.split.group_by, decisions=decisions)
     for line in messages.read_lines(read):
         say(line)
@@ -209,7 +217,7 @@ def _read(recipe: Recipe, say: Say) -> ReadRows:
 
 
 def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[str, Any]:
-    read = _read(recipe, say)
+    read = _read(recipe, options, say)
     folds = [held_out(read, of_fold(recipe, n, options.folds), n) for n in range(1, options.folds + 1)]
     embedder = Embedder.of_pretrained(
         find_model(recipe.model).directory, recipe.text, pairs=recipe.data.pair is not None
@@ -226,7 +234,8 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
     found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read)
     names = read.data.pair or ("text",)
-    storage.write_bytes(storage.join(uri, SHEET), sheet(found, encoding=options.encoding, inputs=names))
+    content = sheet(found, encoding=options.encoding, inputs=names)
+    encryption.write_bytes(storage.join(uri, options.keys.name(SHEET)), content, options.keys.recipients)
     in_test = [row for table in split.blocks["test"] for row in ray.get(table)["row_id"].to_pylist()]
     across = nearly_same_across(copies, in_test)
     _write_rows(uri, rows, read, across)

@@ -32,17 +32,19 @@ from textcls.data.rows import shown as shown_cell
 from textcls.data.slice_columns import with_slices
 from textcls.data.spellings import spelling_warnings
 from textcls.data.summary import RowSummary, histogram
+from textcls.encryption import NO_KEYS, Keys
 from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES
-from textcls.output.account import REJECT_SCHEMA, Account, write_account, write_rejects
+from textcls.output.account import REJECT_SCHEMA, REJECTS, Account, write_account, write_rejects
 from textcls.output.claim import OutKind, claim
 from textcls.output.json_files import write_json
 from textcls.output.lock import locked
 from textcls.output.side_product import side_product
 from textcls.progress import ProgressBoard, RowProgress, progress_display
+from textcls.reporting import report_with_texts
 from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, FaithfulnessScores, Report, ScoredBundle, TokenLengths
@@ -57,19 +59,22 @@ EVALUATION = OutKind(
     name="report",
     finished_name="a finished report",
     last_file="report.json",
-    replaceable=ACCOUNT_FILES | {"report.html", "report.png"},
+    replaceable=ACCOUNT_FILES | report_with_texts.NAMES | {"report.html", "report.png"},
 )
 # Rows that are scored together. The classifier sorts them by length, so that batches need little padding.
 _ROWS_AT_ONCE = 2_048
 
 
-def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False) -> Report:
+def evaluate(
+    bundle: Bundle, spec: EvaluateSpec, out: str, *, keys: Keys = NO_KEYS, say: Say, verbose: bool = False
+) -> Report:
     """Scores labelled rows with a bundle and writes the report to `out`; returns it.
 
     Args:
         bundle: a verified bundle.
         spec: from `evaluate_settings`.
         out: URI of a new directory.
+        keys: the recipients, if files that hold texts are to be encrypted.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -81,9 +86,9 @@ def evaluate(bundle: Bundle, spec: EvaluateSpec, out: str, *, say: Say, verbose:
     files = expand(spec.data.csv)
     with locked(out) as uri:
         claim(uri, EVALUATION)
-        _, report = measured(bundle, spec, files, uri, say, verbose=verbose)
+        _, report = measured(bundle, spec, files, uri, keys, say, verbose=verbose)
         # Its report.json is the last file: an --out with a report is finished.
-        write_report(report, uri, say)
+        write_report(report, uri, keys, say)
     return report
 
 
@@ -92,6 +97,7 @@ def measured(
     spec: EvaluateSpec,
     files: Sequence[InputFile],
     uri: str,
+    keys: Keys,
     say: Say,
     *,
     verbose: bool,
@@ -103,6 +109,7 @@ def measured(
         spec: from `evaluate_settings`.
         files: the CSV files of the settings.
         uri: of a claimed directory.
+        keys: the recipients, if the rejects are to be encrypted.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -113,7 +120,7 @@ def measured(
     with ray_session(verbose=verbose):
         read = read_rows(files, with_slices(data, spec.report.slices), bundle.manifest.text, task=bundle.task)
         write_account(uri, _account(read, None))
-        write_rejects(uri, read.rejects())
+        write_rejects(uri, read.rejects(), keys)
         for line in messages.read_lines(read):
             say(line)
         messages.check_rows(read)
@@ -128,12 +135,14 @@ def measured(
             say(f"  {note}")
         for reason, number in found.summary.reasons.most_common():
             say(f"  rejected {number:,}: {reason}, like {_example(read, found, reason)}")
-        write_rejects(uri, chain(read.rejects(), _classifier_rejects(read, found)))
+        write_rejects(uri, chain(read.rejects(), _classifier_rejects(read, found)), keys)
         account = _account(read, found)
         assert account.is_balanced, account
         write_account(uri, account)
         if not found.counts.rows:
-            raise nothing_scored(account.reject_reasons, spec.data, files, where=f"{uri}/rejects.parquet lists them")
+            raise nothing_scored(
+                account.reject_reasons, spec.data, files, where=f"{uri}/{keys.name(REJECTS)} lists them"
+            )
         of_rows: dict[str, Any] = {}
         with side_product("finding slices and examples", say):
             findings = found.studied.found()
@@ -168,8 +177,11 @@ def measured(
     return scores, report
 
 
-def write_report(report: Report, uri: str, say: Say) -> None:
-    """Writes report.html, report.png and then report.json to a directory."""
+def write_report(report: Report, uri: str, keys: Keys, say: Say) -> None:
+    """Writes report.html, report.png and then report.json to a directory; with recipients, texts apart from these."""
+    with side_product("the report with texts", say):
+        report_with_texts.write_with_texts(report, uri, keys)
+    report = report_with_texts.for_all(report, keys)
     with side_product("report.html", say):
         storage.write_bytes(storage.join(uri, "report.html"), report_page(report).encode())
     with side_product("report.png", say):

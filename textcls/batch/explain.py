@@ -5,17 +5,18 @@ more columns, and explanations.html, which shows as many of the rows as it has r
 continuing, which are those of predict.py; the columns (explanation_rows.py).
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textcls import storage
+from textcls import encryption, storage
 from textcls.batch.explanation_rows import Explaining, explained_rows
 from textcls.batch.predict import Say, predict
 from textcls.batch.settings import PredictSpec
 from textcls.bundle import Bundle
+from textcls.encryption import NO_KEYS, Keys
 from textcls.inference.explain import refuse_unknown
 from textcls.output.side_product import side_product
 from textcls.reporting.explanation_page import explanation_page
@@ -29,7 +30,14 @@ _METHODS = {
 
 
 def explain_rows(
-    bundle: Bundle, spec: PredictSpec, out: str, explaining: Explaining, *, say: Say, verbose: bool = False
+    bundle: Bundle,
+    spec: PredictSpec,
+    out: str,
+    explaining: Explaining,
+    *,
+    keys: Keys = NO_KEYS,
+    say: Say,
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Predicts and explains rows of the files and writes both to `out`; returns the manifest.
 
@@ -38,6 +46,7 @@ def explain_rows(
         spec: from `predict_settings`.
         out: URI of a new directory, or of one where the same job was interrupted: it then continues.
         explaining: which rows and labels, and how.
+        keys: the recipients, if parts and page are to be encrypted.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -46,15 +55,15 @@ def explain_rows(
     """
     refuse_unknown(explaining.labels or (), bundle.manifest.labels)
 
-    def write_page(uri: str, manifest: Mapping[str, Any]) -> None:
+    def write_page(uri: str, manifest: Mapping[str, Any], open_input: Callable[[str], BinaryIO]) -> None:
         with side_product(PAGE, say):
             page = explanation_page(
-                explained_rows(_parts(uri, manifest), explaining.method),
+                explained_rows(_parts(uri, manifest, open_input), explaining.method),
                 title=f"Explanations of {bundle.uri}",
                 about=[("method", _METHODS[explaining.method]), ("rows", f"{manifest['rows']:,}")],
                 total_rows=manifest["rows"],
             )
-            storage.write_bytes(storage.join(uri, PAGE), page.encode())
+            encryption.write_bytes(storage.join(uri, keys.name(PAGE)), page.encode(), keys.recipients)
 
     return predict(
         bundle,
@@ -64,14 +73,15 @@ def explain_rows(
         all_scores=False,
         explaining=explaining,
         beside=write_page,
+        keys=keys,
         say=say,
         verbose=verbose,
     )
 
 
-def _parts(uri: str, manifest: Mapping[str, Any]) -> Iterator[pa.Table]:
+def _parts(uri: str, manifest: Mapping[str, Any], open_input: Callable[[str], BinaryIO]) -> Iterator[pa.Table]:
     """The parts in order, a few rows at a time."""
     for part in manifest["files"]:
-        with storage.open_input(storage.join(uri, part["name"])) as file:
+        with open_input(storage.join(uri, part["name"])) as file:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=16):
                 yield pa.Table.from_batches([batch])

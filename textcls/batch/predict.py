@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from textcls import storage
+from textcls import encryption
 from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
 from textcls.batch.embedding_pool import EmbeddingPool
 from textcls.batch.explanation_rows import COLUMNS as EXPLANATION_COLUMNS
@@ -44,6 +44,7 @@ from textcls.data.input_files import InputFile, expand
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason, TextReader
+from textcls.encryption import NO_KEYS, Keys, OwnKey, identities
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded
@@ -55,6 +56,8 @@ from textcls.settings.data import DataSpec
 from textcls.text.normalizer import normalizer_of
 
 Say = Callable[[str], None]
+Beside = Callable[[str, Mapping[str, Any], Callable[[str], BinaryIO]], None]
+"""Called with the URI of an --out, the manifest, and what opens a part, before the predictions are finished."""
 
 # About ten batches, and a few seconds on a CPU: an actor reports progress once per block.
 _CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
@@ -94,7 +97,8 @@ def predict(
     all_scores: bool,
     rank: RankSpec | None = None,
     explaining: Explaining | None = None,
-    beside: Callable[[str, Mapping[str, Any]], None] = lambda uri, manifest: None,
+    beside: Beside = lambda uri, manifest, open_input: None,
+    keys: Keys = NO_KEYS,
     say: Say,
     verbose: bool = False,
 ) -> dict[str, Any]:
@@ -109,7 +113,8 @@ def predict(
         all_scores: write the score of every label, not only of the predicted one.
         rank: write the rows to label next as well. None does not.
         explaining: also explain the rows, and stop where it says; see `explain_rows`.
-        beside: called with the URI of the directory and the manifest before the predictions are finished.
+        beside: writes further files of the job, such as a page.
+        keys: the recipients, if files that hold texts are to be encrypted.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -125,12 +130,16 @@ def predict(
         identity["rank_rows"] = rank.rows
     if explaining is not None:
         identity["explain"] = asdict(explaining)
+    # The recipients' secret keys are not at hand for what this job reads again.
+    own = OwnKey() if keys.recipients and (rank or explaining) else None
+    opened_by = [*own.identities(), *identities(keys.identity_file)] if own else []
     with locked(out) as uri:
-        target = PredictionsDir.claim(uri, identity, suffix=suffix)
+        own_recipient = own.recipient if own else ""
+        target = PredictionsDir.claim(uri, identity, suffix=suffix, keys=keys, own_recipient=own_recipient)
         try:
             with ray_session(verbose=verbose):
                 manifest = _predicted(
-                    bundle, spec, files, data, target, csv_encoding, all_scores, rank, explaining, say
+                    bundle, spec, files, data, target, opened_by, csv_encoding, all_scores, rank, explaining, say
                 )
         except InputError:
             target.abandon()
@@ -138,7 +147,7 @@ def predict(
         if manifest["rows"] and not manifest["labels"]:
             target.refuse(manifest)
             raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
-        beside(target.uri, manifest)
+        beside(target.uri, manifest, lambda part: encryption.open_input(part, opened_by))
         target.finish(manifest)
     for reason, rows in manifest["errors"].items():
         if rows > _MANY_ERRORS * manifest["rows"]:
@@ -154,6 +163,7 @@ def _predicted(
     files: Sequence[InputFile],
     data: DataSpec,
     target: PredictionsDir,
+    opened_by: Sequence[Any],
     csv_encoding: str,
     all_scores: bool,
     rank: RankSpec | None,
@@ -176,6 +186,8 @@ def _predicted(
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
     records = target.records()
+    for index in target.unreadable(records, opened_by):
+        del records[index]
     if target.resumed:
         say(f"  continuing: {len(records):,} of {len(shards):,} parts are finished")
     pending = [index for index in range(len(shards)) if index not in records]
@@ -199,10 +211,10 @@ def _predicted(
         say(f"  warning: {line}")
     predictions = _manifest(bundle, target, shards, records, columns)
     if rank is not None and predictions["labels"]:
-        found = kept([target.candidates(index) for index in range(len(shards))], rank)
+        found = kept([target.candidates(index, opened_by) for index in range(len(shards))], rank)
         rows = to_label(found, rank, normalizer_of(bundle.manifest.text), EmbeddingPool(bundle, spec.scale, say))
         content = sheet(rows, inputs=input_names(bundle, data), labels=label_columns(bundle), encoding=csv_encoding)
-        storage.write_bytes(storage.join(target.uri, TO_LABEL), content)
+        encryption.write_bytes(target.file_uri(TO_LABEL), content, target.recipients())
         predictions["to_label"] = dict(sorted(Counter(row.why for row in rows).items()))
     return predictions
 
@@ -224,12 +236,13 @@ class _PredictShard:
     def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
         """Yields the number of rows done, block by block; returns the record."""
         shard = self.shards[index]
+        recipients = self.target.recipients(read_again=self.explaining is not None)
         rows, truncated = 0, 0
         labels: Counter[str] = Counter()
         errors: Counter[str] = Counter()
         worth: list[pa.Table] = []
         with (
-            storage.written_whole(self.target.part_uri(index)) as file,
+            encryption.written_whole(self.target.part_uri(index), recipients) as file,
             table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
         ):
             for block, encoded in prefetched(self._encoded_blocks(classifier, shard)):
@@ -380,6 +393,7 @@ def _manifest(
         "errors": total_of("errors"),
         "truncated": sum(record["truncated"] for record in records.values()),
         "renamed_columns": columns.renamed,
+        **({"encrypt_to": target.keys.recipients} if target.keys.recipients else {}),
         "precision": sorted({record["precision"] for record in records.values()}),
         "versions": bundle.manifest.versions,
         "files": [

@@ -11,18 +11,21 @@ Not here: claiming in general (output/claim.py), what a part holds (prediction_r
     OUT/explanations.html         of `explain`, as many of the rows as fit on a page
     OUT/predictions.json          counts of all parts; written last, then progress/ is deleted
     OUT/refused.json              instead, if no row could be scored: another job may replace it and its parts
+
+With recipients, every file that holds texts is encrypted and its name ends with `.age`: all but the JSON files.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textcls import storage
+from textcls import encryption, storage
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import RunDirError
 from textcls.output.claim import OutKind, claim, difference
 from textcls.output.json_files import read_json, write_json
@@ -51,21 +54,29 @@ class PredictionsDir:
     Attributes:
         uri: its absolute URI.
         suffix: `parquet` or `csv`.
+        keys: who may read the files that hold texts.
+        own_recipient: of the process that runs the job, for files that the job reads again; "" if it reads none.
         resumed: whether the job began earlier.
     """
 
     uri: str
     suffix: str
+    keys: Keys = NO_KEYS
+    own_recipient: str = ""
     resumed: bool = False
 
     @classmethod
-    def claim(cls, out: str, identity: Mapping[str, Any], *, suffix: str) -> "PredictionsDir":
+    def claim(
+        cls, out: str, identity: Mapping[str, Any], *, suffix: str, keys: Keys = NO_KEYS, own_recipient: str = ""
+    ) -> "PredictionsDir":
         """Claims a directory for a new job, or for the same job that began there.
 
         Args:
             out: URI of the directory.
             identity: everything that the rows of a part depend on; ready for JSON.
             suffix: `parquet` or `csv`.
+            keys: who may read the files that hold texts; a job continues with the same recipients alone.
+            own_recipient: see `PredictionsDir`.
 
         Raises:
             RunDirError: it holds finished predictions, another job's, or files of someone else.
@@ -73,27 +84,33 @@ class PredictionsDir:
         """
         _delete_refused(storage.absolute(out))
         claimed = claim(out, _PREDICTIONS)
-        wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+        # Left out without recipients: jobs that began before there were any have no such key.
+        encrypted = {"encrypt_to": keys.recipients} if keys.recipients else {}
+        wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity, **encrypted}))
         if not claimed.is_begun:
             write_json(claimed.uri, IDENTITY, wanted)
-            return cls(claimed.uri, suffix)
+            return cls(claimed.uri, suffix, keys, own_recipient)
         begun = read_json(claimed.uri, IDENTITY)
         if begun != wanted:
             raise RunDirError(
                 f"{claimed.uri} holds predictions of another job: {difference(begun, wanted)}",
                 todo="give the same command to continue them, or name a new --out",
             )
-        found = cls(claimed.uri, suffix, resumed=True)
+        found = cls(claimed.uri, suffix, keys, own_recipient, resumed=True)
         found._delete_half_written()
         return found
 
     def part_name(self, index: int) -> str:
         """Path of a part in OUT."""
-        return f"parts/part-{index:05d}.{self.suffix}"
+        return "parts/" + self.keys.name(f"part-{index:05d}.{self.suffix}")
 
     def part_uri(self, index: int) -> str:
         """URI of a part."""
         return storage.join(self.uri, self.part_name(index))
+
+    def file_uri(self, name: str) -> str:
+        """URI of a file in OUT that holds texts, by its name as a plain file."""
+        return storage.join(self.uri, self.keys.name(name))
 
     def write_record(self, index: int, record: Mapping[str, Any]) -> None:
         """Marks a part that has been written as finished.
@@ -104,26 +121,50 @@ class PredictionsDir:
         """
         write_json(self.uri, f"progress/part-{index:05d}.json", record)
 
+    def recipients(self, *, read_again: bool = False) -> tuple[str, ...]:
+        """Who may read a file that holds texts, and the job itself if it reads it again; none: it stays plain."""
+        own = (self.own_recipient,) if read_again and self.own_recipient else ()
+        return (*self.keys.recipients, *own) if self.keys.recipients else ()
+
     def write_candidates(self, index: int, table: pa.Table) -> None:
         """Writes the rows of a part that may be worth a label."""
-        with storage.written_whole(self._candidates_uri(index)) as file:
+        with encryption.written_whole(self.candidates_uri(index), self.recipients(read_again=True)) as file:
             pq.write_table(table, file)
 
-    def candidates(self, index: int) -> pa.Table:
-        """What `write_candidates` wrote."""
-        return pq.read_table(pa.BufferReader(storage.read_bytes(self._candidates_uri(index))))
+    def candidates(self, index: int, opened_by: Sequence[Any] = ()) -> pa.Table:
+        """What `write_candidates` wrote; `opened_by` are identities."""
+        with encryption.open_input(self.candidates_uri(index), opened_by) as file:
+            return pq.read_table(file)
 
-    def _candidates_uri(self, index: int) -> str:
-        return storage.join(self.uri, f"progress/to-label-{index:05d}.parquet")
+    def candidates_uri(self, index: int) -> str:
+        """URI of the rows of a part that may be worth a label."""
+        return storage.join(self.uri, "progress", self.keys.name(f"to-label-{index:05d}.parquet"))
 
     def records(self) -> dict[int, dict[str, Any]]:
         """Index -> record of each finished part."""
-        parts = set(storage.names_in(storage.join(self.uri, "parts")))
+        parts = {f"parts/{name}" for name in storage.names_in(storage.join(self.uri, "parts"))}
         found = {}
         for name in storage.names_in(storage.join(self.uri, "progress")):
-            if (match := _RECORD.fullmatch(name)) and f"{name.removesuffix('.json')}.{self.suffix}" in parts:
-                found[int(match[1])] = read_json(self.uri, f"progress/{name}")
+            if (match := _RECORD.fullmatch(name)) and self.part_name(index := int(match[1])) in parts:
+                found[index] = read_json(self.uri, f"progress/{name}")
         return found
+
+    def unreadable(self, finished: Iterable[int], opened_by: Sequence[Any]) -> list[int]:
+        """The finished parts of which the job cannot read again what an earlier start has written.
+
+        Args:
+            finished: indexes of parts.
+            opened_by: the identities at hand.
+        """
+        if not self.own_recipient:
+            return []
+        aside = set(storage.names_in(storage.join(self.uri, "progress")))
+
+        def uri_of(index: int) -> str:
+            uri = self.candidates_uri(index)
+            return uri if uri.rpartition("/")[2] in aside else self.part_uri(index)
+
+        return [index for index in finished if not encryption.can_open(uri_of(index), opened_by)]
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest of all parts: the predictions are finished."""

@@ -16,6 +16,7 @@ from textcls.batch.settings import EvaluateSpec
 from textcls.bundle import MANIFEST, Bundle, Origin, seal_copy, stated_metrics
 from textcls.data.input_files import expand
 from textcls.directories import put_directory
+from textcls.encryption import NO_KEYS, Keys
 from textcls.output.claim import OutKind, claim
 from textcls.output.lock import locked
 from textcls.reporting.report import Report, ScoredBundle
@@ -33,7 +34,14 @@ _REBUNDLING = OutKind(
 
 
 def rebundle(
-    bundle: Bundle, text: TextSpec, spec: EvaluateSpec, out: str, *, say: Say, verbose: bool = False
+    bundle: Bundle,
+    text: TextSpec,
+    spec: EvaluateSpec,
+    out: str,
+    *,
+    keys: Keys = NO_KEYS,
+    say: Say,
+    verbose: bool = False,
 ) -> Report:
     """Writes the bundle with other text settings to OUT/bundle; returns the report of its evaluation.
 
@@ -42,6 +50,7 @@ def rebundle(
         text: from `changed_text`.
         spec: from `evaluate_settings`.
         out: URI of a new directory.
+        keys: the recipients, if files that hold texts are to be encrypted; the bundle stays plain.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -57,13 +66,13 @@ def rebundle(
     new = bundle.with_text(text)
     with locked(out) as uri:
         claim(uri, _REBUNDLING)
-        scores, report = measured(new, spec, files, uri, say, verbose=verbose)
+        scores, report = measured(new, spec, files, uri, keys, say, verbose=verbose)
         origin = Origin(digest=bundle.digest, changed=changed, files=report.files)
         with tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory:
             digest = seal_copy(new, directory, metrics=stated_metrics(scores), origin=origin)
             place = storage.join(uri, "bundle")
             report = report.model_copy(update={"bundle": ScoredBundle(uri=place, digest=digest)})
-            write_report(report, uri, say)
+            write_report(report, uri, keys, say)
             # The last file: an --out with a bundle is finished.
             put_directory(directory, place, last=MANIFEST)
     return report

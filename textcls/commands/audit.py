@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.commands.train import read_recipe
 from textcls.errors import InputError
 from textcls.settings.recipe_file import included_recipes
@@ -56,11 +57,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted audit in --out; finished folds are kept"
     )
+    add_key_arguments(parser, encrypted="audit.csv and the rejects of the runs", opens="files of data.decisions")
     return add_common_arguments(parser, overrides="override a setting of the recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
-    recipe = read_recipe(arguments, needs_out=True)
+    recipe, keys = read_recipe(arguments, needs_out=True), keys_of(arguments)
     folds = arguments.folds or (_QUICK_FOLDS if arguments.quick else _FOLDS)
     if not 2 <= folds <= 1000:
         raise InputError(f"--folds {folds}", expected="2 to 1000")
@@ -75,7 +77,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.audit.run import FOLDS, SHEET, AuditOptions, audit
 
-    options = AuditOptions(folds, arguments.quick, arguments.rows, arguments.csv_encoding)
+    options = AuditOptions(folds, arguments.quick, arguments.rows, arguments.csv_encoding, keys)
     found = audit(recipe, arguments.out, options, resume=arguments.resume, say=say, verbose=arguments.verbose)
     rows, suspects = found["rows"], found["suspect"]
     say(
@@ -93,8 +95,9 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             f"the test is easier than it should be; column `nearly_same_outside_test` of {arguments.out}/audit.parquet "
             "names them"
         )
-    table = f"{arguments.out}/{SHEET}"
-    say(f"{found['listed']:,} rows to look at: {table}; write keep, drop or another label in its column `decision`")
+    table = f"{arguments.out}/{keys.name(SHEET)}"
+    edit = "decrypt it, write" if keys.recipients else "write"
+    say(f"{found['listed']:,} rows to look at: {table}; {edit} keep, drop or another label in its column `decision`")
     say(f"then train with {set_option('data.decisions', [table])}")
     if size := storage.bytes_in(storage.absolute(folds := f"{arguments.out}/{FOLDS}")):
         say(f"the runs of the folds are in {folds} ({size / 1e6:,.0f} MB); the audit does not need them any more")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from textcls.batch.settings import predict_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.commands.predict import how_to_continue
 
 _ROWS = 100
@@ -58,10 +59,12 @@ def parser() -> argparse.ArgumentParser:
         help="explain the first N rows, or all: a row takes as long as predicting one for each of its words "
         "(%(default)s)",
     )
+    add_key_arguments(parser, encrypted="parts and explanations.html", opens="a sealed bundle")
     return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
+    keys = keys_of(arguments)
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
@@ -70,10 +73,10 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
 
     labels = None if arguments.labels is None else tuple(arguments.labels)
     explaining = Explaining(arguments.method, labels, arguments.rows)
-    manifest = explain_rows(bundle, spec, arguments.out, explaining, say=say, verbose=arguments.verbose)
+    manifest = explain_rows(bundle, spec, arguments.out, explaining, keys=keys, say=say, verbose=arguments.verbose)
     errors = sum(manifest["errors"].values())
     say(f"{manifest['rows']:,} rows = {manifest['rows'] - errors:,} explained + {errors:,} errors")
     if manifest["rows"] == arguments.rows:
         say(f"  at most {arguments.rows:,} rows are explained; --rows all explains every row")
-    say(f"page: {arguments.out}/{PAGE}   explanations: {arguments.out}/parts")
+    say(f"page: {arguments.out}/{keys.name(PAGE)}   explanations: {arguments.out}/parts")
     say(f"{time.time() - started:.1f} s in all")

@@ -13,6 +13,7 @@ from textcls import storage
 from textcls.batch.settings import predict_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.errors import InputError
 
 
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rank-rows", type=int, metavar="N", help="rows of to_label.csv (1000); a tenth of them is drawn at random"
     )
+    add_key_arguments(parser, encrypted="parts and to_label.csv", opens="a sealed bundle")
     return add_common_arguments(parser, overrides="override a data or scale setting of the bundle's recipe")
 
 
@@ -64,6 +66,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             expected="the number of rows that --rank-by uncertainty chooses, at least 1",
             todo="give both, such as --rank-by uncertainty --rank-rows 500, or neither",
         )
+    keys = keys_of(arguments)
     bundle = load_bundle(arguments.bundle)
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
@@ -78,6 +81,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         csv_encoding=arguments.csv_encoding or "utf-8",
         all_scores=arguments.all_scores,
         rank=RankSpec(arguments.rank_rows or ROWS) if arguments.rank_by else None,
+        keys=keys,
         say=say,
         verbose=arguments.verbose,
     )
@@ -85,7 +89,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         say(line)
     if "to_label" in manifest:
         counted = " + ".join(f"{rows:,} {why}" for why, rows in manifest["to_label"].items())
-        say(f"rows to label next: {arguments.out}/{NAME} ({counted})")
+        say(f"rows to label next: {arguments.out}/{keys.name(NAME)} ({counted})")
     say(f"predictions: {arguments.out}/parts   rows: {arguments.out}/predictions.json")
     say(f"{time.time() - started:.1f} s in all")
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from textcls.batch.settings import changed_text, evaluate_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, keys_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,12 +29,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", required=True, metavar="URI", help="the bundle of a training run: OUT/bundle")
     parser.add_argument("--csv", required=True, nargs="+", metavar="URI", help="labelled CSV files, globs or URIs")
     parser.add_argument("--out", required=True, metavar="URI", help="new directory for the bundle and the report")
+    add_key_arguments(parser, encrypted="rejects and texts of the report", opens="a sealed bundle")
     return add_common_arguments(
         parser, overrides="text.on_long=truncate, windows or error; or a data or scale setting of the bundle's recipe"
     )
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
+    keys = keys_of(arguments)
     bundle = load_bundle(arguments.bundle)
     text, overrides = changed_text(bundle, arguments.overrides)
     spec = evaluate_settings(bundle, arguments.csv, overrides)
@@ -42,7 +45,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report
 
-    report = rebundle(bundle, text, spec, arguments.out, say=say, verbose=arguments.verbose)
+    report = rebundle(bundle, text, spec, arguments.out, keys=keys, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
     say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.html, report.json, report.png")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.errors import InputError
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import describe_keys, included_recipes, parse_recipe, recipe_text
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--help-recipe", action=_HelpRecipe, nargs=0, help="list every setting with its default, and exit"
     )
+    add_key_arguments(parser, encrypted="rejects, conflicts, texts of the report", opens="files of data.decisions")
     return add_common_arguments(parser, overrides="override a setting of the recipe")
 
 
@@ -89,16 +91,16 @@ def read_recipe(arguments: argparse.Namespace, *, needs_out: bool) -> Recipe:
 
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
-    recipe = read_recipe(arguments, needs_out=not arguments.dry_run)
+    recipe, keys = read_recipe(arguments, needs_out=not arguments.dry_run), keys_of(arguments)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.output.side_product import side_product
     from textcls.reporting.terminal import print_report
     from textcls.training.run import dry_run, train
 
     if arguments.dry_run:
-        dry_run(recipe, say=say, verbose=arguments.verbose, out=arguments.out or "")
+        dry_run(recipe, say=say, verbose=arguments.verbose, out=arguments.out or "", keys=keys)
         return
-    report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose)
+    report = train(recipe, arguments.out, resume=arguments.resume, say=say, verbose=arguments.verbose, keys=keys)
     if report is not None:
         with side_product("the table of results", say):
             print_report(report, sys.stdout)

@@ -18,9 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from textcls import storage
+from textcls import encryption, storage
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import DataError
 from textcls.settings.data import DataSpec
 from textcls.tasks.task import Task
@@ -110,13 +111,21 @@ def decided(files: Sequence[Decisions], one: TextInput, label: str) -> tuple[str
     return label, met
 
 
-def read_decisions(data: DataSpec, task: Task) -> tuple[Decisions, ...]:
+def read_decisions(data: DataSpec, task: Task, keys: Keys = NO_KEYS) -> tuple[Decisions, ...]:
     """The decisions of all files of `data.decisions`.
+
+    Args:
+        data: names the files, and how label cells are read.
+        task: what is predicted.
+        keys: where the identity for encrypted files is.
 
     Raises:
         DataError: a file is missing or has not the columns of an audit, or a decision cannot be read.
+        InputError: no identity opens an encrypted file.
     """
-    return tuple(_read(storage.absolute(uri), data, task) for uri in data.decisions)
+    is_needed = any(map(encryption.is_encrypted, data.decisions))
+    opened_by = encryption.identities(keys.identity_file) if is_needed else []
+    return tuple(_read(storage.absolute(uri), data, task, opened_by) for uri in data.decisions)
 
 
 def refuse_unmet(
@@ -172,7 +181,7 @@ def _listed(places: Sequence[str]) -> str:
     return "".join(f"\n    {place}" for place in places[:_SHOWN]) + more
 
 
-def _read(uri: str, data: DataSpec, task: Task) -> Decisions:
+def _read(uri: str, data: DataSpec, task: Task, opened_by: Sequence[Any]) -> Decisions:
     if not storage.exists(uri):
         raise DataError(
             f"data.decisions: {uri}: no such file", todo="name the audit.csv with your decisions, or leave it out"
@@ -181,7 +190,7 @@ def _read(uri: str, data: DataSpec, task: Task) -> Decisions:
     by_row: dict[str, Decision] = {}
     known: set[str] = set(data.labels or ())
     wrong: list[str] = []
-    for line, cells in _rows(uri):
+    for line, cells in _rows(uri, encryption.read_bytes(uri, opened_by)):
         for name in (LABEL, SUGGESTED):
             if seen := read_label(unescaped(cells[name])):
                 known.update(task.names_in(seen))
@@ -229,10 +238,10 @@ def _json_names(cell: str) -> list[str] | None:
     return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
 
 
-def _rows(uri: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(uri: str, content: bytes) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, column -> cell) of each record; whatever delimiter the spreadsheet wrote."""
     try:
-        yield from _records(uri, storage.read_bytes(uri).decode("utf-8-sig"))
+        yield from _records(uri, content.decode("utf-8-sig"))
     except csv.Error as error:  # such as a quote that is never closed in a large file
         raise DataError(
             f"data.decisions: {uri} is no CSV file: {error}",

@@ -1,5 +1,5 @@
 """The account of rows: where every row that was read went, in `rows.json`, every reject, in `rejects.parquet`, and rows
-with equal texts and different labels, in `conflicts.parquet`.
+with equal texts and different labels, in `conflicts.parquet`. The latter two are encrypted if there are recipients.
 
 In: counts, and tables of rows. Out: the files in an --out, and the account as one line for the user.
 Not here: counting rows (data/summary.py), what makes a row a reject (data/rows.py).
@@ -12,13 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textcls import storage
+from textcls import encryption, storage
+from textcls.encryption import NO_KEYS, Keys
 from textcls.output.json_files import write_json
 
 ACCOUNT = "rows.json"
 REJECTS = "rejects.parquet"
 CONFLICTS = "conflicts.parquet"
-FILES = frozenset((ACCOUNT, REJECTS, CONFLICTS))
+_OF_ROWS = (REJECTS, CONFLICTS)
+FILES = frozenset((ACCOUNT, *_OF_ROWS, *(name + encryption.SUFFIX for name in _OF_ROWS)))
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -88,27 +90,39 @@ def write_account(out: str, account: Account, **details: Any) -> None:
     write_json(out, ACCOUNT, account.as_json() | details)
 
 
-def write_rejects(out: str, tables: Iterable[pa.Table]) -> None:
+def write_rejects(out: str, tables: Iterable[pa.Table], keys: Keys = NO_KEYS) -> None:
     """Writes OUT/rejects.parquet, whole or not at all, table by table; it is written even if no row was rejected.
 
     Args:
         out: URI of a claimed --out.
         tables: of `REJECT_SCHEMA`.
+        keys: the recipients, if the file is to be encrypted.
     """
-    _write(out, REJECTS, REJECT_SCHEMA, tables)
+    _write(out, REJECTS, REJECT_SCHEMA, tables, keys)
+    for name in _OF_ROWS:
+        _delete_other_form(out, name, keys)
 
 
-def write_conflicts(out: str, tables: Iterable[pa.Table]) -> None:
+def write_conflicts(out: str, tables: Iterable[pa.Table], keys: Keys = NO_KEYS) -> None:
     """Writes OUT/conflicts.parquet, whole or not at all, table by table.
 
     Args:
         out: URI of a claimed --out.
         tables: of `CONFLICT_SCHEMA`.
+        keys: the recipients, if the file is to be encrypted.
     """
-    _write(out, CONFLICTS, CONFLICT_SCHEMA, tables)
+    _write(out, CONFLICTS, CONFLICT_SCHEMA, tables, keys)
 
 
-def _write(out: str, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    with storage.written_whole(storage.join(out, name)) as file, pq.ParquetWriter(file, schema) as writer:
+def _write(out: str, name: str, schema: pa.Schema, tables: Iterable[pa.Table], keys: Keys) -> None:
+    uri = storage.join(out, keys.name(name))
+    with encryption.written_whole(uri, keys.recipients) as file, pq.ParquetWriter(file, schema) as writer:
         for table in tables:
             writer.write_table(table)
+
+
+def _delete_other_form(out: str, name: str, keys: Keys) -> None:
+    """Deletes the plain file where files are encrypted, or the other way round: an earlier job may have left it."""
+    other = storage.join(out, name if keys.recipients else name + encryption.SUFFIX)
+    if storage.exists(other):
+        storage.delete_file(other)

@@ -19,6 +19,7 @@ from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.slice_columns import with_slices
 from textcls.data.split_blocks import PreparedData, split_rows, training_account
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import RecipeError
 from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config
 from textcls.output.account import write_account, write_conflicts, write_rejects
@@ -71,7 +72,7 @@ class TrainingInputs:
     data: PreparedData
 
 
-def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> Sources:
+def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "", keys: Keys = NO_KEYS) -> Sources:
     """Finds files, model and tokenizer before Ray's slow start, so that a misspelt name fails at once.
 
     The rehearsal goes on while Ray starts.
@@ -81,6 +82,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
         task: what is predicted.
         say: shows one line to the user.
         commit: of the pretrained model on the hub, if the run began with one.
+        keys: where the identity for encrypted decisions is.
 
     Raises:
         InputError: no such file, model or metric, or a tokenizer that cannot be used.
@@ -90,7 +92,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
             f"train.select_by is {recipe.train.select_by!r}",
             expected=f"a metric of task {task.name}: {', '.join(task.headline_metrics)}",
         )
-    files, decisions = expand(recipe.data.csv), read_decisions(recipe.data, task)
+    files, decisions = expand(recipe.data.csv), read_decisions(recipe.data, task, keys)
     model = find_model(recipe.model, commit=commit)
     config = read_config(model.directory)
     positions = config.get("max_position_embeddings")
@@ -104,7 +106,9 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "") -> S
     return Sources(task, files, decisions, model, tokenizer, rehearsal)
 
 
-def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, account_in: str = "") -> TrainingInputs:
+def read(
+    sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, account_in: str = "", keys: Keys = NO_KEYS
+) -> TrainingInputs:
     """Reads, checks and splits the rows; writes the account before any check can stop the run.
 
     Args:
@@ -113,6 +117,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, acco
         run: the claimed directory, for the account, the rejects and the conflicts; None: there is no run.
         say: shows one line to the user.
         account_in: URI of the directory for these files where there is no run; "" writes none.
+        keys: the recipients, if rejects and conflicts are to be encrypted.
 
     Raises:
         InputError: the rows cannot be used.
@@ -130,7 +135,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, acco
     if uri:
         with _account_of(run, say):
             write_account(uri, training_account(rows.summary))
-            write_rejects(uri, rows.rejects())
+            write_rejects(uri, rows.rejects(), keys)
     for line in messages.read_lines(rows):
         say(line)
     messages.check_rows(rows, listed=bool(uri))
@@ -141,7 +146,7 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, acco
     if uri:
         with _account_of(run, say):
             write_account(uri, prepared.account, labels=prepared.rows_by_label())
-            _list_conflicts(uri, rows, prepared)
+            _list_conflicts(uri, rows, prepared, keys)
     say(f"  {prepared.account}")
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
@@ -159,15 +164,15 @@ def read(sources: Sources, recipe: Recipe, run: RunDir | None, say: Say, *, acco
     return TrainingInputs(sources.model, sources.tokenizer, prepared)
 
 
-def _list_conflicts(uri: str, rows: ReadRows, prepared: PreparedData) -> None:
+def _list_conflicts(uri: str, rows: ReadRows, prepared: PreparedData, keys: Keys) -> None:
     """Writes the rows with equal texts and different labels, and those of them that are rejects."""
     if not prepared.conflicts[0]:
         return
-    write_conflicts(uri, (conflicts.located(ray.get(ref), rows.files) for ref in prepared.conflict_tables))
+    write_conflicts(uri, (conflicts.located(ray.get(ref), rows.files) for ref in prepared.conflict_tables), keys)
     if rows.data.on_conflict == "reject":
         column = rows.data.read_label_columns[0]
         of_conflicts = (conflicts.rejects(ray.get(ref), rows.files, column) for ref in prepared.conflict_tables)
-        write_rejects(uri, chain(rows.rejects(), of_conflicts))
+        write_rejects(uri, chain(rows.rejects(), of_conflicts), keys)
 
 
 def _account_of(run: RunDir | None, say: Say) -> AbstractContextManager[None]:

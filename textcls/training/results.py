@@ -23,6 +23,7 @@ from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
 from textcls.output.json_files import write_json
 from textcls.output.side_product import side_product
+from textcls.reporting import report_with_texts
 from textcls.reporting.page import report_page
 from textcls.reporting.picture import draw_report
 from textcls.reporting.report import (
@@ -106,6 +107,9 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
 
 
 def _write(report: Report, run: RunDir, say: Say) -> None:
+    with side_product("the report with texts", say):
+        report_with_texts.write_with_texts(report, run.uri, run.keys)
+    report = report_with_texts.for_all(report, run.keys)
     with side_product("report.json", say):
         write_json(run.uri, "report.json", report.content())
     with side_product("report.html", say):

@@ -12,8 +12,10 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 
 from textcls.data import messages
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError, StorageError
 from textcls.on_ray.session import ray_session
+from textcls.output.account import CONFLICTS, REJECTS
 from textcls.output.lock import locked
 from textcls.output.side_product import side_product
 from textcls.reporting.report import Report
@@ -32,7 +34,14 @@ Say = Callable[[str], None]
 
 
 def train(
-    recipe: Recipe, out: str, *, resume: bool, say: Say, verbose: bool = False, task: Task | None = None
+    recipe: Recipe,
+    out: str,
+    *,
+    resume: bool,
+    say: Say,
+    verbose: bool = False,
+    task: Task | None = None,
+    keys: Keys = NO_KEYS,
 ) -> Report | None:
     """Trains a classifier as the recipe asks and leaves its bundle in `out`; returns the report.
 
@@ -45,6 +54,7 @@ def train(
         say: takes one line for the user at a time.
         verbose: show Ray's own log lines as well.
         task: what is predicted. Left out: what `data.task` names.
+        keys: the recipients, if files that hold texts are to be encrypted, and where the identity for decisions is.
 
     Raises:
         InputError: recipe, data, model or directory cannot be used; nothing is left but the account of why.
@@ -53,7 +63,7 @@ def train(
     """
     mlflow_requested()  # if MLflow is missing, no directory is claimed
     with locked(out) as uri:
-        run = RunDir.claim(uri, recipe, resume=resume)
+        run = RunDir.claim(uri, recipe, resume=resume, keys=keys)
         if run.replaces:
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
         try:
@@ -68,7 +78,7 @@ def train(
 
 
 def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say, *, verbose: bool) -> Report | None:
-    sources = find_sources(recipe, task, say, commit=run.model_commit())
+    sources = find_sources(recipe, task, say, commit=run.model_commit(), keys=run.keys)
     run.bind_model(sources.model)
     recipe = recipe.model_copy(update={"model": sources.model.pinned(recipe.model)})
     with ray_session(verbose=verbose):
@@ -81,7 +91,7 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
             cpus_per_worker=workers.cpus,
             gpus=workers.count if workers.use_gpu else 0,
         )
-        inputs = read(sources, recipe, run, say)
+        inputs = read(sources, recipe, run, say, keys=run.keys)
         account = inputs.data.account
         journal.record("data_prepared", data=inputs.data.fingerprint, **account.as_json())
         say(f"training {recipe.model.pretrained} on {account.outcomes['train']:,} rows: {workers}")
@@ -92,7 +102,15 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
     return report
 
 
-def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | None = None, out: str = "") -> None:
+def dry_run(
+    recipe: Recipe,
+    *,
+    say: Say,
+    verbose: bool = False,
+    task: Task | None = None,
+    out: str = "",
+    keys: Keys = NO_KEYS,
+) -> None:
     """Reads and checks the data, shows what is in it, and trains nothing.
 
     Args:
@@ -102,6 +120,7 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | Non
         task: what is predicted. Left out: what `data.task` names.
         out: URI of a directory for the account of rows, the rejects and the conflicts; a run may begin there later. ""
             writes nothing.
+        keys: as in `train`.
 
     Raises:
         InputError: recipe, data or model cannot be used.
@@ -109,13 +128,13 @@ def dry_run(recipe: Recipe, *, say: Say, verbose: bool = False, task: Task | Non
     with locked(out) if out else nullcontext("") as uri:
         if uri:
             claim_for_account(uri)
-        sources = find_sources(recipe, task or task_of(recipe.data), say)
+        sources = find_sources(recipe, task or task_of(recipe.data), say, keys=keys)
         with ray_session(verbose=verbose):
             workers = _workers(recipe, sources.rehearsal, say)
-            inputs = read(sources, recipe, None, say, account_in=uri)
+            inputs = read(sources, recipe, None, say, account_in=uri, keys=keys)
     for line in messages.split_lines(inputs.data):
         say(f"  {line}")
-    listed = "rows.json, rejects.parquet" + " and conflicts.parquet" * bool(inputs.data.conflicts[0])
+    listed = f"rows.json, {keys.name(REJECTS)}" + f" and {keys.name(CONFLICTS)}" * bool(inputs.data.conflicts[0])
     say(f"would train with {workers}; " + (f"{listed} are in {out}" if out else "nothing is written"))
 
 

@@ -6,7 +6,7 @@ in general (output/claim.py), what checkpoints and bundles hold.
     OUT/run.json            identity of the run; written first
     OUT/events.jsonl        the events of the run, with their times
     OUT/rows.json           the account of rows
-    OUT/rejects.parquet     every rejected row
+    OUT/rejects.parquet     every rejected row; with recipients rejects.parquet.age
     OUT/training/attempt-N  checkpoints, as Ray Train writes them; deleted when the bundle is complete
     OUT/tensorboard/        curves for TensorBoard
     OUT/report.json .html .png  results
@@ -26,6 +26,7 @@ from typing import Any
 
 from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import RunDirError
 from textcls.modeling.pretrained import Pretrained
 from textcls.output.account import FILES as ACCOUNT_FILES
@@ -59,21 +60,24 @@ class RunDir:
         resumed: whether the run began earlier.
         run_id: the random id by which events name the run; a resumed run keeps it.
         replaces: whether the run replaces one that had no checkpoint.
+        keys: who may read the files that hold texts.
     """
 
     uri: str
     resumed: bool
     run_id: str = ""
     replaces: bool = False
+    keys: Keys = NO_KEYS
 
     @classmethod
-    def claim(cls, out: str, recipe: Recipe, *, resume: bool) -> "RunDir":
+    def claim(cls, out: str, recipe: Recipe, *, resume: bool, keys: Keys = NO_KEYS) -> "RunDir":
         """Claims a directory for a new run or, with `resume`, for the run that began there.
 
         Args:
             out: URI of the directory.
             recipe: of the run.
             resume: continue an interrupted run.
+            keys: who may read the files that hold texts; a run is resumed with the same recipients alone.
 
         Raises:
             RunDirError: it holds a finished run, an interrupted one with a checkpoint (without `resume`), a run of
@@ -85,7 +89,7 @@ class RunDir:
         if not claimed.is_begun:
             if resume:
                 raise RunDirError(f"{uri} holds no run to resume", todo="check --out, or leave --resume out")
-            return cls._begin(uri, recipe)
+            return cls._begin(uri, recipe, keys)
         run = cls(uri, resumed=True)
         identity = run._identity()
         if not resume:
@@ -97,20 +101,27 @@ class RunDir:
                     f"{uri} holds a run that was interrupted", todo="--resume continues it exactly; or name a new --out"
                 )
             run._delete_unfinished()
-            return replace(cls._begin(uri, recipe), replaces=True)
+            return replace(cls._begin(uri, recipe, keys), replaces=True)
         begun = Recipe.model_validate(identity["recipe"])
         if begun.learning_fingerprint != recipe.learning_fingerprint:
             raise RunDirError(
                 f"{uri} holds a run of another recipe: {difference(_settings(begun), _settings(recipe))}",
                 todo=f"{_options_of(begun, recipe)} resumes it; or name a new --out",
             )
-        return replace(run, run_id=identity.get("id", ""))
+        if (encrypted_to := tuple(identity.get("encrypt_to", ()))) != keys.recipients:
+            options = "".join(f" --encrypt-to {one}" for one in encrypted_to)
+            raise RunDirError(
+                f"{uri} holds a run whose rejects are encrypted to {', '.join(encrypted_to) or 'no one'}, now to "
+                f"{', '.join(keys.recipients) or 'no one'}",
+                todo=f"--resume{options or ' without --encrypt-to'} resumes it; or name a new --out",
+            )
+        return replace(run, run_id=identity.get("id", ""), keys=keys)
 
     @classmethod
-    def _begin(cls, uri: str, recipe: Recipe) -> "RunDir":
-        run = cls(uri, resumed=False, run_id=secrets.token_hex(6))
+    def _begin(cls, uri: str, recipe: Recipe, keys: Keys) -> "RunDir":
+        run = cls(uri, resumed=False, run_id=secrets.token_hex(6), keys=keys)
         identity = {"format": _FORMAT, "id": run.run_id, "recipe": recipe.model_dump(mode="json"), "data": None}
-        write_json(uri, IDENTITY, identity)
+        write_json(uri, IDENTITY, identity | ({"encrypt_to": keys.recipients} if keys.recipients else {}))
         return run
 
     def _identity(self) -> dict[str, Any]:

@@ -1,0 +1,386 @@
+"""Files that are encrypted as `age` encrypts them (https://age-encryption.org/v1), and read back.
+
+In: recipients, the public keys of those who may read; identities, their secret keys, from a file or the environment.
+Out: files whose plaintext never touches a disk; the content of such a file. Not here: which files hold texts of people
+(their writers), a whole directory as one file (sealed_directory.py).
+
+A plaintext goes through a pipe to a thread that encrypts it, so that a file of any size takes 64 KB of memory. An
+identity is read where it is used: it is in no recipe, no file of a job, no pickled object and no message.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
+
+from textcls import storage
+from textcls.errors import InputError, TextclsError
+
+SUFFIX = ".age"
+"""What the name of an encrypted file ends with."""
+IDENTITY = "TEXTCLS_AGE_IDENTITY"
+"""The environment variable that holds an identity."""
+IDENTITY_FILE = "TEXTCLS_AGE_IDENTITY_FILE"
+"""The environment variable that names a file of identities."""
+
+_SECRET = "age-secret-key-"
+_KEY_CHARS = 62
+# What pyrage says where no identity fits; everything else is a damaged file.
+_NO_MATCH = "No matching keys found"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Who may read what a job writes, and where it finds the identity for what it reads; picklable, without secrets.
+
+    Attributes:
+        recipients: `age1...`, sorted, each once; files that hold texts are encrypted to them. None: they stay plain.
+        identity_file: path of a file of identities; "" for the environment alone.
+    """
+
+    recipients: tuple[str, ...] = ()
+    identity_file: str = ""
+
+    def name(self, name: str) -> str:
+        """The name of a file that holds texts."""
+        return name + SUFFIX if self.recipients else name
+
+
+NO_KEYS = Keys()
+
+
+class OwnKey:
+    """A key pair of this process, for files that the same job reads again; it is never written nor sent elsewhere.
+
+    Attributes:
+        recipient: its public key.
+    """
+
+    def __init__(self) -> None:
+        import pyrage
+
+        self._identity = pyrage.x25519.Identity.generate()
+        self.recipient = str(self._identity.to_public())
+
+    def identities(self) -> list[Any]:
+        """What opens the files."""
+        return [self._identity]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key of one process stays there")
+
+
+def checked_recipients(asked: Iterable[str]) -> tuple[str, ...]:
+    """The recipients, sorted, each once.
+
+    Raises:
+        InputError: one is no public key; a value that may be a secret is not repeated.
+    """
+    import pyrage
+
+    found = set()
+    for place, value in enumerate(asked, 1):
+        key = value.strip()
+        if _SECRET in key.casefold():
+            raise InputError(
+                f"--encrypt-to, value {place}, is a secret key: whoever can list processes or read the history of the "
+                "shell may have seen it",
+                expected="a public key: age1...",
+                todo="give the public key, which `age-keygen -y FILE` prints; better of a new pair",
+            )
+        try:
+            pyrage.x25519.Recipient.from_str(key)
+        except pyrage.RecipientError as error:
+            shown = f" ({key[:_KEY_CHARS]!r})" if key.startswith("age1") else ""
+            raise InputError(
+                f"--encrypt-to, value {place}, is no public key of age{shown}: {error}",
+                expected=f"age1 and {_KEY_CHARS - 4} more characters, as `age-keygen` prints it",
+                todo="copy the whole key",
+            ) from None
+        found.add(key)
+    return tuple(sorted(found))
+
+
+def identities(identity_file: str = "") -> list[Any]:
+    """The identities of a file or, without one, of the environment; none if there are none.
+
+    Args:
+        identity_file: path of a file as `age-keygen` writes it.
+
+    Raises:
+        InputError: the file cannot be read, or a line is no identity; its content is not repeated.
+    """
+    path = identity_file or os.environ.get(IDENTITY_FILE, "")
+    texts = []
+    if path:
+        try:
+            with open(os.path.expanduser(path), encoding="utf-8") as file:
+                texts.append((path, file.read()))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise InputError(
+                f"the file of identities {path}: {reason}", todo="name the file that `age-keygen -o FILE` has written"
+            ) from None
+    if not identity_file and (text := os.environ.get(IDENTITY, "")):
+        texts.append((IDENTITY, text))
+    found = []
+    for place, text in texts:
+        of_place = [
+            _identity(line, f"{place}, line {n}") for n, line in enumerate(text.splitlines(), 1) if _key_in(line)
+        ]
+        if not of_place:
+            raise InputError(
+                f"{place} holds no identity", expected="a line AGE-SECRET-KEY-1...", todo="fill it, or unset it"
+            )
+        found += of_place
+    return found
+
+
+def _key_in(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _identity(line: str, place: str) -> Any:
+    import pyrage
+
+    try:
+        return pyrage.x25519.Identity.from_str(line.strip())
+    except pyrage.IdentityError:
+        kind = "a public key" if line.strip().startswith("age1") else "no identity of age"
+        raise InputError(
+            f"{place}, is {kind}",
+            expected="AGE-SECRET-KEY-1..., without a passphrase",
+            todo="name the file that `age-keygen -o FILE` has written",
+        ) from None
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def written_whole(uri: str, recipients: Sequence[str]) -> Iterator[BinaryIO]:
+    """As `storage.written_whole`, with a file that is encrypted as it is written; without recipients it stays plain.
+
+    Args:
+        uri: absolute.
+        recipients: from `checked_recipients`.
+    """
+    with storage.written_whole(uri) as file:
+        if not recipients:
+            yield file
+            return
+        with _encrypted(file, recipients) as plain:
+            yield plain
+
+
+def write_bytes(uri: str, content: bytes, recipients: Sequence[str]) -> None:
+    """As `storage.write_bytes`, encrypted if there are recipients."""
+    if not recipients:
+        storage.write_bytes(uri, content)
+        return
+    import pyrage
+
+    storage.write_bytes(uri, pyrage.encrypt(content, _keys_of(recipients)))
+
+
+def _keys_of(recipients: Sequence[str]) -> list[Any]:
+    import pyrage
+
+    return [pyrage.x25519.Recipient.from_str(one) for one in recipients]
+
+
+@contextmanager
+def _encrypted(out: BinaryIO, recipients: Sequence[str]) -> Iterator[BinaryIO]:
+    """A file to write a plaintext to, which arrives encrypted in `out`."""
+    import pyrage
+
+    read_end, write_end = os.pipe()
+    target = _Target(out)
+
+    def encrypt() -> None:
+        with open(read_end, "rb", buffering=0) as plain:
+            pyrage.encrypt_io(plain, target, _keys_of(recipients))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="encryption") as thread:
+        try:
+            with io.BufferedWriter(_Pipe(write_end), storage.BUFFER_BYTES) as plain:
+                done = thread.submit(encrypt)
+                yield plain
+        except BrokenPipeError:  # the thread has ended, and its error says why
+            _finish(done, target)
+            raise
+        _finish(done, target)
+
+
+class _Pipe(io.RawIOBase):
+    """The end of a pipe to write to; unlike Python's own, it knows how much was written, which pyarrow asks."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._written = descriptor, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        count = os.write(self._descriptor, data)
+        self._written += count
+        return count
+
+    def tell(self) -> int:
+        return self._written
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+class _Target:
+    """A file for pyrage, which turns errors of it into text or drops them; the error itself is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.error = file, None  # type: BinaryIO, Exception | None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        pass
+
+
+def _finish(done: "Future[None]", target: _Target) -> None:
+    """Waits for the thread; raises the error of the file itself, which pyrage turns into text or, at the end, drops."""
+    try:
+        done.result()
+    except Exception as error:
+        raise target.error or error from None
+    if target.error is not None:
+        raise target.error
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def is_encrypted(uri: str) -> bool:
+    """Whether a name is that of an encrypted file."""
+    return uri.endswith(SUFFIX)
+
+
+def open_input(uri: str, opened_by: Sequence[Any]) -> BinaryIO:
+    """As `storage.open_input`; an encrypted file is decrypted into memory first.
+
+    Raises:
+        InputError: as in `read_bytes`.
+    """
+    return io.BytesIO(read_bytes(uri, opened_by)) if is_encrypted(uri) else storage.open_input(uri)
+
+
+def read_bytes(uri: str, opened_by: Sequence[Any]) -> bytes:
+    """The content of a file, decrypted if its name says that it is encrypted.
+
+    Args:
+        uri: absolute.
+        opened_by: from `identities`.
+
+    Raises:
+        InputError: no identity fits, or the file is damaged, incomplete or no file of age.
+    """
+    if not is_encrypted(uri):
+        return storage.read_bytes(uri)
+    content = io.BytesIO()
+    decrypt(uri, content, opened_by)
+    return content.getvalue()
+
+
+def decrypt(uri: str, out: Any, opened_by: Sequence[Any]) -> None:
+    """Writes the plaintext of a file to `out`; each 64 KB are authenticated first, the end of the file last.
+
+    Args:
+        uri: absolute.
+        out: has `write` and `flush`. What it was given is worth nothing if this raises.
+        opened_by: from `identities`.
+
+    Raises:
+        InputError: as in `read_bytes`.
+    """
+    import pyrage
+
+    if not opened_by:
+        raise InputError(
+            f"{uri} is encrypted, and there is no identity to open it",
+            expected="the secret key of one of its recipients",
+            todo=f"--identity-file FILE, or set {IDENTITY_FILE} or {IDENTITY}",
+        )
+    with storage.open_input(uri) as file:
+        source, target = _Source(file), _Target(out)
+        refused: Exception | None = None
+        try:
+            pyrage.decrypt_io(source, target, list(opened_by))
+        except (pyrage.DecryptError, OSError) as error:
+            refused = error
+        with storage.explained(uri):
+            if failed := source.error or target.error:
+                raise failed
+        if refused is not None:
+            raise _not_opened(uri, str(refused), opened_by)
+
+
+class _Source:
+    """A file for pyrage; its error is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.error = file, None  # type: BinaryIO, Exception | None
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _not_opened(uri: str, reason: str, opened_by: Sequence[Any]) -> TextclsError:
+    if _NO_MATCH in reason:
+        own = ", ".join(str(one.to_public()) for one in opened_by)
+        return InputError(
+            f"{uri} is not encrypted to the identity at hand, {own}",
+            expected="the secret key of one of its recipients",
+            todo=f"--identity-file FILE, or set {IDENTITY_FILE} or {IDENTITY}, with another identity",
+        )
+    return InputError(
+        f"{uri} is damaged, incomplete or no file of age ({reason})",
+        expected="exactly the bytes that were written",
+        todo="copy or write it again",
+    )
+
+
+class _Enough(Exception):
+    """The first bytes of a plaintext have come."""
+
+
+class _FirstBytes:
+    def write(self, data: bytes) -> int:
+        raise _Enough
+
+    def flush(self) -> None:
+        pass
+
+
+def can_open(uri: str, opened_by: Sequence[Any]) -> bool:
+    """Whether one of the identities opens a file; reads its beginning alone. A plain file is open to all."""
+    if not is_encrypted(uri):
+        return True
+    try:
+        decrypt(uri, _FirstBytes(), opened_by)
+    except _Enough:
+        return True
+    except InputError:
+        return False
+    return True
