@@ -47,10 +47,11 @@ def path(tmp_path: Path) -> Path:
     """200 texts, one of them twice with both labels, and a reject."""
     words = {"positive": "great moving wonderful", "negative": "awful boring bad"}
     rows = [(f"zq7f{i:05d} the film was {words[LABELS[i % 2]]}", LABELS[i % 2]) for i in range(200)]
-    rows += [(rows[20][0], LABELS[1]), ("zq7f00999 has no label", "")]
+    rows += [(rows[20][0], LABELS[1])]
     found = tmp_path / "reviews.csv"
     with found.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
+    found.write_bytes(found.read_bytes() + b"zq7f00999 has a broken byte \xff,positive\n")
     return found
 
 
@@ -97,7 +98,7 @@ def test_an_audit_its_decisions_and_the_run_that_follows_them_leave_no_text(
         train(decided, str(tmp_path / "run"), resume=False, say=silent, keys=KEYS)
     monkeypatch.setenv(IDENTITY, str(SECRET))
     dry_run(decided, say=silent, out=str(tmp_path / "run"))
-    assert planted_in(tmp_path / "run") == {str(tmp_path / "run" / "rejects.parquet"): 2}
+    assert planted_in(tmp_path / "run") == {str(tmp_path / "run" / "rejects.parquet"): 1}
     report = train(decided, str(tmp_path / "run"), resume=False, say=silent, keys=KEYS)
 
     assert names(tmp_path / "run") == {
@@ -105,7 +106,7 @@ def test_an_audit_its_decisions_and_the_run_that_follows_them_leave_no_text(
         *("events.jsonl", "report.html", "report.json", "report.png", "rows.json", "run.json"),
     }
     rejects = pq.read_table(pa.BufferReader(opened(tmp_path / "run" / "rejects.parquet.age"))).to_pydict()
-    assert sorted(rejects["reason"]) == ["dropped_by_decision", "missing_label"]
+    assert sorted(rejects["reason"]) == ["dropped_by_decision", "undecodable"]
     whole = json.loads(opened(tmp_path / "run" / "report.json.age"))
     plain = json.loads((tmp_path / "run" / "report.json").read_text())
     assert whole == json.loads(json.dumps(report.content()))
