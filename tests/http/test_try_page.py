@@ -1,5 +1,6 @@
 """The pages in a real browser: Debian's Chromium, without a screen."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.unit.test_pages_in_browser import violations
 from textcls.inference.classifier import Classifier
 from textcls.inference.explain import explain
 
@@ -26,6 +28,25 @@ def classify(browser: Any, service: Service, text: str, key: str = "") -> None:
     browser.find_element(By.ID, "text").send_keys(text)
     browser.find_element(By.ID, "go").click()
     WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "answer") or shown(browser, "error"))
+
+
+def explained(browser: Any, service: Service, text: str) -> None:
+    """Classifies a text, presses the other button and waits for the words."""
+    classify(browser, service, text)
+    button = browser.find_element(By.ID, "explain")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_displayed())
+    button.click()
+    WebDriverWait(browser, BOUND_S, 0.02).until(
+        lambda _: shown(browser, "explained") or shown(browser, "explain_error")
+    )
+
+
+@pytest.fixture
+def emulating(browser: Any) -> Iterator[Any]:
+    """Sends a command of the DevTools protocol; what it emulates ends with the test."""
+    yield browser.execute_cdp_cmd
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def problems(browser: Any) -> list[str]:
@@ -163,3 +184,54 @@ def test_a_model_of_pairs_has_a_second_field(browser: Any, pair_bundle: Path, se
         WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "answer"))
     classify(browser, service, "great")
     assert not browser.find_element(By.ID, "text_pair").is_displayed()
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_an_explained_text_is_accessible_in_light_and_dark_colours(
+    browser: Any, service: Service, emulating: Any, colours: str
+) -> None:
+    emulating("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
+    explained(browser, service, "the film was really great, but every scene was dull " + "the plot " * 20)
+    for part in browser.find_elements(By.TAG_NAME, "summary"):
+        if part.is_displayed():
+            part.click()
+    assert browser.find_elements(By.CSS_SELECTOR, "#explained mark, #explained .unseen")
+    assert violations(browser) == []
+    ground = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+    assert (ground == "rgba(255, 255, 255, 1)") == (colours == "light")
+
+
+def test_many_labels_with_long_names_fit_a_phone_and_leave_room_for_the_explanation(
+    browser: Any, service: Service, emulating: Any
+) -> None:
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    emulating("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(service.url + "/try")
+    button = browser.find_element(By.ID, "explain")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_displayed())
+    names = [f"{'request_about_' * 5}{n}" for n in range(77)]
+    browser.execute_script(
+        "const [names] = arguments;"
+        "show({label: names[0], scores: names.map(label => ({label, score: 1 / names.length})), tokens: 9}, '');"
+        "for (const name of names) at('label').add(new Option(name, name));"
+        "showWhy({explanations: [{label: names[0], score: 1, words: []}], unseen: []}, ['fine']);",
+        names,
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+    bars = browser.find_elements(By.CSS_SELECTOR, "#scores progress")
+    assert len(bars) == 10
+    assert min(bar.size["width"] for bar in bars) > 100
+    assert shown(browser, "others") == "The other 67 labels"
+    browser.find_element(By.ID, "others").click()
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#other_scores tr")) == 67
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+
+
+def test_the_answer_to_another_text_does_not_stand_above_an_explanation(browser: Any, service: Service) -> None:
+    explained(browser, service, "the film was really great")
+    assert shown(browser, "answer")
+    assert shown(browser, "facts")
+    browser.find_element(By.ID, "text").send_keys(" but dull")
+    browser.find_element(By.ID, "explain").click()
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: "but dull" in shown(browser, "explained"))
+    assert (shown(browser, "answer"), shown(browser, "facts"), shown(browser, "scores")) == ("", "", "")
