@@ -1,4 +1,4 @@
-"""The command `textcls`, also as `python -m textcls`: train, audit, evaluate, predict, explain, serve or rebundle.
+"""The command `textcls`, also as `python -m textcls`: train, audit, evaluate, predict, explain, serve and others.
 
 In: a command line. Out: the exit status of its command. Not here: the commands (textcls/commands).
 """
@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "a bundle and a CSV -> what each word does to the score",
     "serve": "a bundle -> an HTTP service on this machine",
     "rebundle": "a bundle -> one of the same model with another text.on_long",
+    "forget": "a CSV -> hashes of its texts, which trainings then leave out",
 }
 
 

@@ -18,16 +18,16 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from textcls import storage
 from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
+from textcls.manifest import Digest, Excluded, FileRecord, Frozen
 from textcls.settings.recipe import Recipe, TextSpec
-from textcls.settings.spec import Written
 from textcls.tasks.registry import known_names, task_named
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
@@ -41,22 +41,6 @@ _NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_conf
 # Data formats only: no pickles (.bin, .pt, .ckpt, ...) and no code. A `.model` is a SentencePiece vocabulary.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(json|safetensors|txt|model|md)")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "ray")
-
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Frozen(Written):
-    """A part of the manifest: cannot be changed, knows no other keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class FileRecord(Frozen):
-    """What a file of the bundle must be, byte for byte."""
-
-    sha256: Digest
-    size_bytes: int = Field(ge=0)
 
 
 class Calibration(Frozen):
@@ -119,7 +103,7 @@ class Origin(Frozen):
 class Manifest(Frozen):
     """What a bundle says about itself."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"pairs", "origin"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"pairs", "excluded", "origin"})
 
     format_version: Literal[2] = 2
     """Version of this layout. A file of version 1 becomes one of version 2 as it is read."""
@@ -143,6 +127,8 @@ class Manifest(Frozen):
     """`Recipe.fingerprint` of the run."""
     data_fingerprint: str
     """Identifies the rows the run learned from."""
+    excluded: Excluded | None = None
+    """What `data.exclude` took out; left out of the file where it names no file."""
     versions: dict[str, str]
     """Library versions of the run."""
     files: dict[str, FileRecord]
@@ -201,6 +187,7 @@ def seal_bundle(
     metrics: Mapping[str, JsonValue],
     recipe: Recipe,
     data_fingerprint: str,
+    excluded: Excluded | None = None,
     calibration: Calibration | None = None,
 ) -> Manifest:
     """Makes a bundle of a local directory, where it lies; returns its manifest.
@@ -213,6 +200,7 @@ def seal_bundle(
         metrics: the result on the test split, finite numbers.
         recipe: the resolved recipe.
         data_fingerprint: identifies the rows the run learned from.
+        excluded: what `data.exclude` took out.
         calibration: what was folded into the head. Left out: nothing.
 
     Raises:
@@ -235,6 +223,7 @@ def seal_bundle(
         recipe=recipe.model_dump(mode="json"),
         recipe_fingerprint=recipe.fingerprint,
         data_fingerprint=data_fingerprint,
+        excluded=excluded,
         versions=library_versions(),
         files={name: _record(model_dir, name) for name in names},
     )

@@ -16,6 +16,7 @@ REHEARSAL = "unit/test_rehearsal.py::"
 CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
 AUDIT = "unit/test_audit_run.py::"
+EXCLUSION = "unit/test_exclusion.py::"
 DECISIONS = "unit/test_decisions.py::"
 ENCRYPTION = "unit/test_encryption.py::"
 
@@ -84,6 +85,15 @@ FOLLOWED = {
     "data.decisions._read": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"],
     "data.decisions._rows": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"] * 2,
     "data.decisions._records": [f"{DECISIONS}test_what_is_no_audit_is_refused_until_an_audit_is_named"],
+    "data.checks._refuse_all_excluded": [f"{EXCLUSION}test_what_takes_out_every_row_is_refused_until_it_does_not"],
+    "data.exclusion_files._entries": [f"{EXCLUSION}test_a_file_that_is_none_of_these_is_refused_until_it_is_one"] * 2,
+    "data.exclusion_files._hashes": [
+        f"{EXCLUSION}test_a_line_among_hashes_that_is_none_is_refused_and_not_repeated",
+        f"{EXCLUSION}test_hashes_of_other_text_settings_are_refused_until_they_are_made_again",
+    ],
+    "data.exclusion_files._no_key": [f"{EXCLUSION}test_a_file_that_is_none_of_these_is_refused_until_it_is_one"],
+    "data.exclusion_files._no_row": [f"{EXCLUSION}test_a_row_that_cannot_be_read_is_refused_and_not_repeated"],
+    "commands.forget._run": [f"{EXCLUSION}test_a_file_of_hashes_does_what_the_texts_do_and_holds_none"],
     "data.file_formats.refuse_other_formats": [
         f"{FORMATS}test_a_file_compressed_otherwise_than_its_name_says_comes_with_its_right_name"
     ],

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.local_ray.conftest import (
 )
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import ModelError, RecipeError, TrainingError
+from textcls.manifest import Excluded
 from textcls.modeling.pretrained import find_model
 from textcls.settings.scale import ScaleSpec
 from textcls.tasks.metrics import Counts
@@ -283,10 +285,13 @@ def test_the_published_bundle_scores_as_the_test_did_and_is_calibrated(one_epoch
     from textcls.inference.classifier import Classifier
 
     path, prepared, tokenizer = reviews
+    excluded = Excluded(digest="c" * 64, entries=3, without_rows=1, rows=2)
+    prepared = replace(prepared, excluded=excluded)
     outcome, recipe = one_epoch, small_recipe(tiny_model_dir, path, *EVERYTHING)
     export_bundle(recipe, prepared, tokenizer, outcome, str(tmp_path / "out"), {})
 
     classifier = Classifier.load(str(tmp_path / "out" / "bundle"), threads=1)
+    assert classifier.bundle.manifest.excluded == excluded
     calibration = classifier.bundle.manifest.calibration
     assert calibration == outcome.calibration
     assert calibration.temperature != 1

@@ -109,7 +109,7 @@ def test_changed_rows_are_refused(copy: Path, first_run: FirstRun, on_cluster: C
         refused = on_cluster("train", first_run.user.home, *TRAIN, "--out", "copy", "--resume").calmly(2)
     finally:
         reviews.write_bytes(written)
-    assert "the CSV files are not those this run began with" in refused.err
+    assert "are not those this run began with" in refused.err
     assert json.loads((copy / "run.json").read_text()) == json.loads((copy.parent / "broken off/run.json").read_text())
 
 

@@ -37,6 +37,8 @@ OTHER = {
     "data.label_cells": "{x: 1}",
     "data.on_conflict": "reject",
     "data.decisions": "[runs/audit/audit.csv]",
+    "data.exclude": "[forget.txt]",
+    "data.exclude_by": "customer",
     "data.where": "{source: [a, b]}",
     "data.where_not": "{source: [c]}",
     "data.header": "false",
@@ -115,6 +117,7 @@ OTHER = {
 }
 # Without a header, columns are positions.
 BESIDE = {
+    "data.exclude_by": ["data.exclude=keys.txt"],
     "data.label_cells": ["data.label_columns=[billing, refund]"],
     "data.header": ["data.text_columns=0", "data.label_column=1"],
     "serve.min_replicas": ["serve.max_replicas=2"],

@@ -40,6 +40,7 @@ from textcls.audit.sheet import NUMBERS, sheet
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.data import messages
 from textcls.data.decisions import read_decisions, refuse_unmet
+from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
@@ -205,7 +206,10 @@ def _read(recipe: Recipe, options: AuditOptions, say: Say) -> ReadRows:
     """
     task, files = task_of(recipe.data), expand(recipe.data.csv)
     decisions = read_decisions(recipe.data, task, options.keys)
-    read = read_rows(files, recipe.data, recipe.text, task=task, group_by=recipe.split.group_by, decisions=decisions)
+    exclusion, group_by = read_exclusion(recipe.data, recipe.text), recipe.split.group_by
+    read = read_rows(
+        files, recipe.data, recipe.text, task=task, group_by=group_by, decisions=decisions, exclusion=exclusion
+    )
     for line in messages.read_lines(read):
         say(line)
     messages.check_rows(read, listed=False)
@@ -252,7 +256,7 @@ def _by_bundle(fold: HeldOut, uri: str, read: ReadRows, recipe: Recipe, say: Say
     bundle = load_bundle(storage.join(fold_directory(uri, fold.number), "bundle"))
     if bundle.manifest.data_fingerprint != read.fingerprint:
         raise RunDirError(
-            f"the CSV files are not those that {fold_directory(uri, fold.number)} was trained on",
+            f"the CSV files, or those of data.exclude, are not those of {fold_directory(uri, fold.number)}",
             todo="restore them and --resume, or name a new --out",
         )
     return judged_by_bundle(fold, bundle, recipe.scale, say)

@@ -34,6 +34,7 @@ _NOT_OF_USE = ("data", "report", "scale")
 _POSSIBLE = "--set text.on_long=truncate, windows or error, another one than that of the bundle"
 
 _NAMED_BY_CSV = "--csv names the files"
+_KEPT_FROM_TRAINING = "it takes rows out of training; here every row of the files is scored"
 
 
 class UnlabelledSpec(DataSpec):
@@ -57,9 +58,10 @@ class EvaluateSpec(Spec):
         "data.labels": "the labels are the bundle's; data.label_map maps the labels of the CSV to them",
         "data.task": "the task is the bundle's",
         "data.decisions": "decisions are about the rows of the training data",
+        **dict.fromkeys(("data.exclude", "data.exclude_by"), _KEPT_FROM_TRAINING),
         **dict.fromkeys(("data.on_duplicate", "data.on_conflict"), "every row is evaluated, duplicates too"),
     }
-    dropped: ClassVar[tuple[str, ...]] = ("labels", "decisions")
+    dropped: ClassVar[tuple[str, ...]] = ("labels", "decisions", "exclude", "exclude_by")
 
     data: DataSpec
     """How the labelled rows are read."""
@@ -89,11 +91,12 @@ class PredictSpec(Spec):
             ),
             "every row is predicted, whatever its label",
         ),
+        **dict.fromkeys(("data.exclude", "data.exclude_by"), _KEPT_FROM_TRAINING),
     }
     # `where` selected the training rows.
     dropped: ClassVar[tuple[str, ...]] = (
         *("task", "label_column", "labels_in", "label_delimiter", "label_columns", "label_cells", "label_map"),
-        *("labels", "on_conflict", "where", "where_not", "decisions"),
+        *("labels", "on_conflict", "where", "where_not", "decisions", "exclude", "exclude_by"),
     )
 
     data: UnlabelledSpec

@@ -31,6 +31,7 @@ _CONFLICTS_BECOME = {
     "reject": "none of their rows is used (data.on_conflict)",
 }
 _MANY_LABELS = 1000
+_INTENDED = (Reason.DROPPED_BY_DECISION, Reason.EXCLUDED)
 
 
 def refuse_unfit(
@@ -68,7 +69,10 @@ def refuse_unfit(
         _refuse_no_rows(data, outside_where, spellings)
     rejects = _unintended(reasons)
     if rejects > data.max_reject_fraction * read or sum(reasons.values()) == read:
-        most_common = max(reasons, key=lambda reason: reasons[reason])
+        others = {reason: rows for reason, rows in reasons.items() if reason not in _INTENDED}
+        if not others and reasons.get(Reason.EXCLUDED):
+            _refuse_all_excluded(data, read, reasons)
+        most_common = max(others or reasons, key=lambda reason: reasons[reason])
         advice = remedy(most_common) or spelled.unknown_advice(data, reasons, spellings)
         if len(labels) == 1 and most_common == Reason.MISSING_LABEL and data.labels_in == "one":
             named = f"if an empty cell is another label: {_named_if_empty(data, labels[0])}"
@@ -79,8 +83,19 @@ def refuse_unfit(
 
 
 def _unintended(reasons: Mapping[str, int]) -> int:
-    """Rejects, but for the rows that a person has decided to drop."""
-    return sum(reasons.values()) - reasons.get(Reason.DROPPED_BY_DECISION, 0)
+    """Rejects, but for the rows that a person has decided to drop or to forget."""
+    return sum(reasons.values()) - sum(reasons.get(reason, 0) for reason in _INTENDED)
+
+
+def _refuse_all_excluded(data: DataSpec, read: int, reasons: Mapping[str, int]) -> NoReturn:
+    """Stops a job that is to use none of its rows."""
+    raise DataError(
+        f"data.exclude takes out {reasons[Reason.EXCLUDED]:,} of {read:,} rows, and data.decisions drops the others"
+        if reasons.get(Reason.DROPPED_BY_DECISION)
+        else f"data.exclude takes out all {read:,} rows",
+        expected="rows that are left to learn from",
+        todo="check the files of data.exclude" + " and the column of data.exclude_by" * (data.exclude_by is not None),
+    )
 
 
 def _refuse_no_rows(data: DataSpec, outside_where: int, spellings: Spellings) -> NoReturn:

@@ -57,6 +57,8 @@ def _closest_columns(missing: Sequence[str], data: DataSpec, closest: Callable[[
         hints.append(set_option(data.input_setting, texts if len(texts) > 1 else texts[0]))
     if data.label_column in missing:
         hints.append(set_option("data.label_column", closest(data.label_column)))
+    if data.exclude_by in missing:
+        hints.append(set_option("data.exclude_by", closest(str(data.exclude_by))))
     for setting, filters in (("data.where", data.where), ("data.where_not", data.where_not)):
         if set(missing) & set(filters):
             corrected = {closest(column) if column in missing else column: values for column, values in filters.items()}

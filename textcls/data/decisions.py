@@ -163,7 +163,8 @@ def refuse_unmet(
             f"{len(missing):,} decisions are about rows that are not among those read (any more):" + _listed(missing),
             expected="rows with the very text and label that the audit has seen",
             todo="restore the rows, or the data.csv, data.where and data.where_not that the audit had; or delete these "
-            "lines of data.decisions, which are no longer needed if the rows were corrected in the CSV files",
+            "lines of data.decisions, which are no longer needed if the rows were corrected in the CSV files or are "
+            "taken out by data.exclude",
         )
 
 

@@ -13,6 +13,7 @@ from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
 from textcls.data.rows import Reason, shown
+from textcls.data.spellings import first_few
 from textcls.data.split_blocks import PreparedData
 from textcls.data.summary import RowSummary
 from textcls.data.token_limits import suggestion
@@ -33,7 +34,32 @@ def read_lines(read: ReadRows) -> Iterator[str]:
     for note in layout_notes(read.csv_files.layouts):
         yield f"  note: {note}"
     for reason, rows in found.reasons.most_common():
+        if reason == Reason.EXCLUDED:
+            continue
         yield f"  rejected {rows:,}: {reason}, like {_examples(read, reason)[0]}"
+
+    yield from _exclusion_lines(read)
+
+
+def _exclusion_lines(read: ReadRows) -> Iterator[str]:
+    """What `data.exclude` took out, and which of its entries no row met; no line holds a key or a text."""
+    exclusion, done = read.exclusion, read.excluded
+    if exclusion is None or done is None:
+        return
+    yield (
+        f"  excluded {done.rows:,} rows by {done.entries:,} entries of data.exclude (digest {done.digest[:12]}; the "
+        "manifest of the bundle has all of it)"
+    )
+    nearly = read.summary.nearly_excluded
+    unmet = exclusion.unmet(read.summary.excluded)
+    gone = [exclusion.places[number] for number in unmet if not nearly.get(str(number))]
+    if gone:
+        yield f"  {len(gone):,} entries match no row, as if they were deleted before: {first_few(gone)}"
+    if spelled := [exclusion.places[number] for number in unmet if nearly.get(str(number))]:
+        yield (
+            f"  warning: {len(spelled):,} entries match no row as they are written, but some rows in another spelling "
+            f"(case, leading zeros, a decimal .0): write them as the CSV does: {first_few(spelled)}"
+        )
 
 
 def check_rows(read: ReadRows, *, listed: bool = True) -> None:

@@ -27,10 +27,13 @@ from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.decisions import Decisions
+from textcls.data.exclusion import Exclusion
 from textcls.data.input_files import InputFile
 from textcls.data.label_columns import named_by_columns, with_label_columns
 from textcls.data.remedies import CsvFiles
+from textcls.data.rows import Reason
 from textcls.data.summary import RowSummary
+from textcls.manifest import Excluded
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.labels import label_order
@@ -52,6 +55,7 @@ class ReadRows:
             columns of `row_tables.tokenized` as well.
         keys: object references of `row_tables.keys` of each block.
         seconds: how long reading took.
+        exclusion: of the files of `data.exclude`.
     """
 
     csv_files: CsvFiles
@@ -62,6 +66,7 @@ class ReadRows:
     keys: list[Any]
     blocks_with_rejects: list[Any]
     seconds: float
+    exclusion: Exclusion | None = None
 
     @property
     def data(self) -> DataSpec:
@@ -75,8 +80,16 @@ class ReadRows:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the row id, the text key and the label of every clean row."""
-        return hashlib.sha256(b"".join(self.summary.digests)).hexdigest()
+        """sha256 over the row id, the text key and the label of every clean row, and what was to be excluded."""
+        excluded = b"" if self.exclusion is None else self.exclusion.digest.encode()
+        return hashlib.sha256(b"".join(self.summary.digests) + excluded).hexdigest()
+
+    @property
+    def excluded(self) -> Excluded | None:
+        """What `data.exclude` took out; None if it names no file."""
+        if self.exclusion is None:
+            return None
+        return self.exclusion.record(self.summary.excluded, self.summary.reasons[Reason.EXCLUDED])
 
     def rejects(self) -> Iterator[pa.Table]:
         """Tables (file, line, column, reason, value) of all rejects in row order, block by block."""
@@ -102,6 +115,7 @@ def read_rows(
     task: Task,
     group_by: str = "none",
     decisions: Sequence[Decisions] = (),
+    exclusion: Exclusion | None = None,
 ) -> ReadRows:
     """Reads, cleans and, with a tokenizer, tokenizes all rows of the files on Ray.
 
@@ -113,6 +127,7 @@ def read_rows(
         task: what is predicted; reads the label cells.
         group_by: `split.group_by`: which text of a pair is never in two splits.
         decisions: about single rows, from `read_decisions`.
+        exclusion: rows that are not used, from `read_exclusion`.
 
     Raises:
         DataError: a file is no CSV or lacks a column.
@@ -137,6 +152,7 @@ def read_rows(
             "task": task,
             "group_by": group_by,
             "decisions": decisions,
+            "exclusion": exclusion,
         },
     )
     if tokenizer is not None:
@@ -164,6 +180,7 @@ def read_rows(
         keys=[keys for _, keys in summaries_and_keys],
         blocks_with_rejects=blocks_with_rejects,
         seconds=time.monotonic() - started,
+        exclusion=exclusion,
     )
 
 
@@ -182,11 +199,14 @@ def _read_shard(
     task: Task,
     group_by: str,
     decisions: Sequence[Decisions],
+    exclusion: Exclusion | None,
 ) -> Iterator[pa.Table]:
     """The tables of one shard; `batch` holds its index as `id`."""
     shard = shards[int(batch["id"][0])]
     layout = layouts[shard.file_index]
-    return row_tables.read_tables(shard, layout, data, text, task, group_by=group_by, decisions=decisions)
+    return row_tables.read_tables(
+        shard, layout, data, text, task, group_by=group_by, decisions=decisions, exclusion=exclusion
+    )
 
 
 @ray.remote(num_returns=2)

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard, read_shard
 from textcls.data.decisions import Decisions
+from textcls.data.exclusion import Exclusion
 from textcls.data.rows import CleanRow, RowCleaner, shown
 from textcls.data.slice_columns import slice_fields
 from textcls.data.spellings import Spellings
@@ -41,7 +42,8 @@ _TABLE_CHARS = 16 * 2**20
 _LINE_BITS = 40
 
 # `counted` is "outside_where" (rows that the filters left out), "where" (rows by cell of a filtered column), "label"
-# (rows by label as written; see `Spellings` for both) or "decided" (rows by the decision that they met).
+# (rows by label as written; see `Spellings` for both), "decided" (rows by the decision that they met), "excluded" or
+# "nearly_excluded" (rows by number of the entry of `data.exclude` that they met, or met but for its spelling).
 _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", pa.string()), ("rows", pa.int64())])
 
 # What the split depends on; about 36 bytes a row.
@@ -107,9 +109,10 @@ def read_tables(
     *,
     group_by: str = "none",
     decisions: Sequence[Decisions] = (),
+    exclusion: Exclusion | None = None,
 ) -> Iterator[pa.Table]:
     """Tables of `schema_of` with all rows of a shard, in order. The last row of the last holds the shard's counts."""
-    cleaner = RowCleaner(layout, data, text, task, group_by=group_by, decisions=decisions)
+    cleaner = RowCleaner(layout, data, text, task, group_by=group_by, decisions=decisions, exclusion=exclusion)
     base = row_id(shard.file_index, 0)
     # Lists of columns, not of rows: 20,000 live tuples would make the garbage collector a tenth of the work.
     schema = schema_of(data)
@@ -157,6 +160,8 @@ def _counts(outside_where: int, cleaner: RowCleaner) -> list[tuple[str, str | No
         *(("where", column, cell, rows) for column, cells in spellings.where.items() for cell, rows in cells.items()),
         *(("label", None, cell, rows) for cell, rows in spellings.labels.items()),
         *(("decided", None, decision, rows) for decision, rows in cleaner.decided.items()),
+        *(("excluded", None, entry, rows) for entry, rows in cleaner.excluded.items()),
+        *(("nearly_excluded", None, entry, rows) for entry, rows in cleaner.nearly_excluded.items()),
     ]
 
 
@@ -332,6 +337,10 @@ def _add_counts(summary: RowSummary, counts: list[dict[str, Any]]) -> None:
                 spellings.labels[count["cell"]] = count["rows"]
             case "decided":
                 summary.decided[count["cell"]] += count["rows"]
+            case "excluded":
+                summary.excluded[count["cell"]] += count["rows"]
+            case "nearly_excluded":
+                summary.nearly_excluded[count["cell"]] += count["rows"]
     summary.spellings.add(spellings)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from textcls.data.csv_layout import Layout, header_again, header_reordered, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
 from textcls.data.decisions import Decisions, decided
+from textcls.data.exclusion import Exclusion
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
 from textcls.plain_text import visible
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     NOT_YES_OR_NO = "not_yes_or_no", "a label column holds something other than 0 or 1, true or false, yes or no"
     CONFLICTING_LABELS = "conflicting_labels", "the text has other labels in other rows, and data.on_conflict is reject"
     DROPPED_BY_DECISION = "dropped_by_decision", "data.decisions says drop about this text with this label"
+    EXCLUDED = "excluded", "data.exclude takes out this text or this key; what the row holds is not repeated"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
     RAGGED_ROW = "ragged_row", "the row has more or fewer fields than the header or, without one, the first row"
     CELL_TOO_LONG = "cell_too_long", "a cell is longer than data.max_cell_chars"
@@ -166,10 +168,13 @@ class RowCleaner:
         task: reads the label cells.
         group_by: `split.group_by`.
         decisions: of the files of `data.decisions`.
+        exclusion: of the files of `data.exclude`.
 
     Attributes:
         spellings: counts of the cells that settings list by value, over the rows so far.
         decided: decisions, named as in `decisions.decided` -> rows so far that met them.
+        excluded: numbers of entries of the exclusion -> rows so far that met them.
+        nearly_excluded: numbers of entries -> rows so far whose key is another spelling of theirs.
     """
 
     def __init__(
@@ -181,12 +186,16 @@ class RowCleaner:
         *,
         group_by: str = "none",
         decisions: Sequence[Decisions] = (),
+        exclusion: Exclusion | None = None,
     ) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data, self._group_by = data, group_by
         self._normalize = normalizer_of(text)
         self._decisions = decisions
         self.decided: Counter[str] = Counter()
+        self._exclusion, self._key = exclusion, position[data.exclude_by] if data.exclude_by is not None else None
+        self.excluded: Counter[str] = Counter()
+        self.nearly_excluded: Counter[str] = Counter()
         self._reader = TextReader(layout, data)
         self._labels = [position[column] for column in data.read_label_columns]
         # (column, position, values, whether a row with one of them is kept)
@@ -220,6 +229,9 @@ class RowCleaner:
                 return None
 
         found = self._reader.input(line, fields)
+        # First of all: no other reject may repeat what is to be forgotten.
+        if self._exclusion is not None and self._is_excluded(self._exclusion, fields, found):
+            return Reject(line, "", Reason.EXCLUDED, "")
         if isinstance(found, Reject):
             return found
 
@@ -243,6 +255,16 @@ class RowCleaner:
                 return Reject(line, self._data.read_label_columns[label.place], Reason.DROPPED_BY_DECISION, cell)
             used = after
         return CleanRow(line, found, used, found.key(self._normalize, self._group_by))
+
+    def _is_excluded(self, exclusion: Exclusion, fields: Sequence[str], one: TextInput | Reject) -> bool:
+        """Whether a row meets an entry; counts the entries that it meets."""
+        cell = "" if self._key is None else fields[self._key]
+        by_text = None if isinstance(one, Reject) else exclusion.by_text(one, self._normalize)
+        met = [number for number in (exclusion.by_key(cell), by_text) if number is not None]
+        self.excluded.update(map(str, met))
+        if not met:
+            self.nearly_excluded.update(map(str, exclusion.nearly(cell)))
+        return bool(met)
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:

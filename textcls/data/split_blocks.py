@@ -26,6 +26,7 @@ from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, ta
 from textcls.data.rows import Reason
 from textcls.data.slice_columns import is_slice
 from textcls.data.summary import EXAMPLES, RowSummary
+from textcls.manifest import Excluded
 from textcls.output.account import Account
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import SplitSpec
@@ -52,9 +53,10 @@ class PreparedData:
         tokens: percentiles of token lengths, and the share of truncated rows.
         conflicts: (number of texts that have several labels, FILE:LINE of the first few).
         conflict_tables: object references of tables of `conflicts.SCHEMA`.
-        fingerprint: sha256 over the row id, the text key and the label of every clean row.
+        fingerprint: of the rows, see `ReadRows.fingerprint`.
         files: URI of each CSV file, by index.
         slices: the slices of the test split.
+        excluded: what `data.exclude` took out.
     """
 
     task: Task
@@ -69,6 +71,7 @@ class PreparedData:
     fingerprint: str
     files: tuple[str, ...]
     slices: SlicePlan
+    excluded: Excluded | None = None
 
     def rows_by_label(self) -> dict[str, dict[str, int]]:
         """Label name -> split name -> rows."""
@@ -208,6 +211,7 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
         fingerprint=read.fingerprint,
         files=tuple(read.files),
         slices=plan_slices([one.test for one in done], read.files, read.data.slice_columns),
+        excluded=read.excluded,
     )
 
 

@@ -32,6 +32,8 @@ class RowSummary:
         companions: label name -> the other names that every clean row with it has as well.
         spellings: rows by spelling of the cells that settings name.
         decided: rows by decision that they met, named as in `decisions.decided`.
+        excluded: rows by number of the entry of `data.exclude` that they met.
+        nearly_excluded: rows by number of the entry whose key they have in another spelling.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
         text_histograms: the same for each text of a pair, without special tokens; empty for one text.
         unknown: tokens of the clean rows, after the cut, that stand for something that the vocabulary lacks.
@@ -48,6 +50,8 @@ class RowSummary:
     companions: dict[str, frozenset[str]] = field(default_factory=dict)
     spellings: Spellings = field(default_factory=Spellings)
     decided: Counter[str] = field(default_factory=Counter)
+    excluded: Counter[str] = field(default_factory=Counter)
+    nearly_excluded: Counter[str] = field(default_factory=Counter)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     text_histograms: list[np.ndarray] = field(default_factory=list)
     unknown: int = 0
@@ -67,6 +71,8 @@ class RowSummary:
             self.companions[name] = self.companions.get(name, others) & others
         self.spellings.add(other.spellings)
         self.decided += other.decided
+        self.excluded += other.excluded
+        self.nearly_excluded += other.nearly_excluded
         self.token_histogram = _added(self.token_histogram, other.token_histogram)
         texts = zip_longest(self.text_histograms, other.text_histograms, fillvalue=histogram(()))
         self.text_histograms = [_added(own, new) for own, new in texts]

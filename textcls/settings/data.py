@@ -16,7 +16,10 @@ class DataSpec(Spec):
     """The labelled rows, and how to read them."""
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"pair", "task", "labels_in", "label_delimiter", "label_columns", "label_cells", "on_conflict", "decisions"}
+        {
+            *("pair", "task", "labels_in", "label_delimiter", "label_columns", "label_cells", "on_conflict"),
+            *("decisions", "exclude", "exclude_by"),
+        }
     )
 
     csv: Names = ()
@@ -51,6 +54,14 @@ class DataSpec(Spec):
     """The audit.csv of `textcls audit` with your decisions in its column `decision`: `keep`, `drop` or another label.
     Several files apply one after another. A decision holds for every row with this text and label, and is refused once
     no row has them. Dropped rows are rejects, but do not count for `max_reject_fraction`."""
+    exclude: Names = ()
+    """Files of what is to be forgotten: a CSV with the texts (columns as in the data), or hashes of texts from `textcls
+    forget`, which take out every copy of a text, also in other case or spacing; or, with `exclude_by`, keys. These rows
+    are in no split, are rejects without a value, and do not count for `max_reject_fraction`. The bundle's manifest
+    lists the digest of the entries."""
+    exclude_by: Name | None = None
+    """A column with keys, such as customer numbers: rows whose key is in a file of `exclude`, one a line or in a CSV
+    with this column, are taken out. The same text under another key stays. Without a header: a 0-based position."""
     where: dict[Name, Names] = Field({})
     """Keep only rows whose column has one of these values. Other rows are counted as `outside_where` and not used."""
     where_not: dict[Name, Names] = Field({})
@@ -99,7 +110,7 @@ class DataSpec(Spec):
                 content["labels_in"] = "cell"
         return content
 
-    @field_validator("csv", "decisions")
+    @field_validator("csv", "decisions", "exclude")
     @classmethod
     def _no_passwords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(without_password, value))
@@ -186,6 +197,12 @@ class DataSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _keys_are_excluded(self) -> Self:
+        if self.exclude_by is not None and not self.exclude:
+            raise ValueError(f"exclude_by {self.exclude_by!r} needs exclude, the files with keys of this column")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.skip_initial_space is True and self.delimiter == " ":
             raise ValueError("skip_initial_space would remove the delimiter ' '")
@@ -228,8 +245,9 @@ class DataSpec(Spec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column a row must have, each once: input, labels, those of `where`, `where_not` and the slices."""
-        named = (*self.input_columns, *self.read_label_columns, *self.where, *self.where_not, *self.slice_columns)
+        """Every column a row must have, each once: input, labels, filters, `exclude_by` and the slices."""
+        key = () if self.exclude_by is None else (self.exclude_by,)
+        named = (*self.input_columns, *self.read_label_columns, *self.where, *self.where_not, *key, *self.slice_columns)
         return tuple(dict.fromkeys(named))
 
     @property

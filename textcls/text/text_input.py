@@ -8,7 +8,7 @@ Only this class, the tokenizer and the places that make inputs name the texts of
 field that their inputs use; all other code goes through `segments`.
 """
 
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import NamedTuple
 
 from textcls.text.normalizer import TextNormalizer
@@ -56,9 +56,20 @@ class TextInput(NamedTuple):
         Raises:
             UnicodeEncodeError: a segment holds half of a surrogate pair.
         """
-        # No segment holds a line break any more, so a pair never has the key of one text.
-        words = "\n".join([" ".join(normalize(segment).split()) for segment in self.segments])
+        words = self._words(normalize)
         if group_by == "none":
             return blake2b(words.encode(), digest_size=16).digest()
         shared = words.split("\n")["ab".index(group_by)]
         return b"".join(blake2b(part.encode(), digest_size=8).digest() for part in (shared, words))
+
+    def digest(self, normalize: TextNormalizer) -> str:
+        """sha256 in hex, equal for inputs that are duplicates; unlike `key`, it is written to files.
+
+        Raises:
+            UnicodeEncodeError: a segment holds half of a surrogate pair.
+        """
+        return sha256(self._words(normalize).encode()).hexdigest()
+
+    def _words(self, normalize: TextNormalizer) -> str:
+        """What duplicates have in common: a line for each segment, which itself holds no line break any more."""
+        return "\n".join([" ".join(normalize(segment).split()) for segment in self.segments])

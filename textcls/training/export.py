@@ -60,6 +60,7 @@ def export_bundle(
             metrics=metrics,
             recipe=recipe,
             data_fingerprint=prepared.fingerprint,
+            excluded=prepared.excluded,
             calibration=outcome.calibration,
         )
 

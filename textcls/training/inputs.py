@@ -15,6 +15,8 @@ from rich.filesize import decimal
 
 from textcls.data import checks, conflicts, messages
 from textcls.data.decisions import Decisions, read_decisions, refuse_unmet
+from textcls.data.exclusion import Exclusion
+from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import InputFile, expand
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.slice_columns import with_slices
@@ -44,6 +46,7 @@ class Sources:
         task: what is predicted.
         files: the CSV files.
         decisions: about single rows.
+        exclusion: rows that are not used.
         model: the pretrained model.
         tokenizer: the prepared tokenizer.
         rehearsal: of training, export and scoring with the untrained model; its result are notes for the user.
@@ -52,6 +55,7 @@ class Sources:
     task: Task
     files: Sequence[InputFile]
     decisions: Sequence[Decisions]
+    exclusion: Exclusion | None
     model: Pretrained
     tokenizer: TokenizerFiles
     rehearsal: "Future[list[str]]"
@@ -93,6 +97,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "", keys
             expected=f"a metric of task {task.name}: {', '.join(task.headline_metrics)}",
         )
     files, decisions = expand(recipe.data.csv), read_decisions(recipe.data, task, keys)
+    exclusion = read_exclusion(recipe.data, recipe.text)
     model = find_model(recipe.model, commit=commit)
     config = read_config(model.directory)
     positions = config.get("max_position_embeddings")
@@ -103,7 +108,7 @@ def find_sources(recipe: Recipe, task: Task, say: Say, *, commit: str = "", keys
         rehearsal.result()  # most likely refused, and sooner without Ray
     number = f"{len(files):,} file{'s' if len(files) != 1 else ''}"
     say(f"reading {number}, {decimal(sum(file.size_bytes for file in files))}")
-    return Sources(task, files, decisions, model, tokenizer, rehearsal)
+    return Sources(task, files, decisions, exclusion, model, tokenizer, rehearsal)
 
 
 def read(
@@ -130,6 +135,7 @@ def read(
         task=sources.task,
         group_by=recipe.split.group_by,
         decisions=sources.decisions,
+        exclusion=sources.exclusion,
     )
     uri = run.uri if run is not None else account_in
     if uri:

@@ -173,8 +173,8 @@ class RunDir:
             write_json(self.uri, IDENTITY, identity | {"data": fingerprint})
         elif identity["data"] != fingerprint:
             raise RunDirError(
-                f"the CSV files are not those this run began with (fingerprint {fingerprint[:12]}, "
-                f"then {identity['data'][:12]})",
+                "the CSV files, or those of data.exclude, are not those this run began with (fingerprint "
+                f"{fingerprint[:12]}, then {identity['data'][:12]})",
                 todo="restore them to resume, or name a new --out",
             )
 
