@@ -277,7 +277,18 @@ def test_many_numbers_are_ranges_of_about_as_many_rows() -> None:
     assert group.codes(column(["", "nan", "-5", "10", "9.99", "1e9"])).tolist() == [0, 0, 1, 2, 1, 10]
     few = group_of(["10", "9", "8"] * 20)
     assert few.values == (EMPTY, "8", "9", "10", OTHERS)
-    assert group_of([*cells, "unknown"]).edges == ()
+
+
+def test_words_among_many_numbers_are_slices_beside_the_ranges() -> None:
+    numbers: list[str | None] = [str(i / 10) for i in range(1000)]
+    cells: list[str | None] = [*numbers, *["n/a"] * 40, "unknown", "", "nan"]
+    group = group_of(cells)
+    assert group.edges == group_of(numbers).edges
+    assert group.values == (*group_of(numbers).values, "n/a", OTHERS)
+    asked: list[str | None] = ["", "nan", "-5", "9.99", "1e9", "n/a", "unknown", "never counted", "under 10", OTHERS]
+    assert group.codes(column(asked)).tolist() == [0, 0, 1, 1, 10, 11, 12, 12, 12, 12]
+    # Names that happen to be numbers now and then stay names.
+    assert group_of([*numbers, *[f"id {i}" for i in range(200)]]).edges == ()
 
 
 def test_few_numbers_are_few_ranges_so_that_each_has_rows_to_test() -> None:

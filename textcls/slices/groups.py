@@ -27,6 +27,8 @@ EMPTY, OTHERS = "(empty)", "(other values)"
 _MOST_COUNTED = 10_000
 # Ranges of numbers: at most so many, of at least about so many rows.
 _MOST_RANGES, _ROWS_OF_RANGE = 10, 60
+# Share of the rows with a value that must hold numbers, in a column of numbers: some cells say "n/a" or "unknown".
+_NUMBERS = 0.9
 _LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _HASH_BYTES = 8
@@ -75,12 +77,10 @@ class CellCounts:
 
     Attributes:
         rows: stripped cell -> rows; at most 10,000 of them.
-        all_numbers: whether every cell that is not empty is a number.
         left_out: whether there are other cells: each has no more rows than the rarest one that is kept.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
-    all_numbers: bool = True
     left_out: bool = False
 
     @classmethod
@@ -89,14 +89,12 @@ class CellCounts:
         found = cls()
         for item in cells.value_counts().to_pylist():
             found.rows[(item["values"] or "").strip()] += item["counts"]
-        found.all_numbers = all(_number(cell) is not None for cell in found.rows if cell)
         found._leave_out()
         return found
 
     def add(self, other: "CellCounts") -> None:
         """Adds the counts of a later block."""
         self.rows.update(other.rows)
-        self.all_numbers &= other.all_numbers
         self.left_out |= other.left_out
         self._leave_out()
 
@@ -130,7 +128,7 @@ class ColumnGroup:
     Attributes:
         column: its name.
         values: name of each slice, by its number; the first is that of empty cells.
-        edges: where ranges begin; empty if slices are single values.
+        edges: where ranges begin; empty if slices are single values. Ranges come first, then cells that are no numbers.
     """
 
     column: str
@@ -141,13 +139,20 @@ class ColumnGroup:
     def of(cls, column: str, counts: CellCounts) -> Self:
         """The slices of a column with these cells."""
         rows = Counter({cell: n for cell, n in counts.rows.items() if cell})
+        numbers = Counter({cell: n for cell, n in rows.items() if _number(cell) is not None})
         are_many = counts.left_out or len(rows) > MOST_VALUES
-        if are_many and counts.all_numbers and (edges := _edges(rows)):
-            return cls(column, (EMPTY, *_from(edges)), edges)
+        ranges: tuple[str, ...] = ()
+        edges: tuple[float, ...] = ()
+        if are_many and numbers.total() >= _NUMBERS * rows.total():
+            edges = _edges(numbers)
+        if edges:
+            ranges = _from(edges)
+            rows -= numbers
+            if not rows:
+                return cls(column, (EMPTY, *ranges), edges)
         # Of many values, those of one row would be slices of nothing.
-        kept = [cell for cell, n in _by_rows(rows)[:MOST_VALUES] if n > 1 or not are_many]
-        in_order = sorted(kept, key=lambda cell: (_number(cell) if counts.all_numbers else 0, cell))
-        return cls(column, (EMPTY, *in_order, OTHERS))
+        kept = [cell for cell, n in _by_rows(rows)[: MOST_VALUES - len(ranges)] if n > 1 or not are_many]
+        return cls(column, (EMPTY, *ranges, *sorted(kept, key=_in_order), OTHERS), edges)
 
     @property
     def group(self) -> Group:
@@ -157,19 +162,29 @@ class ColumnGroup:
     def codes(self, cells: pa.ChunkedArray) -> np.ndarray:
         """int16 [N]: numbers of the slices of these cells."""
         encoded = pa.chunked_array(cells).combine_chunks().dictionary_encode(null_encoding="encode")
-        numbers = {value: number for number, value in enumerate(self.values[1:-1], 1)}
-        of_cell = np.array([self._code(cell, numbers) for cell in encoded.dictionary.to_pylist()], np.int16)
+        first = len(self.edges) + 2 if self.edges else 1  # of the slices of single values
+        places = {value: place for place, value in enumerate(self.values[first:], first)}
+        of_cell = np.array([self._code(cell, places) for cell in encoded.dictionary.to_pylist()], np.int16)
         found: np.ndarray = of_cell[encoded.indices.to_numpy()]
         return found
 
-    def _code(self, cell: str | None, numbers: Mapping[str, int]) -> int:
+    def _code(self, cell: str | None, places: Mapping[str, int]) -> int:
         cell = (cell or "").strip()
-        if not cell:
+        number = _number(cell) if self.edges else None
+        if not cell or (number is not None and math.isnan(number)):
             return 0
-        if not self.edges:
-            return numbers.get(cell, len(self.values) - 1)
-        number = _number(cell)
-        return 0 if number is None or math.isnan(number) else 1 + bisect_right(self.edges, number)
+        if number is not None:
+            return 1 + bisect_right(self.edges, number)
+        # Without a slice of other values there is no other cell; a cell of that very name is one of them.
+        return places.get(cell, places.get(OTHERS, 0))
+
+
+def _in_order(cell: str) -> tuple[bool, float, str]:
+    """The key that sorts values: numbers by size, then words."""
+    number = _number(cell)
+    if number is None or math.isnan(number):
+        return True, 0, cell
+    return False, number, cell
 
 
 def _edges(rows: Mapping[str, int]) -> tuple[float, ...]:
