@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "a bundle -> an HTTP service on this machine",
     "rebundle": "a bundle -> one of the same model with another text.on_long",
     "forget": "a CSV -> hashes of its texts, which trainings then leave out",
+    "mask": "CSV files -> the same files with personal data masked",
 }
 
 

@@ -17,6 +17,7 @@ CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
 AUDIT = "unit/test_audit_run.py::"
 EXCLUSION = "unit/test_exclusion.py::"
+MASKED = "unit/test_masked_rows.py::"
 DECISIONS = "unit/test_decisions.py::"
 ENCRYPTION = "unit/test_encryption.py::"
 
@@ -39,6 +40,7 @@ FOLLOWED = {
     "commands.predict._run": [
         f"{ADVICE}test_an_encoding_of_csv_parts_comes_with_the_format_that_has_one",
         f"{ADVICE}test_rows_to_label_come_with_the_way_to_choose_them",
+        "unit/test_written_masks.py::test_columns_are_masked_only_with_a_bundle_that_masks",
     ],
     "commands.serve._run": [f"{ADVICE}test_a_certificate_without_its_key_can_go_or_be_completed"],
     "commands.train.read_recipe": [f"{ADVICE}test_a_forgotten_csv_or_out_can_be_named"] * 2,
@@ -110,6 +112,24 @@ FOLLOWED = {
     "data.input_files._not_a_file": [f"{ADVICE}test_a_directory_comes_with_the_pattern_of_its_files"],
     "data.rows._reordered": [
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
+    ],
+    "commands.mask._run": [f"{MASKED}test_a_key_file_comes_with_what_it_is_for"],
+    "masking.masked_dir.MaskedDir.claim": [
+        "local_ray/test_mask.py::test_an_interrupted_job_continues_with_its_parts_and_its_key"
+    ],
+    "masking.masked_rows.RowMasker._above_rows": [
+        f"{MASKED}test_a_first_row_in_place_of_a_header_is_refused_and_can_be_read_as_a_row"
+    ],
+    "masking.pseudonyms.read_key": [
+        f"{MASKED}test_a_key_that_is_missing_short_or_no_secret_is_refused_without_being_told"
+    ]
+    * 3,
+    "masking.run._refuse_delimiter": [f"{MASKED}test_a_delimiter_that_is_in_a_placeholder_is_refused_without_quotes"],
+    "masking.run._refuse_rejects": [
+        "local_ray/test_mask.py::test_rows_that_cannot_be_parsed_are_counted_and_too_many_of_them_end_the_job"
+    ],
+    "masking.settings.mask_settings": [
+        f"{MASKED}test_a_mask_job_without_anything_to_mask_or_with_other_settings_is_refused"
     ],
     "audit.run._claim": [f"{AUDIT}test_an_audit_continues_only_with_resume_and_its_own_settings"] * 3,
     "audit.memory.refuse_too_large": [

@@ -27,7 +27,17 @@ TEXTS = ("=1+1", "a fine film", "dull, but\nlong", "déjà vu 街")
 
 
 def sheet_row(text: str, label: str, suggested: str, line: int = 2) -> SheetRow:
-    return SheetRow("reviews.csv", line, label, suggested, (0.1, 0.9, -0.8, 2.3), 1, {}, TextInput(text))
+    return SheetRow(
+        "reviews.csv",
+        line,
+        label,
+        suggested,
+        (0.1, 0.9, -0.8, 2.3),
+        1,
+        {},
+        TextInput(text),
+        row_mark(TextInput(text), label),
+    )
 
 
 def filled(
@@ -152,7 +162,9 @@ def test_a_cell_is_never_a_formula_and_comes_back_as_it_was(cell: str) -> None:
 
 def test_a_text_that_is_a_formula_is_text_in_the_sheet() -> None:
     evil = '=HYPERLINK("http://evil.example","click")'
-    row = SheetRow("-x.csv", 1, "@label", "+other", (0.1, 0.9, -0.8, 2.3), 1, {"similar": "=1"}, TextInput(evil))
+    row = SheetRow(
+        "-x.csv", 1, "@label", "+other", (0.1, 0.9, -0.8, 2.3), 1, {"similar": "=1"}, TextInput(evil), "row-0"
+    )
     header, cells = csv.reader(io.StringIO(sheet([row]).decode(), newline=""))
     numbers = {"margin"}  # a negative number is a number
     assert [name for name, cell in zip(header, cells, strict=True) if cell[:1] in "=+-@" and cell] == list(numbers)

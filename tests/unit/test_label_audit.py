@@ -170,7 +170,7 @@ def test_a_line_of_the_sheet_has_the_row_its_place_and_what_speaks_for_another_l
     embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [1, 0.2]], np.float32)
     near = EmbeddedRows(ids, np.array([1, 2, 1, 2]), np.zeros(4), embeddings, [TextInput(text) for text in texts])
     read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
-    (first,) = sheet_rows(rows.take(np.arange(1)), rows, near, nearly_same(near, TextSpec()), [], read)
+    (first,) = sheet_rows(rows.take(np.arange(1)), rows, near, nearly_same(near, TextSpec()), [], read, TextSpec())
     assert (first.file, first.line, first.label, first.suggested, first.fold) == ("reviews.csv", 2, "bad", "good", 1)
     assert first.evidence["similar"].split("; ") == [
         "reviews.csv:3 (good): a fine, fine film",

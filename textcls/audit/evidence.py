@@ -14,11 +14,13 @@ import ray
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.ranking import AuditedRows
 from textcls.audit.sheet import NUMBERS, SheetRow
+from textcls.data.decisions import row_mark
 from textcls.data.read import ReadRows
 from textcls.data.row_tables import file_and_line
 from textcls.inference.neighbours import nearest
 from textcls.plain_text import visible
 from textcls.settings.recipe import TextSpec
+from textcls.text.masks import masker_of
 from textcls.text.near_duplicates import Shingles, near_pairs
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
@@ -35,6 +37,7 @@ def sheet_rows(
     copies: Mapping[int, Sequence[int]],
     conflict_tables: Sequence[Any],
     read: ReadRows,
+    text: TextSpec,
 ) -> Iterator[SheetRow]:
     """The lines of audit.csv, in the order of `listed`.
 
@@ -45,7 +48,9 @@ def sheet_rows(
         copies: from `nearly_same`.
         conflict_tables: as of `PreparedData`.
         read: names the files.
+        text: says what is masked in the texts.
     """
+    mask = masker_of(text)
     label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
     neighbours = _neighbours(listed.row_id, near)
     inputs = dict(zip(near.row_id.tolist(), near.inputs, strict=True))
@@ -57,7 +62,9 @@ def sheet_rows(
 
     def similar(row_id: int) -> str:
         others = [one for one in neighbours.get(row_id, np.empty(0, np.int64)).tolist() if one in label_of]
-        return "; ".join(f"{read.location(one)} ({label_of[one]}): {_shown(inputs[one])}" for one in others)
+        return "; ".join(
+            f"{read.location(one)} ({label_of[one]}): {_shown(inputs[one].changed(mask))}" for one in others
+        )
 
     for place in range(len(listed)):
         row_id = int(listed.row_id[place])
@@ -74,7 +81,8 @@ def sheet_rows(
                 "nearly_same": places(copies.get(row_id, ())),
                 "similar": similar(row_id),
             },
-            input=inputs[row_id],
+            input=inputs[row_id].changed(mask),
+            mark=row_mark(inputs[row_id], listed.label[place]),
         )
 
 

@@ -42,6 +42,7 @@ from textcls.data import messages
 from textcls.data.decisions import read_decisions, refuse_unmet
 from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import expand
+from textcls.data.masked_messages import masked_messages
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
 from textcls.data.split_blocks import PreparedData, split_rows
@@ -120,7 +121,7 @@ def audit(
         InputError: recipe, rows, model or directory cannot be used.
         TextclsError: see `training.run.train`; with `resume` the audit continues.
     """
-    with locked(out) as uri:
+    with masked_messages(recipe.text, say, [out, *recipe.data.csv]) as say, locked(out) as uri:
         _claim(uri, recipe, options, resume=resume)
         try:
             with ray_session(verbose=verbose):
@@ -236,7 +237,7 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     say("  comparing texts")
     copies = nearly_same(near, recipe.text)
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
-    found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read)
+    found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read, recipe.text)
     names = read.data.pair or ("text",)
     content = sheet(found, encoding=options.encoding, inputs=names)
     encryption.write_bytes(storage.join(uri, options.keys.name(SHEET)), content, options.keys.recipients)

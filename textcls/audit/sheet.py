@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from textcls.data.decisions import DECISION, FILE, LABEL, LINE, ROW, SUGGESTED, escaped, row_mark
+from textcls.data.decisions import DECISION, FILE, LABEL, LINE, ROW, SUGGESTED, escaped
 from textcls.plain_text import visible
 from textcls.text.text_input import TextInput
 
@@ -27,7 +27,8 @@ class SheetRow(NamedTuple):
         numbers: `p_given`, `p_suggested`, `margin`, `loss`.
         fold: which fold held the row out, from 1.
         evidence: name of a column -> what is known, such as rows of the same text with another label.
-        input: what the model reads.
+        input: what the model reads, masked.
+        mark: `row_mark` of the row as it is in the CSV.
     """
 
     file: str
@@ -38,6 +39,7 @@ class SheetRow(NamedTuple):
     fold: int
     evidence: Mapping[str, str]
     input: TextInput
+    mark: str
 
 
 NUMBERS = ("p_given", "p_suggested", "margin", "loss")
@@ -61,8 +63,7 @@ def sheet(rows: Iterable[SheetRow], *, encoding: str = "utf-8", inputs: Sequence
         numbers = [f"{number:.4f}" for number in row.numbers]
         evidence = [escaped(row.evidence.get(name, "")) for name in EVIDENCE]
         texts = [escaped(visible(text, _TEXT_CHARS)) for text in row.input.segments]
-        mark = row_mark(row.input, row.label)
         shown = [escaped(cell) for cell in (row.label, row.suggested)]
-        table.writerow([rank, escaped(row.file), row.line, *shown, "", *numbers, row.fold, *evidence, *texts, mark])
+        table.writerow([rank, escaped(row.file), row.line, *shown, "", *numbers, row.fold, *evidence, *texts, row.mark])
     # Undecodable bytes are rejects, so every text can be encoded.
     return file.getvalue().encode(encoding)

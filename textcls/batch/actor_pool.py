@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from textcls.bundle import Bundle, load_bundle
+from textcls.data.masked_messages import masked_errors
 from textcls.errors import RecipeError, ScoringError
 from textcls.inference.classifier import Classifier
 from textcls.settings.recipe import TextSpec
@@ -204,7 +205,8 @@ class _ScoringActor:
         steps = work(self._classifier, item)
         while True:
             try:
-                rows = next(steps)
+                with masked_errors(self._text):
+                    rows = next(steps)
             except StopIteration as end:
                 yield 0, True, end.value
                 return

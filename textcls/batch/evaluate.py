@@ -25,6 +25,7 @@ from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shar
 from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
+from textcls.data.masked_messages import masked_messages
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_findings import coded_rows, example_inputs, plan_slices, report_parts
 from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
@@ -52,6 +53,7 @@ from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.verdict import judged
 from textcls.slices.findings import RowFindings, RowStudy, Studied
 from textcls.tasks.task import RowCounts, Task, no_counts
+from textcls.text.masks import masker_of
 
 Say = Callable[[str], None]
 
@@ -84,7 +86,8 @@ def evaluate(
         ScoringError: workers died more often than `scale.max_failures` allows.
     """
     files = expand(spec.data.csv)
-    with locked(out) as uri:
+    places = [out, bundle.uri, *(file.uri for file in files)]
+    with masked_messages(bundle.manifest.text, say, places) as say, locked(out) as uri:
         claim(uri, EVALUATION)
         _, report = measured(bundle, spec, files, uri, keys, say, verbose=verbose)
         # Its report.json is the last file: an --out with a report is finished.
@@ -146,7 +149,8 @@ def measured(
         of_rows: dict[str, Any] = {}
         with side_product("finding slices and examples", say):
             findings = found.studied.found()
-            shown = example_inputs(findings, [(one, one) for one in read.blocks]) if spec.report.texts else []
+            sources = [(one, one) for one in read.blocks]
+            shown = example_inputs(findings, sources, bundle.manifest.text) if spec.report.texts else []
             of_rows = report_parts(study, findings, read.files, shown)
             with side_product("explaining the examples", say):
                 if shown:
@@ -229,7 +233,7 @@ class _Unscored:
     Attributes:
         row_id: see `row_tables`.
         reason: code of the error.
-        value: the beginning of the text, printable.
+        value: the beginning of the text, masked and printable.
     """
 
     row_id: int
@@ -256,12 +260,13 @@ class _EvaluateBlock:
     def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
         """Yields the number of rows scored, part by part; returns the result of the block."""
         found = _BlockResult(no_counts(self.task, self.labels), Studied.of(self.study.no_rows))
+        mask = masker_of(classifier.bundle.manifest.text)
         for rows, encoded in prefetched(self._encoded_parts(classifier, clean_rows(block))):
             scores = classifier.score_encoded(encoded)
             scored = np.array([error is None for error in scores.errors], bool)
             targets = targets_of(rows["label"], self.task, self.labels)
             refused = [
-                _Unscored(rows["row_id"][i].as_py(), error.code, _shown_input(rows, i))
+                _Unscored(rows["row_id"][i].as_py(), error.code, _shown_input(rows, i, mask))
                 for i, error in enumerate(scores.errors)
                 if error is not None
             ]
@@ -296,9 +301,9 @@ class _EvaluateBlock:
             yield part, classifier.encode(inputs_of(part))
 
 
-def _shown_input(rows: pa.Table, i: int) -> str:
+def _shown_input(rows: pa.Table, i: int, mask: Callable[[str], str]) -> str:
     (found,) = inputs_of(rows.slice(i, 1))
-    return shown_cell(" ".join(found.segments))
+    return shown_cell(" ".join(found.segments), mask)
 
 
 def _scored(

@@ -1,8 +1,9 @@
 """Bundle + CSV files -> predictions with an explanation of each, and a page of them.
 
 In: a verified bundle, settings, an --out. Out: the manifest. OUT holds what a prediction's does, whose parts have two
-more columns, and explanations.html, which shows as many of the rows as it has room for. Not here: reading, scoring and
-continuing, which are those of predict.py; the columns (explanation_rows.py).
+more columns, and explanations.html, which shows as many of the rows as it has room for. All texts are masked as
+`text.mask` of the bundle says, and so are the columns of the input. Not here: reading, scoring and continuing, which
+are those of predict.py; the columns (explanation_rows.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from textcls.encryption import NO_KEYS, Keys
 from textcls.inference.explain import refuse_unknown
 from textcls.output.side_product import side_product
 from textcls.reporting.explanation_page import explanation_page
+from textcls.text.masks import mask_kinds
 
 PAGE = "explanations.html"
 
@@ -72,6 +74,7 @@ def explain_rows(
         suffix="parquet",
         all_scores=False,
         explaining=explaining,
+        mask_columns=bool(mask_kinds(bundle.manifest.text)),
         beside=write_page,
         keys=keys,
         say=say,

@@ -1,6 +1,7 @@
 """Explanations of rows -> columns of a table, and back.
 
-In: inputs and a classifier; later, tables of parts. Out: the columns `texts` and `explanations`; the rows of the page.
+In: inputs and a classifier; later, tables of parts. Out: the columns `texts` and `explanations`,
+masked; the rows of the page.
 Not here: computing explanations (inference/explain.py), the other columns (prediction_rows.py), the page
 (reporting/explanation_page.py).
 """
@@ -15,6 +16,7 @@ from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import ItemError
 from textcls.inference.explain import Explanation, Method, Word, explain, merged
 from textcls.reporting.explanation_page import ExplainedRow
+from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
 from textcls.text.words import TextSpan
 
@@ -55,6 +57,8 @@ class Explaining:
 
     def columns(self, classifier: Classifier, errors: Sequence[str | None], inputs: Sequence[TextInput]) -> list[Any]:
         """The arrays of `COLUMNS`, with a row for each of `errors`; those without an error have an input."""
+        mask = masker_of(classifier.bundle.manifest.text)
+        inputs = [one.changed(mask) for one in inputs]  # the model reads a placeholder as what it stands for
         explained = explain(classifier, inputs, labels=self.labels, method=self.method)
         of_inputs = iter(zip(inputs, explained, strict=True))
         texts: list[Sequence[str] | None] = []

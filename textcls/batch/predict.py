@@ -41,6 +41,7 @@ from textcls.data.csv_layout import Layout, layout_notes
 from textcls.data.csv_records import Fields, Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
+from textcls.data.masked_messages import masked_messages
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason, TextReader
@@ -53,6 +54,7 @@ from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.settings.data import DataSpec
+from textcls.text.masks import Masker, masker_of
 from textcls.text.normalizer import normalizer_of
 
 Say = Callable[[str], None]
@@ -99,6 +101,7 @@ def predict(
     explaining: Explaining | None = None,
     beside: Beside = lambda uri, manifest, open_input: None,
     keys: Keys = NO_KEYS,
+    mask_columns: bool = False,
     say: Say,
     verbose: bool = False,
 ) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def predict(
         explaining: also explain the rows, and stop where it says; see `explain_rows`.
         beside: writes further files of the job, such as a page.
         keys: the recipients, if files that hold texts are to be encrypted.
+        mask_columns: mask every column that is copied from the input, as the bundle masks texts.
         say: shows the user one line.
         verbose: show Ray's own log lines as well.
 
@@ -130,16 +134,20 @@ def predict(
         identity["rank_rows"] = rank.rows
     if explaining is not None:
         identity["explain"] = asdict(explaining)
+    if mask_columns:
+        identity["mask_columns"] = True
     # The recipients' secret keys are not at hand for what this job reads again.
     own = OwnKey() if keys.recipients and (rank or explaining) else None
     opened_by = [*own.identities(), *identities(keys.identity_file)] if own else []
-    with locked(out) as uri:
+    mask = masker_of(bundle.manifest.text) if mask_columns else None
+    places = [out, bundle.uri, *(file.uri for file in files)]
+    with masked_messages(bundle.manifest.text, say, places) as say, locked(out) as uri:
         own_recipient = own.recipient if own else ""
         target = PredictionsDir.claim(uri, identity, suffix=suffix, keys=keys, own_recipient=own_recipient)
         try:
             with ray_session(verbose=verbose):
                 manifest = _predicted(
-                    bundle, spec, files, data, target, opened_by, csv_encoding, all_scores, rank, explaining, say
+                    bundle, spec, files, data, target, opened_by, csv_encoding, all_scores, rank, explaining, mask, say
                 )
         except InputError:
             target.abandon()
@@ -149,11 +157,11 @@ def predict(
             raise nothing_scored(manifest["errors"], data, files, where=f"{target.uri}/parts lists them")
         beside(target.uri, manifest, lambda part: encryption.open_input(part, opened_by))
         target.finish(manifest)
-    for reason, rows in manifest["errors"].items():
-        if rows > _MANY_ERRORS * manifest["rows"]:
-            found = remedy(reason, CsvFiles.whole(files, data)) or _CORRECTED.get(reason, "")
-            have = "1 row has" if rows == 1 else f"{rows:,} rows have"
-            say(f"  warning: {have} the error {reason}" + (f"; {found}" if found else ""))
+        for reason, rows in manifest["errors"].items():
+            if rows > _MANY_ERRORS * manifest["rows"]:
+                found = remedy(reason, CsvFiles.whole(files, data)) or _CORRECTED.get(reason, "")
+                have = "1 row has" if rows == 1 else f"{rows:,} rows have"
+                say(f"  warning: {have} the error {reason}" + (f"; {found}" if found else ""))
     return manifest
 
 
@@ -168,6 +176,7 @@ def _predicted(
     all_scores: bool,
     rank: RankSpec | None,
     explaining: Explaining | None,
+    mask: Masker | None,
     say: Say,
 ) -> dict[str, Any]:
     """Writes every part that is not finished; returns the manifest of all parts."""
@@ -196,7 +205,7 @@ def _predicted(
         verb = "predicting" if explaining is None else "explaining"
         say(f"{verb} {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
         work = _PredictShard(
-            tuple(shards), tuple(layouts), data, columns, target, csv_encoding, rank, explaining, last_rows
+            tuple(shards), tuple(layouts), data, columns, target, csv_encoding, rank, explaining, last_rows, mask
         )
         part_bytes = [0 if last_rows is not None else _bytes_of(i, shards, files) for i in range(len(shards))]
         progress = _Progress(part_bytes, records)
@@ -221,7 +230,10 @@ def _predicted(
 
 @dataclass(frozen=True)
 class _PredictShard:
-    """Predicts one shard: writes its part, then its record. Of the last shard, `last_rows` rows if that is given."""
+    """Predicts one shard: writes its part, then its record. Of the last shard, `last_rows` rows if that is given.
+
+    With `mask`, each cell that is copied from the input is changed by it.
+    """
 
     shards: tuple[Shard, ...]
     layouts: tuple[Layout, ...]
@@ -232,6 +244,7 @@ class _PredictShard:
     rank: RankSpec | None = None
     explaining: Explaining | None = None
     last_rows: int | None = None
+    mask: Callable[[str], str] | None = None
 
     def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
         """Yields the number of rows done, block by block; returns the record."""
@@ -248,7 +261,8 @@ class _PredictShard:
             for block, encoded in prefetched(self._encoded_blocks(classifier, shard)):
                 scores = classifier.score_encoded(encoded)
                 more = self.explaining.columns(classifier, block.errors, block.inputs) if self.explaining else ()
-                table = prediction_table(block, scores, self.columns, more, file=shard.uri, file_index=shard.file_index)
+                place: dict[str, Any] = {"file": shard.uri, "file_index": shard.file_index}
+                table = prediction_table(block, scores, self.columns, more, **place, mask=self.mask or str)
                 writer.write_table(table)
                 rows += len(table)
                 truncated += int(scores.truncated.sum())
@@ -270,8 +284,9 @@ class _PredictShard:
         return record
 
     def _candidates(self, classifier: Classifier, block: RowBlock, scores: Scores, shard: Shard) -> pa.Table:
-        normalize = normalizer_of(classifier.bundle.manifest.text)
-        return candidates(block, scores, classifier.thresholds, normalize, file=shard.uri, file_index=shard.file_index)
+        text = classifier.bundle.manifest.text
+        place: dict[str, Any] = {"file": shard.uri, "file_index": shard.file_index}
+        return candidates(block, scores, classifier.thresholds, normalizer_of(text), **place, mask=masker_of(text))
 
     def _encoded_blocks(self, classifier: Classifier, shard: Shard) -> Iterator[tuple[RowBlock, list[Encoded]]]:
         layout = self.layouts[shard.file_index]
@@ -282,7 +297,7 @@ class _PredictShard:
             size = replace(size, rows=_EXPLAINED_BLOCK_ROWS)
         if self.last_rows is not None and shard == self.shards[-1]:
             records = islice(records, self.last_rows)
-        for block in read_blocks(records, TextReader(layout, self.data), size):
+        for block in read_blocks(records, TextReader(layout, self.data, classifier.bundle.manifest.text), size):
             yield block, classifier.encode(block.inputs)
 
 

@@ -8,7 +8,7 @@ the tables are written to (predictions_dir.py).
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
@@ -229,7 +229,14 @@ def read_blocks(records: Iterable[tuple[int, Fields]], reader: TextReader, size:
 
 
 def prediction_table(
-    block: RowBlock, scores: Scored, columns: Columns, more: Sequence[pa.Array] = (), *, file: str, file_index: int
+    block: RowBlock,
+    scores: Scored,
+    columns: Columns,
+    more: Sequence[pa.Array] = (),
+    *,
+    file: str,
+    file_index: int,
+    mask: Callable[[str], str] = str,
 ) -> pa.Table:
     """A table of `columns.schema` with one row for each row of the block, in order.
 
@@ -240,9 +247,10 @@ def prediction_table(
         more: the cells of `more` of `Columns.plan`, for each row of the block.
         file: URI of the file that the rows come from.
         file_index: its index among the files.
+        mask: changes each cell of the input.
     """
     inputs = [
-        _strings([row[position] if row is not None and position is not None else None for row in block.rows])
+        _strings([mask(row[position]) if row is not None and position is not None else None for row in block.rows])
         for position in columns.positions[file_index]
     ]
     rows = len(block.lines)

@@ -15,6 +15,7 @@ from textcls.batch.evaluate import EVALUATION, measured, write_report
 from textcls.batch.settings import EvaluateSpec
 from textcls.bundle import MANIFEST, Bundle, Origin, seal_copy, stated_metrics
 from textcls.data.input_files import expand
+from textcls.data.masked_messages import masked_messages
 from textcls.directories import put_directory
 from textcls.encryption import NO_KEYS, Keys
 from textcls.output.claim import OutKind, claim
@@ -64,7 +65,8 @@ def rebundle(
         if value != text.model_dump(mode="json")[name]
     }
     new = bundle.with_text(text)
-    with locked(out) as uri:
+    places = [out, bundle.uri, *(file.uri for file in files)]
+    with masked_messages(text, say, places) as say, locked(out) as uri:
         claim(uri, _REBUNDLING)
         scores, report = measured(new, spec, files, uri, keys, say, verbose=verbose)
         origin = Origin(digest=bundle.digest, changed=changed, files=report.files)

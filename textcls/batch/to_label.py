@@ -90,7 +90,14 @@ class RankSpec:
 
 
 def candidates(
-    block: RowBlock, scores: Scored, thresholds: np.ndarray, normalize: TextNormalizer, *, file: str, file_index: int
+    block: RowBlock,
+    scores: Scored,
+    thresholds: np.ndarray,
+    normalize: TextNormalizer,
+    *,
+    file: str,
+    file_index: int,
+    mask: Callable[[str], str] = str,
 ) -> pa.Table:
     """A table of `SCHEMA` with the rows of a block that have scores.
 
@@ -101,6 +108,7 @@ def candidates(
         normalize: as of the bundle; equal inputs are equal after it.
         file: URI of the file that the rows come from.
         file_index: its index among the files.
+        mask: masks a text for people.
     """
     lines = [line for line, error in zip(block.lines, block.errors, strict=True) if error is None]
     scored = [i for i, error in enumerate(scores.errors) if error is None]
@@ -115,7 +123,7 @@ def candidates(
         [printable(file)] * len(scored),
         [lines[i] for i in scored],
         predicted,
-        [list(one.segments) for one in inputs],
+        [[mask(segment) for segment in one.segments] for one in inputs],
     ]
     return pa.table([pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 

@@ -15,6 +15,7 @@ from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
 from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.errors import InputError
+from textcls.text.masks import mask_kinds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--all-scores", action="store_true", help="also write the score of every label")
     parser.add_argument(
+        "--mask-columns",
+        action="store_true",
+        help="mask the columns that are copied from the CSV, as the bundle's text.mask says",
+    )
+    parser.add_argument(
         "--rank-by", choices=["uncertainty"], help="also write OUT/to_label.csv: the rows to label next, in order"
     )
     parser.add_argument(
@@ -68,6 +74,12 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         )
     keys = keys_of(arguments)
     bundle = load_bundle(arguments.bundle)
+    if arguments.mask_columns and not mask_kinds(bundle.manifest.text):
+        raise InputError(
+            f"--mask-columns: {arguments.bundle} masks nothing",
+            expected="a bundle that was trained with text.mask",
+            todo="mask the files first, with textcls mask, or leave --mask-columns out",
+        )
     spec = predict_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.batch.predict import predict
@@ -82,6 +94,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         all_scores=arguments.all_scores,
         rank=RankSpec(arguments.rank_rows or ROWS) if arguments.rank_by else None,
         keys=keys,
+        mask_columns=arguments.mask_columns,
         say=say,
         verbose=arguments.verbose,
     )

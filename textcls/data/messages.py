@@ -20,6 +20,7 @@ from textcls.data.token_limits import suggestion
 from textcls.reporting.terminal import SOME_UNKNOWN
 from textcls.settings.recipe import TextSpec
 from textcls.settings.yaml_text import set_option
+from textcls.text.masks import masker_of
 
 
 def read_lines(read: ReadRows) -> Iterator[str]:
@@ -134,8 +135,8 @@ def limit_notes(read: ReadRows, text: TextSpec, most_tokens: int | None) -> Iter
         yield f"note: {found}"
 
 
-def text_lines(read: ReadRows, prepared: PreparedData) -> Iterator[str]:
-    """Token lengths of each text of a pair; an example where one text is made of several columns."""
+def text_lines(read: ReadRows, prepared: PreparedData, text: TextSpec) -> Iterator[str]:
+    """Token lengths of each text of a pair; an example, masked, where one text is made of several columns."""
     data = read.data
     for column, percentiles in zip(data.pair or (), prepared.tokens.get("texts", ()), strict=True):
         yield f"tokens of {column}: " + ", ".join(f"{p} % ≤ {n}" for p, n in percentiles.items())
@@ -143,7 +144,7 @@ def text_lines(read: ReadRows, prepared: PreparedData) -> Iterator[str]:
         row_id, one = found
         joined = f"{', '.join(data.text_columns)} are joined by a space to one text, as in {read.location(row_id)}: "
         pair = f"; if they are a pair: --set data.text_columns=null {set_option('data.pair', data.text_columns)}"
-        yield joined + shown(" ".join(one.segments)) + (pair if len(data.text_columns) == 2 else "")
+        yield joined + shown(" ".join(one.segments), masker_of(text)) + (pair if len(data.text_columns) == 2 else "")
 
 
 def split_lines(prepared: PreparedData) -> Iterator[str]:

@@ -30,6 +30,7 @@ from textcls.data.decisions import Decisions
 from textcls.data.exclusion import Exclusion
 from textcls.data.input_files import InputFile
 from textcls.data.label_columns import named_by_columns, with_label_columns
+from textcls.data.masked_messages import masked_errors
 from textcls.data.remedies import CsvFiles
 from textcls.data.rows import Reason
 from textcls.data.summary import RowSummary
@@ -38,6 +39,7 @@ from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.labels import label_order
 from textcls.tasks.task import Task
+from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 
@@ -157,10 +159,10 @@ def read_rows(
     )
     if tokenizer is not None:
         dataset = dataset.map_batches(
-            row_tables.tokenized,
+            _tokenized,
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"tokenizer": tokenizer, "on_long": text.on_long},
+            fn_kwargs={"tokenizer": tokenizer, "text": text},
         )
     blocks: list[Any] = dataset.to_arrow_refs()
     summaries_and_keys = [_summarize.remote(block, task) for block in blocks]
@@ -172,7 +174,7 @@ def read_rows(
         if summary.rejects:
             blocks_with_rejects.append(block)
     return ReadRows(
-        csv_files=CsvFiles(files, layouts, shards, data),
+        csv_files=CsvFiles(files, layouts, shards, data, masker_of(text)),
         task=task,
         labels=data.labels or label_order({*total.labels, *named_by_columns(data)}),
         summary=total,
@@ -204,9 +206,15 @@ def _read_shard(
     """The tables of one shard; `batch` holds its index as `id`."""
     shard = shards[int(batch["id"][0])]
     layout = layouts[shard.file_index]
-    return row_tables.read_tables(
-        shard, layout, data, text, task, group_by=group_by, decisions=decisions, exclusion=exclusion
-    )
+    with masked_errors(text, [shard.uri]):
+        yield from row_tables.read_tables(
+            shard, layout, data, text, task, group_by=group_by, decisions=decisions, exclusion=exclusion
+        )
+
+
+def _tokenized(table: pa.Table, tokenizer: TokenizerFiles, text: TextSpec) -> pa.Table:
+    with masked_errors(text):
+        return row_tables.tokenized(table, tokenizer, text.on_long)
 
 
 @ray.remote(num_returns=2)

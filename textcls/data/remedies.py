@@ -7,7 +7,7 @@ many (checks.py).
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
@@ -44,12 +44,13 @@ Location = tuple[int, int]
 
 @dataclass(frozen=True)
 class CsvFiles:
-    """The files of a run with the layouts and shards of `plan_shards`, and the settings."""
+    """The files of a run with the layouts and shards of `plan_shards`, the settings, and what masks a cell."""
 
     files: Sequence[InputFile]
     layouts: Sequence[Layout]
     shards: Sequence[Shard]
     data: DataSpec
+    mask: Callable[[str], str] = str
 
     @classmethod
     def whole(cls, files: Sequence[InputFile], data: DataSpec) -> Self:
@@ -80,6 +81,11 @@ def remedy(reason: str, csv_files: CsvFiles, locations: Sequence[Location] = ())
                 return "delete the lines that repeat the header"
             case Reason.TOTAL_LINE:
                 return "delete the total lines"
+            case Reason.PERSONAL_LABEL:
+                return (
+                    f"is {csv_files.data.label_setting} right? Labels become part of the bundle and stay as they are; "
+                    "if these identify nobody, list every label in data.labels"
+                )
     except (TextclsError, UnicodeError):
         pass  # the files changed or cannot be read: the counts and examples of the message remain
     return ""
@@ -261,7 +267,9 @@ def _other_label_cells(csv_files: CsvFiles, locations: Sequence[Location]) -> st
             rows += [fields for _, fields in islice(records, 1) if not isinstance(fields, CellTooLong)]
     position = dict(zip(data.columns, layout.positions, strict=True))
     cells = {
-        column: Counter(plain_cell(fields[position[column]]) for fields in rows if len(fields) == layout.width)
+        column: Counter(
+            plain_cell(csv_files.mask(fields[position[column]])) for fields in rows if len(fields) == layout.width
+        )
         for column in data.label_columns
     }
     return label_cells_advice(data, cells)

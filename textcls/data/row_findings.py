@@ -19,9 +19,11 @@ import ray
 from textcls.data.row_tables import clean_rows, file_and_line, files_of, input_columns, inputs_of
 from textcls.data.slice_columns import facts_of, is_slice
 from textcls.reporting.report import ExampleRow, SliceScores
+from textcls.settings.recipe import TextSpec
 from textcls.slices.findings import Candidate, RowFindings, RowStudy
 from textcls.slices.groups import CellCounts, CodedRows, ColumnGroup, FileGroup, SlicePlan
 from textcls.slices.summary import summarise_slices
+from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
 
 _TEXT_CHARS = 500
@@ -103,18 +105,22 @@ def report_parts(
     }
 
 
-def example_inputs(findings: RowFindings, sources: Sequence[tuple[Any, Any]]) -> list[TextInput]:
+def example_inputs(findings: RowFindings, sources: Sequence[tuple[Any, Any]], text: TextSpec) -> list[TextInput]:
     """The inputs of the examples that `report_parts` makes, in order; only these few rows leave their nodes.
+
+    They are masked: the model reads a placeholder as it reads what the placeholder stands for.
 
     Args:
         findings: of all rows.
         sources: object references of (rows with `row_id`, their inputs in the same order).
+        text: says what is masked.
     """
+    mask = masker_of(text)
     looked_up, row_ids = ray.remote(_inputs_in), {one.row_id for one in findings.examples}
     found: dict[int, TextInput] = {}
     for inputs in ray.get([looked_up.remote(rows, inputs, row_ids) for rows, inputs in sources]):
         found |= inputs
-    return [found[one.row_id] for one in findings.examples]
+    return [found[one.row_id].changed(mask) for one in findings.examples]
 
 
 def _inputs_in(rows: pa.Table, inputs: pa.Table, row_ids: set[int]) -> dict[int, TextInput]:

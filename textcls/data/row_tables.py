@@ -6,7 +6,7 @@ rejects and the summary of a block. Pure. Not here: what makes a row a reject (r
 A table holds three kinds of rows, in file order. Exactly one of these columns is set:
 
     text    a clean row; `label`, `key_hi` and `key_lo` are set as well, `text_pair` in tables of pairs, and `slice_0`,
-            `slice_1` ... in tables with the cells of `report.slices`, printable and of at most 120 characters
+            `slice_1` ... in tables with the cells of `report.slices`, masked, printable, at most 120 characters
     reason  a reject; `column` and `value` are set as well
     counts  the last row of each shard: counts of rows that the table does not hold
 """
@@ -14,6 +14,7 @@ A table holds three kinds of rows, in file order. Exactly one of these columns i
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
@@ -32,12 +33,15 @@ from textcls.data.summary import EXAMPLES, RowSummary, histogram
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import Task
+from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
 _TABLE_ROWS = 20_000
 _TABLE_CHARS = 16 * 2**20
+# Different cells of report.slices whose shown form is cached.
+_SLICES_KEPT = 4096
 # row_id = file index << 40 | line: one number that orders rows as the files do (2**40 lines a file).
 _LINE_BITS = 40
 
@@ -121,6 +125,7 @@ def read_tables(
     no_input = (None,) * texts
     positions = dict(zip(data.columns, layout.positions, strict=True))
     of_slices = [positions[column] for column in data.slice_columns]
+    shown_slice = lru_cache(_SLICES_KEPT)(partial(shown, mask=masker_of(text)))
     no_slices = (None,) * len(of_slices)
     chars = outside_where = 0
 
@@ -136,7 +141,18 @@ def read_tables(
         if isinstance(row, CleanRow):
             cells = [fields[position] for position in of_slices]
             high, low = int.from_bytes(row.key[:8], "little"), int.from_bytes(row.key[8:], "little")
-            add(base | row.line, *row.input[:texts], row.label, high, low, None, None, None, None, *map(shown, cells))
+            add(
+                base | row.line,
+                *row.input[:texts],
+                row.label,
+                high,
+                low,
+                None,
+                None,
+                None,
+                None,
+                *map(shown_slice, cells),
+            )
             chars += row.input.chars + sum(map(len, cells))
         else:
             add(base | row.line, *no_input, None, 0, 0, row.column, str(row.reason), row.value, None, *no_slices)

@@ -2,11 +2,13 @@
 
 In: the fields of a record and its line. Out: its `TextInput`, `CleanRow`, `Reject` or None. Not here: reading files
 (csv_shards.py), duplicates and splits (split.py), what a label cell means (tasks/).
+
+A reject quotes its cell masked, as `text.mask` says: before it is cut, so that no part of an identifier is left.
 """
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,7 +22,8 @@ from textcls.errors import DataError
 from textcls.plain_text import visible
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
-from textcls.tasks.task import Task
+from textcls.tasks.task import LabelReader, ReadLabel, Task
+from textcls.text.masks import masker_of
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 
@@ -42,6 +45,7 @@ class Reason(StrEnum):
     SEVERAL_LABELS = "several_labels", "several label columns hold 1, and data.task takes one label a row"
     NOT_YES_OR_NO = "not_yes_or_no", "a label column holds something other than 0 or 1, true or false, yes or no"
     CONFLICTING_LABELS = "conflicting_labels", "the text has other labels in other rows, and data.on_conflict is reject"
+    PERSONAL_LABEL = "personal_label", "the label holds what text.mask masks; data.labels or data.label_map can name it"
     DROPPED_BY_DECISION = "dropped_by_decision", "data.decisions says drop about this text with this label"
     EXCLUDED = "excluded", "data.exclude takes out this text or this key; what the row holds is not repeated"
     UNDECODABLE = "undecodable", "a cell that is needed holds bytes that data.encoding does not have"
@@ -83,7 +87,7 @@ class Reject(NamedTuple):
         line: 1-based number of the record's first physical line.
         column: the column at fault; empty if the whole row is.
         reason: a `Reason`.
-        value: the content found there, printable, at most 120 characters.
+        value: the content found there, masked, printable, at most 120 characters.
     """
 
     line: int
@@ -98,9 +102,11 @@ class TextReader:
     Args:
         layout: positions of the columns.
         data: names of the columns.
+        text: what is masked in the cells that a reject quotes.
     """
 
-    def __init__(self, layout: Layout, data: DataSpec) -> None:
+    def __init__(self, layout: Layout, data: DataSpec, text: TextSpec | None = None) -> None:
+        self._mask = masker_of(text or TextSpec())
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._width = layout.width
         self._texts = [(column, position[column]) for column in data.input_columns]
@@ -125,9 +131,9 @@ class TextReader:
         probe = fields[self._probe]
         if len(probe) <= self._longest_name and plain_name(probe) in self._names:
             if header_again(fields, self._layout):
-                return Reject(line, "", Reason.REPEATED_HEADER, shown(", ".join(fields)))
+                return Reject(line, "", Reason.REPEATED_HEADER, self.shown(", ".join(fields)))
             if header_reordered(fields, self._layout):
-                raise _reordered(line, fields, self._layout)
+                raise _reordered(line, [*map(self._mask, fields)], self._layout)
         return None
 
     def input(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
@@ -143,19 +149,23 @@ class TextReader:
         text = fields[only] if only is not None else " ".join([fields[position] for _, position in self._texts])
         found = TextInput(text)
         if found.is_blank:
-            return Reject(line, self._texts[0][0], Reason.MISSING_TEXT, shown(text))
+            return Reject(line, self._texts[0][0], Reason.MISSING_TEXT, self.shown(text))
         if _is_undecodable(text):
             column, position = next(place for place in self._texts if _is_undecodable(fields[place[1]]))
-            return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
+            return Reject(line, column, Reason.UNDECODABLE, self.shown(fields[position]))
         return found
 
     def _pair(self, line: int, fields: Sequence[str]) -> TextInput | Reject:
         for column, position in self._texts:
             if not fields[position].strip():
-                return Reject(line, column, Reason.MISSING_TEXT, shown(fields[position]))
+                return Reject(line, column, Reason.MISSING_TEXT, self.shown(fields[position]))
             if _is_undecodable(fields[position]):
-                return Reject(line, column, Reason.UNDECODABLE, shown(fields[position]))
+                return Reject(line, column, Reason.UNDECODABLE, self.shown(fields[position]))
         return TextInput(*(fields[position] for _, position in self._texts))
+
+    def shown(self, cell: str) -> str:
+        """A cell as a reject quotes it."""
+        return shown(cell, self._mask)
 
 
 class RowCleaner:
@@ -164,7 +174,7 @@ class RowCleaner:
     Args:
         layout: positions of the columns.
         data: names of the columns, row filters, labels.
-        text: the normalizer, which decides about duplicates.
+        text: the normalizer, which decides about duplicates; what is masked.
         task: reads the label cells.
         group_by: `split.group_by`.
         decisions: of the files of `data.decisions`.
@@ -196,7 +206,8 @@ class RowCleaner:
         self._exclusion, self._key = exclusion, position[data.exclude_by] if data.exclude_by is not None else None
         self.excluded: Counter[str] = Counter()
         self.nearly_excluded: Counter[str] = Counter()
-        self._reader = TextReader(layout, data)
+        self._reader = TextReader(layout, data, text)
+        self._shown, self._mask = self._reader.shown, masker_of(text)
         self._labels = [position[column] for column in data.read_label_columns]
         # (column, position, values, whether a row with one of them is kept)
         self._where = [
@@ -207,14 +218,14 @@ class RowCleaner:
         self.spellings = Spellings(labels=Counter(dict.fromkeys(data.label_map, 0)))
         for column, _, values, _ in self._where:
             self.spellings.where.setdefault(column, Counter()).update(dict.fromkeys(values, 0))
-        self._read_label = lru_cache(maxsize=_LABELS_KEPT)(task.label_reader(data))
+        self._read_label = lru_cache(maxsize=_LABELS_KEPT)(_label_reader(data, text, task))
         self._names_labels = bool(data.label_map) or data.labels is not None
 
     def __call__(self, line: int, fields: Fields) -> CleanRow | Reject | None:
         """The outcome of a record."""
         row = self._outcome(line, fields)
         if isinstance(row, Reject) and row.reason in _MAY_BE_TOTAL and is_total(fields):
-            return Reject(line, "", Reason.TOTAL_LINE, shown(", ".join(fields)))
+            return Reject(line, "", Reason.TOTAL_LINE, self._shown(", ".join(fields)))
         return row
 
     def _outcome(self, line: int, fields: Fields) -> CleanRow | Reject | None:
@@ -223,8 +234,8 @@ class RowCleaner:
         for column, position, values, kept in self._where:
             cell = fields[position]
             if kept and cell not in values and _is_undecodable(cell):
-                return Reject(line, column, Reason.UNDECODABLE, shown(cell))
-            count_into(self.spellings.where[column], cell)
+                return Reject(line, column, Reason.UNDECODABLE, self._shown(cell))
+            self._count(self.spellings.where[column], cell)
             if (cell in values) is not kept:
                 return None
 
@@ -238,20 +249,19 @@ class RowCleaner:
         label = self._read_label(tuple([fields[position] for position in self._labels]))
         if self._names_labels:
             for name in label.written:
-                count_into(self.spellings.labels, name)
+                self._count(self.spellings.labels, name)
         reason = label.reason
         if reason != Reason.MISSING_LABEL and _is_undecodable(label.label):
             reason = Reason.UNDECODABLE
         if reason:
-            return Reject(
-                line, self._data.read_label_columns[label.place], reason, shown(fields[self._labels[label.place]])
-            )
+            cell = self._shown(fields[self._labels[label.place]])
+            return Reject(line, self._data.read_label_columns[label.place], reason, cell)
         used = label.label
         if self._decisions:
             after, met = decided(self._decisions, found, used)
             self.decided.update(met)
             if after is None:
-                cell = shown(fields[self._labels[label.place]])
+                cell = self._shown(fields[self._labels[label.place]])
                 return Reject(line, self._data.read_label_columns[label.place], Reason.DROPPED_BY_DECISION, cell)
             used = after
         return CleanRow(line, found, used, found.key(self._normalize, self._group_by))
@@ -265,6 +275,28 @@ class RowCleaner:
         if not met:
             self.nearly_excluded.update(map(str, exclusion.nearly(cell)))
         return bool(met)
+
+    def _count(self, total: Counter[str], cell: str) -> None:
+        """Counts a cell for messages; one that holds an identifier only if the settings name it."""
+        if cell in total or self._mask(cell) == cell:
+            count_into(total, cell)
+
+
+def _label_reader(data: DataSpec, text: TextSpec, task: Task) -> LabelReader:
+    """The task's reader of label cells, but for labels that hold an identifier and that no setting names.
+
+    They would become names of classes, which the bundle and everything that is written hold unmasked.
+    """
+    read, mask = task.label_reader(data), masker_of(text)
+    named = {*data.label_map.values(), *(data.labels or ()), *data.label_columns}
+
+    def label_of(cells: tuple[str, ...]) -> ReadLabel:
+        found = read(cells)
+        if not found.reason and any(name not in named and mask(name) != name for name in task.names_in(found.label)):
+            return found._replace(reason=str(Reason.PERSONAL_LABEL))
+        return found
+
+    return label_of
 
 
 def _reordered(line: int, fields: Sequence[str], layout: Layout) -> DataError:
@@ -295,6 +327,9 @@ def _is_undecodable(cell: str) -> bool:
     return False
 
 
-def shown(cell: str) -> str:
-    """A cell as one printable line of at most 120 characters; a byte that could not be decoded appears as \\xNN."""
-    return visible(cell, _SHOWN_CHARS)
+def shown(cell: str, mask: Callable[[str], str] = str) -> str:
+    """A cell, masked, as one printable line of at most 120 characters.
+
+    A byte that could not be decoded appears as \\xNN.
+    """
+    return visible(mask(cell), _SHOWN_CHARS)

@@ -19,6 +19,12 @@ from textcls.settings.mask_patterns import placeholder_of
 from textcls.settings.recipe import TextSpec
 from textcls.text import mask_checks, mask_shapes
 
+PSEUDONYM_DIGITS = 16
+"""Hexadecimal digits of a keyed pseudonym, such as `[EMAIL:0123456789abcdef]`, which `textcls mask --keyed` writes."""
+
+_PSEUDONYM = regex.compile(rf"(\[[A-Z][A-Z0-9_]*:[0-9a-f]{{{PSEUDONYM_DIGITS}}}\])")
+_PRIVATE_USE = range(0xE000, 0xF900)
+
 
 @dataclass(frozen=True)
 class MaskKind:
@@ -35,6 +41,11 @@ class MaskKind:
     placeholder: str
     pattern: str
     confirmed: Callable[[str], bool] | None = None
+
+    @property
+    def pseudonym(self) -> str:
+        """The pattern of its keyed pseudonyms, which the model reads as its placeholder."""
+        return rf"\[{self.placeholder[1:-1]}:[0-9a-f]{{{PSEUDONYM_DIGITS}}}\]"
 
 
 def _kind(name: str, pattern: str, confirmed: Callable[[str], bool] | None = None) -> MaskKind:
@@ -80,24 +91,56 @@ class Masker:
         self._steps = [(kind, regex.compile(kind.pattern)) for kind in kinds]
 
     def __call__(self, text: str) -> str:
-        """The text with a placeholder in place of each value."""
-        return self._masked(text, {})
+        """The text with a placeholder in place of each value; keyed pseudonyms stay."""
+        return self._substituted(text, lambda kind, value: kind.placeholder)
 
     def counts(self, text: str) -> dict[str, int]:
         """Name of a kind -> the values of it in the text; kinds without a value are left out."""
         found: dict[str, int] = {}
-        self._masked(text, found)
+
+        def counted(kind: MaskKind, value: str) -> str:
+            found[kind.name] = found.get(kind.name, 0) + 1
+            return kind.placeholder
+
+        self._substituted(text, counted)
         return found
 
-    def _masked(self, text: str, found: dict[str, int]) -> str:
+    def replaced(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
+        """The text with something else in place of each value.
+
+        What is masked does not depend on it: no kind looks into what has replaced another one.
+
+        Args:
+            text: any text.
+            by: what replaces a value of a kind.
+        """
+        mark = next(char for char in map(chr, _PRIVATE_USE) if char not in text)
+        values: dict[str, list[str]] = {}
+
+        def marked(kind: MaskKind, value: str) -> str:
+            name = f"{kind.placeholder[:-1]}{mark}]"
+            values.setdefault(name, []).append(by(kind, value))
+            return name
+
+        masked = self._substituted(text, marked)
+        for name, of_kind in values.items():  # in the order of the text, as they were found
+            parts = masked.split(name)
+            masked = "".join(part + value for part, value in zip(parts, [*of_kind, ""], strict=True))
+        return masked
+
+    def _substituted(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
+        if not self._steps:
+            return text
+        # Pseudonyms stay: no kind finds a number in one.
+        parts = _PSEUDONYM.split(text)
+        return "".join(part if place % 2 else self._of_part(part, by) for place, part in enumerate(parts))
+
+    def _of_part(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
         for kind, pattern in self._steps:
 
             def replaced(match: "regex.Match[str]", kind: MaskKind = kind) -> str:
                 value: str = match[0]
-                if kind.confirmed is not None and not kind.confirmed(value):
-                    return value
-                found[kind.name] = found.get(kind.name, 0) + 1
-                return kind.placeholder
+                return by(kind, value) if kind.confirmed is None or kind.confirmed(value) else value
 
             text = pattern.sub(replaced, text)
         return text

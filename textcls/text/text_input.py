@@ -8,6 +8,7 @@ Only this class, the tokenizer and the places that make inputs name the texts of
 field that their inputs use; all other code goes through `segments`.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
@@ -44,6 +45,10 @@ class TextInput(NamedTuple):
     def is_blank(self) -> bool:
         """Whether a segment is empty or white space."""
         return not all(map(str.strip, self.segments))
+
+    def changed(self, change: Callable[[str], str]) -> "TextInput":
+        """The input with each of its texts changed, such as masked."""
+        return TextInput(*map(change, self.segments))
 
     def key(self, normalize: TextNormalizer, group_by: str = "none") -> bytes:
         """A hash of 16 bytes, equal for inputs that are duplicates: these never straddle two splits.

@@ -10,6 +10,7 @@ import pyarrow as pa
 import ray
 
 from textcls.bundle import load_bundle
+from textcls.data.masked_messages import masked_errors
 from textcls.data.row_tables import inputs_of, sample_mask
 from textcls.data.split_blocks import PreparedData
 from textcls.inference.classifier import Classifier
@@ -83,7 +84,8 @@ def _explain(
     device = "cuda" if workers.use_gpu else "cpu"
     classifier = Classifier.of(load_bundle(uri), device=device, threads=workers.cpus)
     tested = Faithfulness()
-    for rows, texts in sources:
-        sample = pa.array(sample_mask(ray.get(rows), share))
-        tested += faithfulness(classifier, inputs_of(ray.get(texts).filter(sample)))
-    return with_words(classifier, examples, inputs), tested
+    with masked_errors(classifier.bundle.manifest.text):
+        for rows, texts in sources:
+            sample = pa.array(sample_mask(ray.get(rows), share))
+            tested += faithfulness(classifier, inputs_of(ray.get(texts).filter(sample)))
+        return with_words(classifier, examples, inputs), tested

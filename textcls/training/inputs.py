@@ -157,7 +157,7 @@ def read(
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
-    for line in (*messages.text_lines(rows, prepared), *messages.label_lines(rows.summary)):
+    for line in (*messages.text_lines(rows, prepared, recipe.text), *messages.label_lines(rows.summary)):
         say(f"  {line}")
     model = sources.model.directory
     most = most_tokens(read_config(model), read_tokenizer_config(model))

@@ -17,6 +17,7 @@ import ray
 
 from textcls import storage
 from textcls.bundle import library_versions, stated_metrics
+from textcls.data.masked_messages import masked_errors
 from textcls.data.row_findings import example_inputs, report_parts
 from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
@@ -133,7 +134,7 @@ def _explained(
     with side_product("explaining rows of the report", say):
         say("explaining rows of the report")
         at_most_s, bundle = max(_LEAST_S, outcome.state.seconds), storage.join(run.uri, "bundle")
-        inputs = example_inputs(studied.found(), source_blocks(data)) if studied is not None else []
+        inputs = example_inputs(studied.found(), source_blocks(data), recipe.text) if studied is not None else []
         report = explained(report, spec, data, inputs, bundle, workers, at_most_s)
         _write(report, run, say)
     return report
@@ -189,7 +190,8 @@ def _of_rows(recipe: Recipe, prepared: PreparedData, outcome: TrainOutcome, say:
     if outcome.studied is not None:
         with side_product("finding slices and examples", say):
             findings = outcome.studied.found()
-            shown = example_inputs(findings, source_blocks(prepared)) if recipe.report.texts else []
+            sources = source_blocks(prepared)
+            shown = example_inputs(findings, sources, recipe.text) if recipe.report.texts else []
             return report_parts(study, findings, prepared.files, shown)
     return {}
 
@@ -240,14 +242,15 @@ def _train_baseline(
         columns = (column(inputs, split, name) for name in input_columns(ray.get(inputs[split][0])))
         return [TextInput(*cells) for cells in zip(*columns, strict=True)]
 
-    return train_baseline(
-        read_inputs("train"),
-        column(blocks, "train", "target"),
-        read_inputs("test"),
-        column(blocks, "test", "target"),
-        labels,
-        task=task,
-        val=(read_inputs("val"), column(blocks, "val", "target")),
-        seed=recipe.train.seed,
-        spec=recipe.text,
-    )
+    with masked_errors(recipe.text):
+        return train_baseline(
+            read_inputs("train"),
+            column(blocks, "train", "target"),
+            read_inputs("test"),
+            column(blocks, "test", "target"),
+            labels,
+            task=task,
+            val=(read_inputs("val"), column(blocks, "val", "target")),
+            seed=recipe.train.seed,
+            spec=recipe.text,
+        )

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 
 from textcls.data import messages
+from textcls.data.masked_messages import masked_messages
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError, StorageError
 from textcls.on_ray.session import ray_session
@@ -62,7 +63,7 @@ def train(
         TrainingError: workers failed too often; the run can be resumed.
     """
     mlflow_requested()  # if MLflow is missing, no directory is claimed
-    with locked(out) as uri:
+    with masked_messages(recipe.text, say, [out, recipe.model.pretrained, *recipe.data.csv]) as say, locked(out) as uri:
         run = RunDir.claim(uri, recipe, resume=resume, keys=keys)
         if run.replaces:
             say(f"{run.uri} held a run without a checkpoint: this one begins in its place")
@@ -125,17 +126,20 @@ def dry_run(
     Raises:
         InputError: recipe, data or model cannot be used.
     """
-    with locked(out) if out else nullcontext("") as uri:
+    with (
+        masked_messages(recipe.text, say, [out, recipe.model.pretrained, *recipe.data.csv]) as say,
+        locked(out) if out else nullcontext("") as uri,
+    ):
         if uri:
             claim_for_account(uri)
         sources = find_sources(recipe, task or task_of(recipe.data), say, keys=keys)
         with ray_session(verbose=verbose):
             workers = _workers(recipe, sources.rehearsal, say)
             inputs = read(sources, recipe, None, say, account_in=uri, keys=keys)
-    for line in messages.split_lines(inputs.data):
-        say(f"  {line}")
-    listed = f"rows.json, {keys.name(REJECTS)}" + f" and {keys.name(CONFLICTS)}" * bool(inputs.data.conflicts[0])
-    say(f"would train with {workers}; " + (f"{listed} are in {out}" if out else "nothing is written"))
+        for line in messages.split_lines(inputs.data):
+            say(f"  {line}")
+        listed = f"rows.json, {keys.name(REJECTS)}" + f" and {keys.name(CONFLICTS)}" * bool(inputs.data.conflicts[0])
+        say(f"would train with {workers}; " + (f"{listed} are in {out}" if out else "nothing is written"))
 
 
 def _workers(recipe: Recipe, rehearsal: "Future[list[str]]", say: Say) -> TrainingWorkers:
