@@ -59,6 +59,28 @@ def test_a_page_is_accessible_asks_for_nothing_and_fits_a_phone(opened: Any) -> 
     assert opened.execute_script(width) == [360, 360]
 
 
+def test_a_phone_shows_what_a_table_is_about_without_scrolling_it(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(PAGES["single label"](), encoding="utf-8")
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(path.as_uri())
+    # (heading of the column that a reader needs, where its cells end), and where the captions do
+    ends = browser.execute_script(
+        "const end = one => one.getBoundingClientRect().right;"
+        "const heads = [...document.querySelectorAll('thead th')];"
+        "const column = head => [...head.closest('table').rows].map(row => end(row.cells[head.cellIndex]));"
+        "const wanted = heads.filter(head => /95 % interval$|^TF-IDF/.test(head.textContent));"
+        "return [wanted.map(head => [head.textContent, Math.max(...column(head))]),"
+        " [...document.querySelectorAll('.scroll caption')].map(end)];"
+    )
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    columns, captions = ends
+    assert [name for name, _ in columns] == ["TF-IDF baseline", "F1, 95 % interval", "accuracy, 95 % interval"]
+    assert max(end for _, end in columns) <= 360
+    assert max(captions) <= 360
+
+
 def test_a_script_on_a_page_does_not_run(opened: Any) -> None:
     title = opened.title
     opened.execute_script(

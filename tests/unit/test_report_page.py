@@ -242,6 +242,21 @@ def test_slices_that_are_surely_worse_come_first_and_say_so() -> None:
     assert texts.count("surely worse") == 1
 
 
+def test_slices_of_a_group_of_many_unfold_after_the_others() -> None:
+    report = full_report(FIVE)
+    report["slices"]["slices"] += [slice_of("label", f"name {n}", 0.8, worse=n == 50) for n in range(77)]
+    report["slices"]["slices"].append(slice_of("confidence", "0.5 to under 0.6", 0.8))
+    texts = Elements(page_of(report)).texts
+    unfold = texts.index("76 more slices, of groups with many")
+    assert texts.index("name 50") < texts.index("1 to 16") < texts.index("0.5 to under 0.6") < unfold
+    assert [text for text in texts if text.startswith("name ")].index("name 0") == 1
+    assert unfold < texts.index("name 0") < texts.index("name 76")
+    report["slices"]["slices"] += [slice_of(f"column {n}", "x", 0.8) for n in range(200)]
+    shown = page_of(report)
+    assert shown.count('"strip"') - shown.count('th scope="col" class="strip"') == 120 + len(FIVE)
+    assert "160 more slices are not shown here" in shown
+
+
 def test_the_head_names_the_model_and_the_data() -> None:
     report = full_report(TWO)
     report["recipe"]["data"]["csv"] = [f"mails <{n}>.csv" for n in range(5)]

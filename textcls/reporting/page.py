@@ -4,6 +4,7 @@ In: a `Report`; parts that it does not have are left out. Out: HTML as a string,
 400 KB. Equal reports give equal pages. Not here: the template (pages/report.html), computing the numbers (tasks/).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +15,13 @@ from textcls.reporting.marked_words import marked, ranked
 from textcls.reporting.page_charts import calibration_charts, training_charts
 from textcls.reporting.page_scores import Bounded
 from textcls.reporting.page_template import MOST_BYTES, template
-from textcls.reporting.report import ExampleRow, NoBaseline, Report
+from textcls.reporting.report import ExampleRow, NoBaseline, Report, Slice
 from textcls.reporting.terminal import BASELINE, MODEL, calibration_lines
 from textcls.settings.recipe import Recipe
 
 _MANY_CUT = 0.05
+# Slices of one group that are shown without being asked for: up to ten ranges, the empty cells and the other values.
+_MOST_OF_GROUP = 12
 _MOST_SLICES, _MOST_FILES, _MOST_SETTINGS = 120, 20, 250
 # Of each kind, as many as the page has room for.
 _EXAMPLES = (20, 10, 5, 2, 0)
@@ -115,13 +118,19 @@ def _label_figures(report: Report) -> list[tuple[str, str]]:
 
 
 def _slices(report: Report) -> Bounded:
-    """The slices, those that are surely worse first; else in the report's order."""
+    """The slices, those that are surely worse first; groups of many, such as 77 labels, unfold."""
     found = list(report.slices.slices) if report.slices else []
+    of_group = Counter(one.by for one in found)
+
+    def part(one: Slice) -> int:
+        return 0 if one.worse else 1 if of_group[one.by] <= _MOST_OF_GROUP else 2
+
     named = [
         one.model_copy(update={"by": visible(one.by, _NAME_CHARS), "value": visible(one.value, _NAME_CHARS)})
-        for one in sorted(found, key=lambda one: not one.worse)
+        for one in sorted(found, key=part)
     ]
-    return Bounded.of(named, _MOST_SLICES, 0)
+    shown = min(sum(part(one) < 2 for one in found), _MOST_SLICES)
+    return Bounded.of(named, shown, _MOST_SLICES - shown)
 
 
 def _examples(report: Report, most: int) -> Iterator[dict[str, Any]]:
