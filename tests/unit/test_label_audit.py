@@ -1,5 +1,7 @@
 """Rows are ranked by what a model that has not seen them thinks of their labels. Synthetic probabilities, no Ray."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_matrix
 
-from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
+from textcls.audit.evidence import Copies, nearly_same, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
@@ -127,26 +129,48 @@ def test_the_quick_mode_scores_no_row_with_a_model_that_has_seen_it() -> None:
 
 def test_copies_of_a_text_are_told_from_texts_that_are_alike() -> None:
     texts = ["a gripping, beautifully acted film", "a gripping, beautifully acted fim", "a dull film, badly acted"]
-    inputs, ids = [TextInput(text) for text in texts], np.array([7, 8, 9])
-    near = EmbeddedRows(ids, np.array([1, 2, 1]), np.zeros(3, np.int32), np.eye(3, dtype=np.float32), inputs)
-    assert nearly_same(near, TextSpec()) == {7: [8], 8: [7]}
+    copies = copies_of(texts, [0, 0, 0], inside=())
+    assert [copies.of(row) for row in (1, 2, 3)] == [([2], 1), ([1], 1), ([], 0)]
+    assert copies.across == {}
+
+
+def copies_of(texts: list[str], targets: list[int], inside: Sequence[int]) -> Copies:
+    """Of rows with the numbers 1, 2, ..., given from the last one on."""
+    ids = np.arange(len(texts), 0, -1)
+    inputs = [TextInput(text) for text in reversed(texts)]
+    near = EmbeddedRows(ids, np.ones(len(ids)), np.zeros(len(ids)), np.ones((len(ids), 1), np.float32), inputs)
+    given = np.array(targets)[::-1]
+    return nearly_same(near, audited(SINGLE_LABEL, NAMES, ids, np.eye(3)[given], given, 1), TextSpec(), inside)
+
+
+FILM = "a gripping, beautifully acted film that nobody should miss"
 
 
 def test_a_copy_in_the_same_split_is_no_leakage() -> None:
-    copies = {1: [2], 2: [1, 9, 3], 3: [2], 9: [2]}
-    assert nearly_same_across(copies, inside=[1, 2, 5]) == {2: [9, 3]}
-    assert nearly_same_across(copies, inside=[1, 2, 3, 9]) == {}
+    texts = [FILM, f"{FILM}!", "dull", f"{FILM} at all", f"{FILM}!?"]
+    assert copies_of(texts, [0] * 5, inside=[1, 2, 3, 4, 5]).across == {}
+    assert copies_of(texts, [0] * 5, inside=[2, 4]).across == {2: 5, 4: 1}  # the most similar one outside
+    assert copies_of(texts, [0] * 5, inside=[3]).across == {}
 
 
 def test_copies_are_counted_and_those_with_another_label_apart() -> None:
-    rows = audited(SINGLE_LABEL, NAMES, np.array([1, 2, 3, 9]), np.eye(3)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 1)
-    assert _counted({1: [2], 2: [1, 9], 9: [2]}, rows) == {"rows": 3, "with_another_label": 2}
+    texts = [FILM, f"{FILM}!", "a dull film, badly acted", "a dull film, badly actd", "so so"]
+    assert _counted(copies_of(texts, [0, 0, 1, 2, 0], inside=())) == {"rows": 4, "with_another_label": 2}
+
+
+def test_many_copies_of_a_text_take_a_few_bytes_a_row() -> None:
+    copies = copies_of([f"{FILM} {n}" for n in range(2_000)], [0] * 1_000 + [1] * 1_000, inside=range(1, 1_001))
+    nearest, number = copies.of(1_000)
+    assert len(nearest) == 5
+    assert number >= 50
+    assert sum(getattr(copies, one.name).nbytes for one in fields(copies)) <= 2_000 * 64
+    assert _counted(copies)["rows"] == 2_000
 
 
 def test_every_row_is_written_with_the_row_outside_test_that_a_row_of_test_repeats(tmp_path: Path) -> None:
     rows = audited(SINGLE_LABEL, NAMES, np.array([1, 2, 3]), np.eye(3)[[0, 0, 1]] * 0.9, np.array([0, 0, 1]), 1)
     read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
-    _write_rows(str(tmp_path), rows, read, {2: [9, 3]})
+    _write_rows(str(tmp_path), rows, read, {2: 9})
     found = pq.read_table(tmp_path / "audit.parquet").to_pydict()
     assert found["line"] == [1, 2, 3]
     assert found["nearly_same_outside_test"] == [None, "reviews.csv:9", None]
@@ -170,7 +194,8 @@ def test_a_line_of_the_sheet_has_the_row_its_place_and_what_speaks_for_another_l
     embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [1, 0.2]], np.float32)
     near = EmbeddedRows(ids, np.array([1, 2, 1, 2]), np.zeros(4), embeddings, [TextInput(text) for text in texts])
     read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
-    (first,) = sheet_rows(rows.take(np.arange(1)), rows, near, nearly_same(near, TextSpec()), [], read, TextSpec())
+    copies = nearly_same(near, rows, TextSpec(), ())
+    (first,) = sheet_rows(rows.take(np.arange(1)), rows, near, copies, [], read, TextSpec())
     assert (first.file, first.line, first.label, first.suggested, first.fold) == ("reviews.csv", 2, "bad", "good", 1)
     assert first.evidence["similar"].split("; ") == [
         "reviews.csv:3 (good): a fine, fine film",

@@ -5,7 +5,8 @@ In: the rows to list, all audited rows and their embeddings. Out: lines for audi
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,42 @@ _SHOWN_CHARS = 100
 _SHOWN_ROWS = 5
 
 
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Which of N rows have a text that is nearly the same as another's: 60 bytes a row, however many copies it has.
+
+    Attributes:
+        row_id: int64 [N], ascending.
+        nearest: int64 [N, 5], the rows with the most similar texts, the most similar first; -1 where there are fewer.
+        number: int32 [N], rows with nearly the same text; of more than 51 copies of one text not all are found.
+        with_another_label: bool [N], whether one of them has another label.
+        outside: int64 [N], of a row inside: the most similar of them that is not; otherwise -1.
+    """
+
+    row_id: np.ndarray
+    nearest: np.ndarray
+    number: np.ndarray
+    with_another_label: np.ndarray
+    outside: np.ndarray
+
+    def of(self, row_id: int) -> tuple[list[int], int]:
+        """(the most similar rows, how many there are in all) of a row."""
+        place = int(np.searchsorted(self.row_id, row_id))
+        number = int(self.number[place])
+        return self.nearest[place, :number].tolist(), number
+
+    @property
+    def across(self) -> dict[int, int]:
+        """Row inside -> the most similar row outside; rows without one are left out."""
+        found = self.outside >= 0
+        return dict(zip(self.row_id[found].tolist(), self.outside[found].tolist(), strict=True))
+
+
 def sheet_rows(
     listed: AuditedRows,
     rows: AuditedRows,
     near: EmbeddedRows,
-    copies: Mapping[int, Sequence[int]],
+    copies: Copies,
     conflict_tables: Sequence[Any],
     read: ReadRows,
     text: TextSpec,
@@ -56,9 +88,9 @@ def sheet_rows(
     inputs = dict(zip(near.row_id.tolist(), near.inputs, strict=True))
     same_text = _other_labels(conflict_tables, read)
 
-    def places(others: Iterable[int]) -> str:
-        known = [f"{read.location(one)} ({label_of[one]})" for one in others if one in label_of]
-        return _first_few(known)
+    def places(row_id: int) -> str:
+        nearest, number = copies.of(row_id)
+        return _first_few([f"{read.location(one)} ({label_of[one]})" for one in nearest if one in label_of], number)
 
     def similar(row_id: int) -> str:
         others = [one for one in neighbours.get(row_id, np.empty(0, np.int64)).tolist() if one in label_of]
@@ -78,7 +110,7 @@ def sheet_rows(
             fold=int(listed.fold[place]),
             evidence={
                 "same_text": same_text.get(row_id, ""),
-                "nearly_same": places(copies.get(row_id, ())),
+                "nearly_same": places(row_id),
                 "similar": similar(row_id),
             },
             input=inputs[row_id].changed(mask),
@@ -98,31 +130,35 @@ def _neighbours(row_ids: np.ndarray, near: EmbeddedRows) -> dict[int, np.ndarray
     return found
 
 
-def nearly_same(near: EmbeddedRows, text: TextSpec) -> dict[int, list[int]]:
-    """Row -> the rows whose text is nearly the same, the most similar first; see text/near_duplicates.py.
+def nearly_same(near: EmbeddedRows, rows: AuditedRows, text: TextSpec, inside: Sequence[int]) -> Copies:
+    """The rows whose text is nearly the same; see text/near_duplicates.py.
 
     Args:
         near: all rows.
+        rows: the same, with their labels.
         text: text settings, whose normalizer decides what is equal.
+        inside: rows of which copies among all others are wanted, such as those of the test split.
     """
-    shingles = Shingles.of(near.inputs, normalizer_of(text))
-    found: defaultdict[int, list[int]] = defaultdict(list)
-    for rows, others, similarity in near_pairs(shingles):
-        for place in np.lexsort((others, -similarity, rows)).tolist():
-            found[int(near.row_id[rows[place]])].append(int(near.row_id[others[place]]))
-    return dict(found)
-
-
-def nearly_same_across(copies: Mapping[int, Sequence[int]], inside: Collection[int]) -> dict[int, list[int]]:
-    """Row inside -> the rows outside whose text is nearly the same; rows without one are left out.
-
-    Args:
-        copies: from `nearly_same`.
-        inside: for example the rows of the test split.
-    """
-    kept = set(inside)
-    across = {row: [one for one in of if one not in kept] for row, of in copies.items() if row in kept}
-    return {row: of for row, of in across.items() if of}
+    order = np.argsort(near.row_id)
+    row_id = near.row_id[order]
+    shingles = Shingles.of([near.inputs[place] for place in order.tolist()], normalizer_of(text))
+    _, codes = np.unique(rows.label.astype(str), return_inverse=True)
+    code = np.full(len(row_id), -1)
+    code[np.searchsorted(row_id, rows.row_id)] = codes
+    is_inside = np.isin(row_id, np.asarray(inside, np.int64))
+    nearest, outside = np.full((len(row_id), _SHOWN_ROWS), -1, np.int64), np.full(len(row_id), -1, np.int64)
+    number, other_label = np.zeros(len(row_id), np.int32), np.zeros(len(row_id), bool)
+    for unordered in near_pairs(shingles):
+        by_similarity = np.lexsort((unordered[1], -unordered[2], unordered[0]))
+        row, other = unordered[0][by_similarity], unordered[1][by_similarity]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        few = place < _SHOWN_ROWS
+        nearest[row[few], place[few]] = row_id[other[few]]
+        np.add.at(number, row, 1)
+        other_label[row[code[row] != code[other]]] = True
+        leaves = np.flatnonzero(is_inside[row] & ~is_inside[other])[::-1]  # the most similar last: it stays
+        outside[row[leaves]] = row_id[other[leaves]]
+    return Copies(row_id, nearest, number, other_label, outside)
 
 
 def _other_labels(conflict_tables: Sequence[Any], read: ReadRows) -> dict[int, str]:
@@ -135,12 +171,14 @@ def _other_labels(conflict_tables: Sequence[Any], read: ReadRows) -> dict[int, s
     found = {}
     for rows in by_text.values():
         for row, label in rows:
-            found[row] = _first_few([f"{read.location(other)} ({own})" for other, own in rows if own != label])
+            others = [f"{read.location(other)} ({own})" for other, own in rows if own != label]
+            found[row] = _first_few(others, len(others))
     return found
 
 
-def _first_few(rows: Sequence[str]) -> str:
-    more = f" and {len(rows) - _SHOWN_ROWS:,} more" if len(rows) > _SHOWN_ROWS else ""
+def _first_few(rows: Sequence[str], number: int) -> str:
+    """The first of so many rows."""
+    more = f" and {number - _SHOWN_ROWS:,} more" if number > _SHOWN_ROWS else ""
     return "; ".join(rows[:_SHOWN_ROWS]) + more
 
 

@@ -14,7 +14,7 @@ one process would share Ray Train's timeouts, which are environment variables, a
 processes would both plan for the whole cluster: `scale` says how large a run is, not which part of it is left.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import ray
 
 from textcls import encryption, storage
-from textcls.audit.evidence import nearly_same, nearly_same_across, sheet_rows
+from textcls.audit.evidence import Copies, nearly_same, sheet_rows
 from textcls.audit.held_out import (
     HeldOut,
     embedded,
@@ -235,17 +235,17 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     rows = ranked(rows)
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
     say("  comparing texts")
-    copies = nearly_same(near, recipe.text)
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
+    in_test = [row for table in split.blocks["test"] for row in ray.get(table)["row_id"].to_pylist()]
+    copies = nearly_same(near, rows, recipe.text, in_test)
     found = sheet_rows(listed, rows, near, copies, split.conflict_tables, read, recipe.text)
     names = read.data.pair or ("text",)
     content = sheet(found, encoding=options.encoding, inputs=names)
     encryption.write_bytes(storage.join(uri, options.keys.name(SHEET)), content, options.keys.recipients)
-    in_test = [row for table in split.blocks["test"] for row in ray.get(table)["row_id"].to_pylist()]
-    across = nearly_same_across(copies, in_test)
+    across = copies.across
     _write_rows(uri, rows, read, across)
     summary = _summary(rows, folds, split, options) | {
-        "near_duplicates": _counted(copies, rows) | {"test_rows": len(in_test), "test_rows_outside_test": len(across)},
+        "near_duplicates": _counted(copies) | {"test_rows": len(in_test), "test_rows_outside_test": len(across)},
         "listed": len(listed),
         "files": read.files,
     }
@@ -267,9 +267,9 @@ def _rows_listed(rows: int) -> int:
     return max(_FEWEST_ROWS, min(int(rows * _ROWS_SHARE), _MOST_ROWS))
 
 
-def _write_rows(uri: str, rows: AuditedRows, read: ReadRows, across: Mapping[int, Sequence[int]]) -> None:
-    """Writes audit.parquet: every audited row by rank, without its text; `across` is from `nearly_same_across`."""
-    outside = [read.location(across[row][0]) if row in across else None for row in rows.row_id.tolist()]
+def _write_rows(uri: str, rows: AuditedRows, read: ReadRows, across: Mapping[int, int]) -> None:
+    """Writes audit.parquet: every audited row by rank, without its text; `across` is that of `Copies`."""
+    outside = [read.location(across[row]) if row in across else None for row in rows.row_id.tolist()]
     places = [file_and_line(row_id) for row_id in rows.row_id.tolist()]
     table = pa.table(
         {
@@ -288,13 +288,12 @@ def _write_rows(uri: str, rows: AuditedRows, read: ReadRows, across: Mapping[int
         out.write_table(table)
 
 
-def _counted(copies: Mapping[int, Sequence[int]], rows: AuditedRows) -> dict[str, int]:
+def _counted(copies: Copies) -> dict[str, int]:
     """How many rows have a near-duplicate, and how many have one with another label."""
-    label_of = dict(zip(rows.row_id.tolist(), rows.label.tolist(), strict=True))
-    other = sum(
-        any(label_of.get(one, label_of.get(row)) != label_of.get(row) for one in of) for row, of in copies.items()
-    )
-    return {"rows": len(copies), "with_another_label": other}
+    return {
+        "rows": int((copies.number > 0).sum()),
+        "with_another_label": int(copies.with_another_label.sum()),
+    }
 
 
 def _summary(rows: AuditedRows, folds: list[HeldOut], split: PreparedData, options: AuditOptions) -> dict[str, Any]:
