@@ -26,7 +26,7 @@ from pydantic import Field, JsonValue, ValidationError
 from textcls import storage
 from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
-from textcls.manifest import Digest, Excluded, FileRecord, Frozen
+from textcls.manifest import Digest, Excluded, FileRecord, Frozen, Privacy
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.tasks.registry import known_names, task_named
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -103,7 +103,7 @@ class Origin(Frozen):
 class Manifest(Frozen):
     """What a bundle says about itself."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"pairs", "excluded", "origin"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"pairs", "excluded", "origin", "privacy"})
 
     format_version: Literal[2] = 2
     """Version of this layout. A file of version 1 becomes one of version 2 as it is read."""
@@ -126,7 +126,7 @@ class Manifest(Frozen):
     recipe_fingerprint: Digest
     """`Recipe.fingerprint` of the run."""
     data_fingerprint: str
-    """Identifies the rows the run learned from."""
+    """Identifies the rows the run learned from; "" after private training, where it would confirm a guess."""
     excluded: Excluded | None = None
     """What `data.exclude` took out; left out of the file where it names no file."""
     versions: dict[str, str]
@@ -135,6 +135,8 @@ class Manifest(Frozen):
     """Every file of the bundle but the manifest."""
     origin: Origin | None = None
     """What it was made of; left out of a bundle that a training run wrote."""
+    privacy: Privacy | None = None
+    """Of private training; left out of any other bundle."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def seal_bundle(
     data_fingerprint: str,
     excluded: Excluded | None = None,
     calibration: Calibration | None = None,
+    privacy: Privacy | None = None,
 ) -> Manifest:
     """Makes a bundle of a local directory, where it lies; returns its manifest.
 
@@ -202,6 +205,7 @@ def seal_bundle(
         data_fingerprint: identifies the rows the run learned from.
         excluded: what `data.exclude` took out.
         calibration: what was folded into the head. Left out: nothing.
+        privacy: of private training.
 
     Raises:
         BundleError: a file is missing or of an unsafe kind, or `config.json` has other labels or another problem type.
@@ -226,6 +230,7 @@ def seal_bundle(
         excluded=excluded,
         versions=library_versions(),
         files={name: _record(model_dir, name) for name in names},
+        privacy=privacy,
     )
     _write_manifest(model_dir, manifest)
     return manifest

@@ -4,7 +4,7 @@ In: values that a run has measured. Out: frozen, checked models, as `bundle.json
 itself (bundle.py).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -38,3 +38,26 @@ class Excluded(Frozen):
     """Entries that no row matched: most probably these rows were deleted before."""
     rows: int = Field(ge=0)
     """Rows that were taken out."""
+
+
+class Privacy(Frozen):
+    """The bound on what the weights reveal about any single training row (differential privacy)."""
+
+    epsilon: float
+    """With one row more or less, no outcome becomes more than exp(epsilon) times as probable, but for `delta`."""
+    delta: float
+    """The probability by which that bound may fail."""
+    unit: Literal["row"] = "row"
+    """What is protected: one row of the training split."""
+    accountant: str
+    """What computed epsilon, with its version."""
+    sampling_rate: float
+    """The probability with which each row took part in a step, by a draw of its own (Poisson sampling)."""
+    steps: int
+    """Steps of the optimizer, all of which epsilon accounts for."""
+    noise_multiplier: float
+    """Standard deviation of the noise of a step, in units of `max_grad_norm`."""
+    max_grad_norm: float
+    """What the gradient of each row was scaled down to."""
+    not_covered: tuple[str, ...]
+    """What may still reveal something, one sentence each."""

@@ -15,6 +15,7 @@ NODES = "story/test_changing_nodes.py::"
 REHEARSAL = "unit/test_rehearsal.py::"
 CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
+PRIVATE = "unit/test_private_budget.py::"
 AUDIT = "unit/test_audit_run.py::"
 EXCLUSION = "unit/test_exclusion.py::"
 MASKED = "unit/test_masked_rows.py::"
@@ -239,6 +240,11 @@ FOLLOWED = {
     "training.model_files.model_here": [
         "local_ray/test_model_files.py::test_files_that_change_while_workers_start_are_refused"
     ],
+    "training.private.budget.require_opacus": [f"{PRIVATE}test_opacus_can_be_installed_as_advised"],
+    "training.private.budget.budget_of": [
+        f"{PRIVATE}test_a_delta_that_allows_to_publish_a_row_comes_with_one_that_does_not"
+    ],
+    "settings.privacy.refuse_unprivate": [f"{PRIVATE}test_what_is_not_private_comes_with_the_setting_that_is"],
     "training.rehearsal._check_frame": [f"{REHEARSAL}test_pairs_whose_tokens_have_types_unlike_bert_s_are_refused"],
     "training.rehearsal._check_vocabulary": [f"{REHEARSAL}test_token_ids_beyond_the_embeddings_are_refused"],
     "training.rehearsal._check_limit": [

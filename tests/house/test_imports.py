@@ -20,7 +20,7 @@ NOT_IMPORTED = {
 
 
 # Extra -> the distribution that it brings, which a function imports for those who asked for it.
-OPTIONAL = {"mlflow": "mlflow-skinny"}
+OPTIONAL = {"mlflow": "mlflow-skinny", "dp": "opacus"}
 
 
 def module_name(path: Path) -> str:

@@ -82,6 +82,9 @@ OTHER = {
     "train.checkpoint_every_steps": "100",
     "train.max_tokens_per_micro_batch": "4096",
     "train.seed": "7",
+    "privacy.epsilon": "8.0",
+    "privacy.delta": "1.0e-6",
+    "privacy.max_grad_norm": "1.0",
     "calibration.temperature": "false",
     "calibration.min_precision": "0.9",
     "report.slices": "[channel]",
@@ -186,7 +189,13 @@ def test_set_replaces_what_the_file_says(key: str) -> None:
 
 
 def test_a_recipe_survives_being_written_and_read() -> None:
-    alone = ("data.header", "data.pair", "data.labels_in", "split.group_by")  # other settings do not go with them
+    alone = (
+        "data.header",
+        "data.pair",
+        "data.labels_in",
+        "split.group_by",
+        "privacy.epsilon",
+    )  # other settings do not go with them
     recipe = parse_recipe("", [f"{key}={value}" for key, value in OTHER.items() if key not in alone])
     assert parse_recipe(yaml.safe_dump(recipe.model_dump(mode="json"))) == recipe
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

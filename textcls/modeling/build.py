@@ -106,6 +106,13 @@ def freeze_unused(model: Any, ids: Sequence[int]) -> None:
     model.train(training)
 
 
+def freeze_embeddings(model: Any) -> None:
+    """Keeps every embedding table of a module as it is."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.requires_grad_(False)
+
+
 def layers_like_bert(model: Any) -> Any:
     """The encoder's layers, a `ModuleList`, if they are BERT's and the head reads the first token alone; else None."""
     config = model.config

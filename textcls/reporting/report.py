@@ -69,6 +69,23 @@ class BestCheckpoint(Part):
     score: float | None = None
 
 
+class PrivacySummary(Part):
+    """The bound on what the weights reveal about any single training row, as the bundle says it."""
+
+    epsilon: float
+    delta: float
+    unit: str
+    accountant: str
+    sampling_rate: float
+    steps: int
+    noise_multiplier: float
+    max_grad_norm: float
+    not_covered: tuple[str, ...]
+    """What may still reveal something, one sentence each."""
+    other_runs: tuple[str, ...] = ()
+    """Runs that are known to have used the same rows, one sentence each; epsilons add up."""
+
+
 class TokenLengths(Part):
     """Lengths of the rows in tokens before the cut."""
 
@@ -226,6 +243,7 @@ class Report(Part):
     """(step, mean training loss since the previous point)."""
     best: BestCheckpoint | None = None
     stopped_early: bool | None = None
+    privacy: PrivacySummary | None = None
     faithfulness: FaithfulnessScores | None = None
     """Of the explanations of a sample of rows."""
     tokens: TokenLengths | None = None

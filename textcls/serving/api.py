@@ -275,6 +275,7 @@ class Api:
                 # The first bundles held the full confusion matrix: 19 MB for 2,500 labels.
                 "metrics": {name: value for name, value in bundle.manifest.metrics.items() if name != "confusion"},
                 "calibration": bundle.manifest.calibration.model_dump(),
+                "privacy": bundle.manifest.privacy and bundle.manifest.privacy.model_dump(mode="json"),
                 "versions": bundle.manifest.versions,
             },
             "last_load_failed": self._scorer.problem or None,

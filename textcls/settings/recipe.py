@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from textcls.settings.data import DataSpec
 from textcls.settings.mask_patterns import check_names, check_pattern
+from textcls.settings.privacy import PrivacySpec, refuse_unprivate, with_private_defaults
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
 from textcls.settings.serve import ServeSpec
@@ -190,17 +191,28 @@ class CalibrationSpec(Spec):
 class Recipe(Spec):
     """All settings of a run, by section."""
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"report"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"report", "privacy"})
 
     data: DataSpec = DataSpec()
     split: SplitSpec = SplitSpec()
     text: TextSpec = TextSpec()
     model: ModelSpec = ModelSpec()
     train: TrainSpec = TrainSpec()
+    privacy: PrivacySpec = PrivacySpec()
     calibration: CalibrationSpec = CalibrationSpec()
     report: ReportSpec = ReportSpec()
     scale: ScaleSpec = ScaleSpec()
     serve: ServeSpec = ServeSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _private_training_has_other_defaults(cls, content: object) -> object:
+        return with_private_defaults(content)
+
+    @model_validator(mode="after")
+    def _privacy_holds(self) -> Self:
+        refuse_unprivate(dict(self))
+        return self
 
     @model_validator(mode="after")
     def _workers_have_rows(self) -> Self:

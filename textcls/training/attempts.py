@@ -27,6 +27,7 @@ from textcls.training.coordinator import Coordinator
 from textcls.training.failures import final_error
 from textcls.training.inputs import TrainingInputs
 from textcls.training.loop import Stopped, TrainOutcome
+from textcls.training.private.budget import Budget
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import RescalePolicy, StopReason, TrainingWorkers, available_workers
 from textcls.training.worker import BlocksLost, WorkerArguments, train_worker
@@ -43,6 +44,7 @@ def fit(
     *,
     say: Callable[[str], None],
     journal: Journal,
+    budget: Budget | None = None,
 ) -> TrainOutcome:
     """Trains to the end of the recipe, from the run's latest checkpoint if it has one.
 
@@ -53,12 +55,13 @@ def fit(
         workers: from `plan_training_workers`.
         say: shows one line to the user.
         journal: takes the events.
+        budget: of private training; None trains without privacy.
 
     Raises:
         TrainingError: workers failed more often than `scale.max_failures`.
         RunDirError: the latest checkpoint is damaged or another run's.
     """
-    return _Attempts(inputs, recipe, run, workers, say, journal).outcome()
+    return _Attempts(inputs, recipe, run, workers, say, journal, budget).outcome()
 
 
 class _Attempts:
@@ -76,8 +79,9 @@ class _Attempts:
         planned: TrainingWorkers,
         say: Callable[[str], None],
         journal: Journal,
+        budget: Budget | None,
     ) -> None:
-        self._inputs, self._recipe, self._run = inputs, recipe, run
+        self._inputs, self._recipe, self._run, self._budget = inputs, recipe, run, budget
         self._planned, self._say, self._journal = planned, say, journal
         self._elastic = planned.min_count is not None
         self._failures_left = recipe.scale.max_failures
@@ -210,6 +214,7 @@ class _Attempts:
             threads=workers.cpus,
             run_id=self._run.run_id,
             coordinator=self._coordinator,
+            budget=self._budget,
         )
 
     def _final(self, error: Exception, workers: TrainingWorkers) -> TextclsError | None:

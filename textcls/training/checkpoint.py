@@ -1,9 +1,9 @@
 """Training state as files, and back, exactly.
 
 In: a module, its optimizer and a `TrainingState`. Out: a directory from which a run continues bit for bit:
-`config.json` and `model.safetensors` (a model directory already), `optimizer.safetensors`, and `checkpoint.json`,
-written last, with the state and a sha256 per file. Nothing is pickled. Not here: where checkpoints are kept (Ray Train)
-and which one a run continues from (run_dir.py).
+`config.json` and `model.safetensors` (a model directory already), `optimizer.safetensors`, in private training
+`private.key` with the run's secret, and `checkpoint.json`, written last, with the state and a sha256 per file. Nothing
+is pickled. Not here: where checkpoints are kept (Ray Train) and which one a run continues from (run_dir.py).
 """
 
 import json
@@ -20,6 +20,8 @@ from textcls.errors import RunDirError
 from textcls.plain_text import json_text
 
 MANIFEST = "checkpoint.json"
+KEY = "private.key"
+"""The secret of private training. It is nowhere else, and deleted with the checkpoints."""
 _FORMAT = 1
 
 
@@ -62,7 +64,9 @@ class TrainingState:
     seconds: float = 0.0
 
 
-def write_checkpoint(directory: str, model: Any, optimizer: Any, state: TrainingState, *, fingerprint: str) -> None:
+def write_checkpoint(
+    directory: str, model: Any, optimizer: Any, state: TrainingState, *, fingerprint: str, key: bytes = b""
+) -> None:
     """Writes a checkpoint into an empty local directory; the manifest comes last and makes it complete.
 
     Args:
@@ -71,6 +75,7 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, state: Training
         optimizer: AdamW over the module's parameters.
         state: how far the run is.
         fingerprint: of recipe and data; a checkpoint with another one is refused.
+        key: the secret of private training.
     """
     from safetensors.torch import save_file
 
@@ -81,14 +86,17 @@ def write_checkpoint(directory: str, model: Any, optimizer: Any, state: Training
             moments[f"exp_avg.{name}"] = of_one["exp_avg"]
             moments[f"exp_avg_sq.{name}"] = of_one["exp_avg_sq"]
     save_file(moments, os.path.join(directory, "optimizer.safetensors"))
+    if key:
+        with open(os.path.join(directory, KEY), "wb", opener=_owner_only) as file:
+            file.write(key)
     content = {
         "format": _FORMAT,
         "run_id": fingerprint,
         "progress": asdict(state),
         "files": {name: storage.sha256_of(os.path.join(directory, name)) for name in sorted(os.listdir(directory))},
     }
-    with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as file:
-        file.write(json_text(content, indent=1))
+    with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as manifest:
+        manifest.write(json_text(content, indent=1))
 
 
 def read_checkpoint(directory: str, model: Any, optimizer: Any, *, fingerprint: str) -> TrainingState:
@@ -111,6 +119,16 @@ def read_checkpoint(directory: str, model: Any, optimizer: Any, *, fingerprint: 
                 "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
             }
     return state
+
+
+def read_key(directory: str) -> bytes:
+    """The secret of private training in a checkpoint that `check_checkpoint` accepts."""
+    with open(os.path.join(directory, KEY), "rb") as file:
+        return file.read()
+
+
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def write_weights(directory: str, model: Any) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from textcls import storage
 from textcls.bundle import Manifest, write_bundle
 from textcls.data.split_blocks import PreparedData
+from textcls.manifest import Privacy
 from textcls.modeling.build import fold_temperature
 from textcls.plain_text import json_text
 from textcls.settings.recipe import Recipe
@@ -31,6 +32,7 @@ def export_bundle(
     outcome: TrainOutcome,
     out: str,
     metrics: Mapping[str, Any],
+    privacy: Privacy | None = None,
 ) -> Manifest:
     """Writes the best checkpoint as a bundle to OUT/bundle.
 
@@ -41,6 +43,7 @@ def export_bundle(
         outcome: of the training.
         out: URI of the run's directory.
         metrics: of the test, for the manifest.
+        privacy: of private training; the manifest then does not identify the rows.
 
     Raises:
         StorageError: no space, no permission; the run can be resumed and will export the bundle then.
@@ -59,9 +62,10 @@ def export_bundle(
             text=recipe.text,
             metrics=metrics,
             recipe=recipe,
-            data_fingerprint=prepared.fingerprint,
+            data_fingerprint=prepared.fingerprint if privacy is None else "",
             excluded=prepared.excluded,
             calibration=outcome.calibration,
+            privacy=privacy,
         )
 
 

@@ -8,10 +8,13 @@ Exact data parallelism (law 4): all ranks compute the same plan; a step's global
 loss is divided by the rows of the *global* batch, and the mean over ranks times their number is the sum. Exact resume
 (law 5): the plan depends on (seed, epoch) and dropout on (seed, step, rank), so the step number is the only state
 besides weights and moments.
+
+Private training (private/) has another plan and another step, and no choice among checkpoints: it keeps the last. Its
+random numbers are those of a secret, which is drawn here and kept in checkpoints, the first one before the first step.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,8 +33,11 @@ from textcls.tracking.events import STEP_METRICS
 from textcls.training import batch_plan, checkpoint
 from textcls.training.context import UNSCORED, WorkerContext
 from textcls.training.optimizer import build_optimizer, class_weights
+from textcls.training.private.budget import Budget
+from textcls.training.private.poisson_plan import PoissonPlan
+from textcls.training.private.randomness import KEY_BYTES, new_key
 from textcls.training.split_scoring import Scoring
-from textcls.training.step import Stepper
+from textcls.training.step import StepCost, Stepper
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
@@ -94,6 +100,7 @@ class TrainingLoop:
         head: name of the layer that the temperature is folded into, or "".
         fingerprint: of recipe and data; names the run in its checkpoints.
         test_rows: finds slices and examples among the test rows; None finds none.
+        budget: of private training; None trains without privacy.
     """
 
     def __init__(
@@ -110,35 +117,22 @@ class TrainingLoop:
         head: str,
         fingerprint: str,
         test_rows: StudiedRows | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.context, self.model = context, model
         self._recipe, self._task, self._labels = recipe, task, labels
         self._data, self._head, self._fingerprint = data, head, fingerprint
-        self._test_rows = test_rows
+        self._test_rows, self._budget, self._key = test_rows, budget, b""
         self._spec = spec = recipe.train
         self._bf16 = uses_bf16(spec.precision, context.device)
         max_tokens = tokens_at_once(spec.max_tokens_per_micro_batch, context.device)
         self._steps_per_epoch = batch_plan.steps_per_epoch(len(data["train"]), spec.rows_per_step)
         self._total_steps = self._steps_per_epoch * spec.epochs
-        wrapped = context.wrap(model)  # moves it to the device, so the optimizer comes after
+        # Moves it to the device, so the optimizer comes after. Private steps add gradients up over ranks themselves.
+        wrapped = context.wrap(model) if budget is None else model.to(context.device)
         self._optimizer = build_optimizer(model, spec)
-        self._take_step = Stepper(
-            model=model,
-            wrapped=wrapped,
-            optimizer=self._optimizer,
-            data=data["train"],
-            spec=spec,
-            problem_type=task.problem_type,
-            weights_C=class_weights(
-                task.problem_type, class_counts, len(data["train"]), spec.class_weights, context.device
-            ),
-            total_steps=self._total_steps,
-            pad_id=pad_id,
-            bf16=self._bf16,
-            max_tokens=max_tokens,
-            rank=context.rank,
-            world_size=context.world_size,
-        )
+        self.state = self._restored()
+        self._take_step = self._stepper(wrapped, class_counts, pad_id=pad_id, max_tokens=max_tokens)
         self._scoring = Scoring(
             model,
             data,
@@ -150,7 +144,6 @@ class TrainingLoop:
             rank=context.rank,
             world_size=context.world_size,
         )
-        self.state = self._restored()
         self._curve_every = max(1, self._total_steps // _CURVE_POINTS)
         # Loss, padded tokens and real tokens of this rank since the last merge; on the device, so that no step waits.
         self._open_totals = torch.zeros(3, dtype=torch.float64, device=context.device)
@@ -159,9 +152,44 @@ class TrainingLoop:
         self._timer = StepTimer(self.state.step, self._total_steps)
         self._agree_at_step, self._agreed = self.state.step + 1, (self.state.step, time.perf_counter())
 
+    def _stepper(
+        self, wrapped: Any, class_counts: Sequence[int], *, pad_id: int, max_tokens: int
+    ) -> Callable[[int, np.ndarray], StepCost]:
+        """Takes a step of a number on rows; the plain one, or the private one."""
+        task, train, context = self._task, self._data["train"], self.context
+        same: dict[str, Any] = {
+            "model": self.model,
+            "optimizer": self._optimizer,
+            "data": train,
+            "spec": self._spec,
+            "problem_type": task.problem_type,
+            "total_steps": self._total_steps,
+            "pad_id": pad_id,
+            "max_tokens": max_tokens,
+            "rank": context.rank,
+            "world_size": context.world_size,
+        }
+        if self._budget is not None:
+            from textcls.training.private.clipping import RowClipper  # needs opacus
+            from textcls.training.private.step import PrivateStepper
+
+            clipper = RowClipper(self.model, self._budget.max_grad_norm)
+            secret: dict[str, Any] = {
+                "budget": self._budget,
+                "key": self._key,
+                "sum_over_ranks": context.sum_over_ranks,
+            }
+            return PrivateStepper(**same, **secret, clipper=clipper)
+        weights_C = class_weights(task.problem_type, class_counts, len(train), self._spec.class_weights, context.device)
+        return Stepper(**same, wrapped=wrapped, weights_C=weights_C, bf16=self._bf16)
+
     def run(self) -> TrainOutcome | Stopped:
         """Trains until the last epoch, until patience runs out, or until the driver requests a stop."""
         state, every = self.state, self._spec.checkpoint_every_steps
+        if self._budget is not None and not self._has_checkpoint:
+            # Before the first step: an attempt that is killed after it must be repeated with the same noise.
+            self._save_checkpoint(UNSCORED)
+            self.context.wait_for_checkpoints()
         if state.step:
             self.context.report_event("resumed", step=state.step, epoch=state.epoch)
         while state.epoch < self._spec.epochs and not state.stopped_early:
@@ -181,14 +209,30 @@ class TrainingLoop:
 
     def _restored(self) -> checkpoint.TrainingState:
         with self.context.latest_checkpoint() as directory:
+            self._has_checkpoint = directory is not None
             if directory is None:
+                if self._budget is not None:
+                    self._key = self._shared_key()
                 return checkpoint.TrainingState()
+            if self._budget is not None:
+                self._key = checkpoint.read_key(directory)
             return checkpoint.read_checkpoint(directory, self.model, self._optimizer, fingerprint=self._fingerprint)
+
+    def _shared_key(self) -> bytes:
+        """A new secret, the same on every rank."""
+        own = new_key() if self.context.rank == 0 else bytes(KEY_BYTES)
+        shared = torch.tensor(list(own), dtype=torch.int64, device=self.context.device)
+        self.context.sum_over_ranks(shared)
+        return bytes(shared.tolist())
 
     def _remaining_batches(self) -> Iterator[np.ndarray]:
         """Rows of each global batch, from the step that the run is at to the end of the epoch."""
         epoch, lengths = self.state.epoch, self._data["train"].lengths
-        batches = batch_plan.epoch_batches(lengths, self._spec.seed, epoch, self._spec.rows_per_step)
+        batches: batch_plan.EpochPlan | PoissonPlan
+        if self._budget is None:
+            batches = batch_plan.epoch_batches(lengths, self._spec.seed, epoch, self._spec.rows_per_step)
+        else:
+            batches = PoissonPlan(self._budget, self._key, epoch * self._steps_per_epoch, self._steps_per_epoch)
         for i in range(self.state.step - epoch * self._steps_per_epoch, len(batches)):
             yield batches[i]
 
@@ -238,10 +282,12 @@ class TrainingLoop:
         self.state.real_tokens += int(real)
         self._open_totals.zero_()
 
-    def _extend_curve(self) -> float:
-        """Adds a point to the loss curve, and returns its loss."""
+    def _extend_curve(self) -> float | None:
+        """Adds a point to the loss curve, and returns its loss; None if there was no row since the last point."""
         self._merge_totals()
         state = self.state
+        if not state.open_rows:  # private steps may be without rows
+            return None
         mean = state.open_loss / state.open_rows
         state.curve.append((state.step, mean))
         state.open_loss, state.open_rows = 0.0, 0
@@ -264,7 +310,8 @@ class TrainingLoop:
         val = task.headline(task.summarise(counts, self._labels))
         score = selection_score(task, val, self._spec.select_by)
         state.history.append({"epoch": state.epoch, "step": state.step, **val})
-        improved = state.best_score is None or score > state.best_score
+        # A choice by validation would depend on these rows: private training keeps the last checkpoint.
+        improved = state.best_score is None or score > state.best_score or self._budget is not None
         if improved:
             state.best_score, state.best_step, state.stale_epochs = score, state.step, 0
             state.best_uri = self.context.checkpoint_uri(state.step)
@@ -275,7 +322,8 @@ class TrainingLoop:
         self.context.report_line(f"epoch {state.epoch} of {self._spec.epochs}: validation {shown}")
         self.context.report_event("epoch_completed", epoch=state.epoch, step=state.step, **val)
         # Of two equal scores Ray keeps the later, and the best is the earlier: so only improvements have a score.
-        self._save_checkpoint(score if improved else UNSCORED)
+        kept = score if self._budget is None else float(state.epoch)
+        self._save_checkpoint(kept if improved else UNSCORED)
 
     def _save_checkpoint(self, score: float) -> None:
         self._merge_totals()
@@ -285,6 +333,7 @@ class TrainingLoop:
             optimizer=self._optimizer,
             state=self.state,
             fingerprint=self._fingerprint,
+            key=self._key,
         )
         self.context.save_checkpoint(write, step=self.state.step, score=score)
 

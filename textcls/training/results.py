@@ -9,7 +9,7 @@ written once without them, before the bundle, and again with them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from textcls.data.row_findings import example_inputs, report_parts
 from textcls.data.row_tables import input_columns
 from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
+from textcls.manifest import Privacy
 from textcls.output.json_files import write_json
 from textcls.output.side_product import side_product
 from textcls.reporting import report_with_texts
@@ -32,6 +33,7 @@ from textcls.reporting.report import (
     BestCheckpoint,
     CalibrationSummary,
     NoBaseline,
+    PrivacySummary,
     Report,
     Speed,
     TokenLengths,
@@ -66,6 +68,8 @@ def export(
     *,
     say: Say,
     journal: Journal,
+    privacy: Privacy | None = None,
+    other_runs: Sequence[str] = (),
 ) -> Report | None:
     """Writes report and bundle to the run's directory; returns the report, or None if making it failed.
 
@@ -77,6 +81,8 @@ def export(
         workers: of the training.
         say: shows one line to the user.
         journal: takes the events.
+        privacy: of private training.
+        other_runs: that are known to have used the same rows, one sentence each.
 
     Raises:
         StorageError: the bundle cannot be written; the run can be resumed and will export it then.
@@ -85,9 +91,11 @@ def export(
     scores = data.task.summarise(outcome.test, data.labels)
     baseline = _baseline(recipe, data, outcome, say)
     of_rows = _of_rows(recipe, data, outcome, say)
+    if privacy is not None:
+        of_rows["privacy"] = PrivacySummary.model_validate(privacy.model_dump() | {"other_runs": other_runs})
     report = _leave_report(lambda: _report(recipe, data, outcome, scores, baseline, of_rows), run, say)
     # A run that has a bundle is finished. Trackers may be slow to fail, so they come after it.
-    manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, stated_metrics(scores))
+    manifest = export_bundle(recipe, data, inputs.tokenizer, outcome, run.uri, stated_metrics(scores), privacy)
     journal.record("tested", step=outcome.state.best_step, **_headline(data.task, scores, baseline))
     journal.record("bundle_written", bytes=sum(file.size_bytes for file in manifest.files.values()))
     return _explained(report, recipe, data, outcome, run, workers, say) if report is not None else None

@@ -10,6 +10,7 @@ one `read`.
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
+from dataclasses import asdict
 
 from textcls.data import messages
 from textcls.data.masked_messages import masked_messages
@@ -26,7 +27,9 @@ from textcls.tasks.task import Task
 from textcls.tracking.journal import Journal, open_journal
 from textcls.tracking.mlflow import mlflow_requested
 from textcls.training.attempts import fit
-from textcls.training.inputs import find_sources, read
+from textcls.training.inputs import TrainingInputs, find_sources, read
+from textcls.training.private.budget import Budget, budget_of, require_opacus
+from textcls.training.private.disclosure import budget_lines, other_runs, stated
 from textcls.training.results import export
 from textcls.training.run_dir import RunDir, claim_for_account
 from textcls.training.scaling import TrainingWorkers, plan_training_workers, refuse_unsupported_precision
@@ -63,6 +66,8 @@ def train(
         TrainingError: workers failed too often; the run can be resumed.
     """
     mlflow_requested()  # if MLflow is missing, no directory is claimed
+    if recipe.privacy.epsilon is not None:
+        require_opacus()
     with masked_messages(recipe.text, say, [out, recipe.model.pretrained, *recipe.data.csv]) as say, locked(out) as uri:
         run = RunDir.claim(uri, recipe, resume=resume, keys=keys)
         if run.replaces:
@@ -95,12 +100,34 @@ def _trained(recipe: Recipe, task: Task, run: RunDir, journal: Journal, say: Say
         inputs = read(sources, recipe, run, say, keys=run.keys)
         account = inputs.data.account
         journal.record("data_prepared", data=inputs.data.fingerprint, **account.as_json())
+        budget = _budget(recipe, inputs, run, say)
         say(f"training {recipe.model.pretrained} on {account.outcomes['train']:,} rows: {workers}")
-        outcome = fit(inputs, recipe, run, workers, say=say, journal=journal)
-        report = export(inputs, recipe, outcome, run, workers, say=say, journal=journal)
+        outcome = fit(inputs, recipe, run, workers, say=say, journal=journal, budget=budget)
+        privacy = stated(budget, outcome.calibration) if budget is not None else None
+        others = other_runs(run, inputs.data.fingerprint) if budget is not None else ()
+        report = export(
+            inputs, recipe, outcome, run, workers, say=say, journal=journal, privacy=privacy, other_runs=others
+        )
     with side_product("removing the checkpoints", say):
         run.drop_checkpoints()
     return report
+
+
+def _budget(recipe: Recipe, inputs: TrainingInputs, run: RunDir, say: Say) -> Budget | None:
+    """The privacy budget of the run, shown to the user; None without privacy.
+
+    Raises:
+        RecipeError: no training of these rows has it.
+    """
+    if recipe.privacy.epsilon is None:
+        return None
+    say("finding the noise that privacy.epsilon needs")
+    budget = Budget(**run.bind_privacy(lambda: asdict(budget_of(recipe, inputs.data.account.outcomes["train"]))))
+    for line in budget_lines(budget, recipe):
+        say(line)
+    for sentence in other_runs(run, inputs.data.fingerprint):
+        say(f"  warning: {sentence}")
+    return budget
 
 
 def dry_run(
@@ -126,6 +153,8 @@ def dry_run(
     Raises:
         InputError: recipe, data or model cannot be used.
     """
+    if recipe.privacy.epsilon is not None:
+        require_opacus()
     with (
         masked_messages(recipe.text, say, [out, recipe.model.pretrained, *recipe.data.csv]) as say,
         locked(out) if out else nullcontext("") as uri,

@@ -18,16 +18,18 @@ only be resumed, with --resume and the same recipe.
 Each attempt has its own directory, so Ray Train never reads the half-written state of an attempt that was killed.
 """
 
+import contextlib
 import re
 import secrets
 import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from textcls import storage
 from textcls.bundle import MANIFEST as BUNDLE_MANIFEST
 from textcls.encryption import NO_KEYS, Keys
-from textcls.errors import RunDirError
+from textcls.errors import RunDirError, TextclsError
 from textcls.modeling.pretrained import Pretrained
 from textcls.output.account import FILES as ACCOUNT_FILES
 from textcls.output.claim import OutKind, claim, difference
@@ -178,6 +180,31 @@ class RunDir:
                 todo="restore them to resume, or name a new --out",
             )
 
+    def bind_privacy(self, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The privacy budget of a run: that of a new one is computed and recorded, a resumed one keeps the record."""
+        identity = self._identity()
+        if "privacy" not in identity:
+            identity["privacy"] = compute()
+            write_json(self.uri, IDENTITY, identity)
+        budget: dict[str, Any] = identity["privacy"]
+        return budget
+
+    def neighbours(self, most: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, identity) of the runs in directories beside this one; those that cannot be read are left out.
+
+        Args:
+            most: directories that are looked into.
+        """
+        parent, _, own = self.uri.rpartition("/")
+        names = sorted(storage.names_in(parent)) if storage.exists(parent) else []
+        for name in [name for name in names if name != own][:most]:
+            with contextlib.suppress(TextclsError, OSError):
+                uri = storage.join(parent, name)
+                if storage.exists(storage.join(uri, IDENTITY)) and isinstance(
+                    content := read_json(uri, IDENTITY), dict
+                ):
+                    yield name, content
+
     def abandon(self) -> None:
         """Deletes a new run that has no checkpoint yet, except the account of its rows."""
         if not self.resumed and not self._checkpoints():
@@ -256,8 +283,13 @@ def claim_for_account(uri: str) -> None:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """SECTION.KEY -> value of each setting that a resumed run must keep."""
-    sections = recipe.model_dump(mode="json", exclude=OF_NO_LEARNING)
-    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+    sections = {name: getattr(recipe, name) for name in type(recipe).model_fields if name not in OF_NO_LEARNING}
+    found: dict[str, Any] = {}
+    for section, spec in sections.items():
+        written = spec.model_dump(mode="json")
+        # What a section leaves out has its default.
+        found |= {f"{section}.{key}": written.get(key, getattr(spec, key)) for key in type(spec).model_fields}
+    return found
 
 
 def _options_of(begun: Recipe, now: Recipe) -> str:

@@ -66,7 +66,7 @@ class Stepper:
 
     def __call__(self, step: int, batch: np.ndarray) -> StepCost:
         """Takes step number `step` (0-based) on the rows `batch` (int64 [rows of the global batch])."""
-        torch.manual_seed(_step_seed(self.spec.seed, step, self.rank))
+        torch.manual_seed(step_seed(self.spec.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.spec)
         lengths, device = self.data.lengths, next(self.model.parameters()).device
@@ -103,5 +103,6 @@ class Stepper:
         return no_sync
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of a rank's dropout in a step."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from textcls.errors import InputError
-from textcls.modeling.build import build_model, freeze_unused, head_of
+from textcls.modeling.build import build_model, freeze_embeddings, freeze_unused, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.modeling.pretrained import Pretrained
@@ -25,6 +25,7 @@ from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.model_files import model_here
+from textcls.training.private.budget import Budget
 from textcls.training.ray_context import RayContext
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
@@ -55,6 +56,7 @@ class WorkerArguments:
         threads: CPU threads of this worker.
         run_id: names the run among Ray's metrics, as in its events.
         coordinator: handle of the `Coordinator` actor.
+        budget: of private training; None trains without privacy.
     """
 
     recipe: Recipe
@@ -72,6 +74,7 @@ class WorkerArguments:
     threads: int
     run_id: str
     coordinator: Any
+    budget: Budget | None = None
 
 
 class BlocksLost(Exception):
@@ -112,7 +115,8 @@ def _prepared(arguments: WorkerArguments, context: RayContext) -> TrainingLoop:
     study = RowStudy(arguments.task, arguments.labels, arguments.slices)
     model, head = _on_all_ranks(lambda: _built(arguments, context), context.world_size)
     if context.device.type == "cpu":
-        adapt_to_cpu(model, alone=context.world_size == 1)
+        # Gradients of rows are computed layer by layer, with plain embeddings.
+        adapt_to_cpu(model, alone=context.world_size == 1 and arguments.budget is None)
     return TrainingLoop(
         context,
         arguments.recipe,
@@ -125,6 +129,7 @@ def _prepared(arguments: WorkerArguments, context: RayContext) -> TrainingLoop:
         head=head,
         fingerprint=arguments.fingerprint,
         test_rows=StudiedRows(tables["test"], study, arguments.recipe.text),
+        budget=arguments.budget,
     )
 
 
@@ -174,6 +179,8 @@ def _built(arguments: WorkerArguments, context: RayContext) -> tuple[Any, str]:
     )
     if arguments.recipe.calibration.temperature:
         head = head_of(model, len(arguments.labels))
-    if context.world_size > 1:
+    if context.world_size > 1 or arguments.budget is not None:
         freeze_unused(model, tokenizer_of(arguments.tokenizer).sample(_SAMPLE_TOKENS))
+    if arguments.budget is not None:
+        freeze_embeddings(model)
     return model, head
