@@ -190,14 +190,14 @@ def test_without_a_header_the_key_is_a_position_and_its_file_has_none(tmp_path: 
 
 
 def test_keys_texts_and_hashes_may_come_together_and_all_that_match_are_counted(rows: Path, tmp_path: Path) -> None:
-    keys, texts = tmp_path / "keys.txt", write(tmp_path / "texts.csv", [["text"], ["my invoice is wrong"]])
-    hashes = tmp_path / "hashes.txt"
-    keys.write_text("C-1\n")
+    named = [["text"], ["my invoice is wrong"], ["thank you"]]
+    keys, hashes, texts = tmp_path / "keys.txt", tmp_path / "hashes.txt", write(tmp_path / "texts.csv", named)
+    keys.write_text("C-1\n007\n")
     hashes.write_text("\n".join(text_marks(expand([str(texts)]), DataSpec(), TextSpec())))
     read = excluding(rows, keys, hashes, texts, exclude_by="customer")
-    assert [row[0] for row in rejected(read)] == [2, 3]
+    assert [row[0] for row in rejected(read)] == [2, 3, 4]
     record = read.excluded
-    assert (record.entries, record.without_rows, record.rows) == (2, 0, 2)
+    assert (record.entries, record.without_rows, record.rows) == (4, 0, 3)
 
 
 def test_the_record_can_be_made_again_from_the_entries(rows: Path, tmp_path: Path) -> None:
