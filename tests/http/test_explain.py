@@ -51,6 +51,7 @@ def test_words_have_the_effects_of_the_library_and_places_in_code_points(
     assert predicted["predictions"][0]["label"] == found["label"]
     assert predicted["predictions"][0]["score"] == pytest.approx(found["score"], abs=1e-6)
     assert reply.json["model"] == predicted["model"]
+    assert reply.json["unknown_tokens"] == predicted["predictions"][0]["unknown_tokens"] == 1
     assert "queue" in reply.headers["server-timing"]
 
 

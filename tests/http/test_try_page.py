@@ -121,6 +121,7 @@ def test_words_are_marked_by_a_line_and_a_colour_and_listed_with_what_changes_wi
     mark = next(mark for mark in marks if mark.text == word)
     assert mark.value_of_css_property("border-bottom-style") == {"for": "solid", "against": "dashed"}[kind]
     assert f"without it {100 * strongest.score_without:.1f} %" in mark.get_attribute("title")
+    assert "1 of the tokens is unknown to the model." in shown(browser, "explained")
     (left_out,) = browser.find_elements(By.CSS_SELECTOR, "#explained .unseen")
     assert left_out.text == text[one.unseen[0].start : one.unseen[0].end]
     browser.find_element(By.CSS_SELECTOR, "#explained summary").click()

@@ -13,9 +13,10 @@ from textcls.inference.explain import Explanation, Method, Word
 from textcls.reporting.explanation_page import ExplainedRow, explanation_page
 from textcls.reporting.marked_words import MOST_LISTED, MOST_MARKED, marked, ranked
 from textcls.reporting.page_template import MOST_BYTES
+from textcls.text.words import TextSpan
 
 
-def explanation(label: str, words: Sequence[Word], method: Method = "leave_one_out", **more: float) -> Explanation:
+def explanation(label: str, words: Sequence[Word], method: Method = "leave_one_out", **more) -> Explanation:
     return Explanation(label, method, score=0.9, logit=2.2, words=tuple(words), **more)
 
 
@@ -65,9 +66,16 @@ def test_words_are_marked_by_line_weight_and_the_change_in_score() -> None:
     assert ">against</td>" in shown
 
 
-@given(st.text(max_size=400), st.lists(st.tuples(st.integers(-5, 400), st.integers(-5, 400), st.floats(-9, 9))))
-def test_the_parts_of_a_text_are_the_text_whatever_the_words(text: str, places: list[tuple[int, int, float]]) -> None:
-    [parts] = marked([text], [Word(0, *place) for place in places])
+@given(
+    st.text(max_size=400),
+    st.lists(st.tuples(st.integers(-5, 400), st.integers(-5, 400), st.floats(-9, 9))),
+    st.none() | st.integers(-5, 400),
+)
+def test_the_parts_of_a_text_are_the_text_whatever_the_words(
+    text: str, places: list[tuple[int, int, float]], cut: int | None
+) -> None:
+    unseen = [] if cut is None else [TextSpan(0, cut, len(text))]
+    [parts] = marked([text], [Word(0, *place) for place in places], unseen)
     shown = "".join(part.text for part in parts)
     assert len(shown) + sum(part.left_out for part in parts) == len(text)
     if not any(part.left_out for part in parts):
@@ -98,6 +106,25 @@ def test_nothing_on_the_page_is_run_or_turns_the_text_around() -> None:
     assert "\x1b" not in shown
     attributes = [name for _, found, _ in Elements(shown, "mark", "span", "p", "bdi").found for name in found]
     assert set(attributes) <= {"class", "title", "dir"}
+
+
+def test_what_the_model_did_not_read_is_struck_through_and_counted() -> None:
+    words = [Word(0, 0, 4, 1.0), Word(0, 5, 8, 0.01)]
+    one = explanation("good", words, unseen=(TextSpan(0, 9, 1_313), TextSpan(1, 3, 5)))
+    shown = page(ExplainedRow("a.csv", 1, ["fine but" + " dull" * 261, "so so"], [one]))
+    struck = [text.strip() for tag, _, text in Elements(shown, "s", "small", "p").found if tag == "s"]
+    assert len(struck) == 2
+    assert re.fullmatch("(dull ?)+", struck[0])
+    assert struck[1] == "so"
+    assert "did not read what is struck through, the last 1,306 characters" in " ".join(shown.split())
+    assert "did not read" not in page(row("fine but dull"))
+
+
+def test_tokens_that_the_vocabulary_lacks_are_counted() -> None:
+    shown = [" ".join(page(row("好 很好", unknown_tokens=number)).split()) for number in (15, 1, 0)]
+    assert "15 of the tokens that the model read are [UNK]" in shown[0]
+    assert "1 of the tokens that the model read is [UNK]" in shown[1]
+    assert "[UNK]" not in shown[2]
 
 
 def test_line_breaks_of_a_text_stay() -> None:

@@ -74,6 +74,7 @@ def test_every_row_has_its_own_explanations_or_its_error(classifier: Classifier,
                     [word.effect for word in one.words], abs=1e-5
                 )
     assert rows[3]["explanations"][0]["unseen"][0]["end"] == len(TEXTS[3].rstrip())
+    assert {one["rest"] for row in rows for one in row["explanations"] or ()} == {None}, "of gradients alone"
 
 
 def test_the_page_is_made_of_the_parts(classifier: Classifier, csv: Path) -> None:
@@ -83,6 +84,7 @@ def test_the_page_is_made_of_the_parts(classifier: Classifier, csv: Path) -> Non
         assert [row.line for row in rows] == [2, 3, 4, 5, 6]
         assert [row.error for row in rows] == [None, "missing_text", None, None, None]
         assert all(row.explanations[0].method == method for row in rows if row.error is None)
+        assert [row.unknown_tokens for row in rows] == [0, 0, 4, 0, 5]
         page = explanation_page(rows, title="Explanations")
         assert "<b>good</b>" not in page
         assert "&lt;b&gt;good&lt;/b&gt;" in page

@@ -77,13 +77,16 @@ class Explaining:
 def _as_cells(explanation: Explanation, segments: Sequence[str]) -> dict[str, Any]:
     """An explanation as Arrow has it; the words with their characters."""
     words = [vars(word) | {"word": segments[word.text][word.start : word.end]} for word in explanation.words]
-    return vars(explanation) | {"words": words, "unseen": [span._asdict() for span in explanation.unseen]}
+    cells = vars(explanation) | {"words": words, "unseen": [span._asdict() for span in explanation.unseen]}
+    return cells if explanation.method == "integrated_gradients" else cells | {"rest": None}
 
 
 def explained_rows(tables: Iterable[pa.Table], method: Method) -> Iterator[ExplainedRow]:
     """The rows of parts as a page shows them, in order."""
     for table in tables:
-        for row in table.select(["file", "line", "error", *(name for name, _ in COLUMNS)]).to_pylist():
+        for row in table.select(
+            ["file", "line", "error", "unknown_tokens", *(name for name, _ in COLUMNS)]
+        ).to_pylist():
             texts = row["texts"] or []
             yield ExplainedRow(
                 file=row["file"],
@@ -91,6 +94,7 @@ def explained_rows(tables: Iterable[pa.Table], method: Method) -> Iterator[Expla
                 texts=texts,
                 explanations=[_from_cells(one, texts, method) for one in row["explanations"] or ()],
                 error=row["error"],
+                unknown_tokens=row["unknown_tokens"] or 0,
             )
 
 
@@ -98,4 +102,4 @@ def _from_cells(cells: dict[str, Any], texts: Sequence[str], method: Method) -> 
     """An explanation as it is shown."""
     words = [Word(**{name: value for name, value in word.items() if name != "word"}) for word in cells["words"]]
     shown = {"words": tuple(merged(words, texts)), "unseen": tuple(TextSpan(**span) for span in cells["unseen"])}
-    return Explanation(method=method, **(cells | shown))
+    return Explanation(method=method, **(cells | shown | {"rest": cells["rest"] or 0.0}))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from textcls.reporting.marked_words import HasEffect, marked, ranked
+from textcls.reporting.marked_words import HasEffect, Span, marked, ranked
 from textcls.reporting.page_template import MOST_BYTES, template
 
 # For the head of the page, its style included, and what stands below the rows.
@@ -40,6 +40,10 @@ class LabelExplanation(Protocol):
         """The words with their effects on the logit."""
 
     @property
+    def unseen(self) -> Sequence[Span]:
+        """What the model did not read."""
+
+    @property
     def rest(self) -> float:
         """The effect of what is no word: [CLS] and [SEP]."""
 
@@ -59,6 +63,7 @@ class ExplainedRow:
         explanations: one for each label that was asked for.
         truth: the labels of the row in the file; None if the file has no labels.
         error: why there is no explanation.
+        unknown_tokens: how many of the tokens that the model read stand for something that its vocabulary lacks.
     """
 
     file: str
@@ -67,6 +72,7 @@ class ExplainedRow:
     explanations: Sequence[LabelExplanation] = ()
     truth: Sequence[str] | None = None
     error: str | None = None
+    unknown_tokens: int = 0
 
 
 def explanation_page(
@@ -111,6 +117,7 @@ def _row(row: ExplainedRow, place: int) -> dict[str, Any]:
         "line": row.line,
         "truth": row.truth,
         "error": row.error,
+        "unknown_tokens": row.unknown_tokens,
         "texts": [] if shown else marked(row.texts, ()),
         "explanations": [_explanation(row, one) for one in shown],
         "labels_left_out": len(row.explanations) - len(shown),
@@ -125,7 +132,8 @@ def _explanation(row: ExplainedRow, one: LabelExplanation) -> dict[str, Any]:
         "rest": one.rest,
         "remainder": one.remainder,
         "of_gradients": one.method == "integrated_gradients",
-        "texts": marked(row.texts, one.words),
+        "texts": marked(row.texts, one.words, one.unseen),
+        "unread": sum(span.end - span.start for span in one.unseen),
         "ranked": ranked(row.texts, one.words),
         "words": len(one.words),
     }

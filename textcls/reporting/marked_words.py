@@ -22,8 +22,8 @@ _AROUND = 100
 _LONGEST_WORD = 200
 
 
-class HasEffect(Protocol):
-    """The effect of one word on the logit of a label."""
+class Span(Protocol):
+    """A place in a text."""
 
     @property
     def text(self) -> int:
@@ -31,11 +31,15 @@ class HasEffect(Protocol):
 
     @property
     def start(self) -> int:
-        """Where the word begins in that text, in code points."""
+        """Where it begins in that text, in code points."""
 
     @property
     def end(self) -> int:
         """Where it ends."""
+
+
+class HasEffect(Span, Protocol):
+    """The effect of one word on the logit of a label."""
 
     @property
     def effect(self) -> float:
@@ -52,6 +56,7 @@ class Part:
         step: 0 to 4, by the strength of the effect beside the strongest one; the page does not mark a word of step 0.
         score_without: the label's probability without this word, if it was computed.
         left_out: characters that are not shown here.
+        unread: whether the model did not read it.
     """
 
     text: str
@@ -59,15 +64,24 @@ class Part:
     step: int = 0
     score_without: float | None = None
     left_out: int = 0
+    unread: bool = False
 
 
-def marked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[list[Part]]:
-    """The parts of each text, in order; words that lie outside their text, or overlap another, are not marked."""
+def marked(texts: Sequence[str], words: Sequence[HasEffect], unseen: Sequence[Span] = ()) -> list[list[Part]]:
+    """The parts of each text, in order; words that lie outside their text, or overlap another, are not marked.
+
+    Args:
+        texts: of an input.
+        words: that have an effect.
+        unseen: the ends of texts that the model did not read.
+    """
     strongest, most = _strongest(texts, words, MOST_MARKED)
-    return [
-        list(_parts(text, sorted((word for word in strongest if word.text == i), key=lambda word: word.start), most))
-        for i, text in enumerate(texts)
-    ]
+    found = []
+    for i, text in enumerate(texts):
+        own = sorted((word for word in strongest if word.text == i), key=lambda word: word.start)
+        read = min((max(span.start, 0) for span in unseen if span.text == i), default=len(text))
+        found.append([*_parts(text[:read], own, most), *_unread(text[read:])])
+    return found
 
 
 def ranked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[Part]:
@@ -96,6 +110,15 @@ def _parts(text: str, words: Sequence[HasEffect], most: float) -> Iterator[Part]
         yield _part(text, word, most)
         at = word.end
     yield from _between(text[at:], begins=at == 0, ends=True)
+
+
+def _unread(text: str) -> Iterator[Part]:
+    """The end of a text that the model did not read: whole if it is short, else its beginning."""
+    shown = len(text) if len(text) <= 2 * _AROUND else _AROUND
+    if text:
+        yield Part(text[:shown], unread=True)
+    if shown < len(text):
+        yield Part("", left_out=len(text) - shown, unread=True)
 
 
 def _between(text: str, *, begins: bool, ends: bool) -> Iterator[Part]:

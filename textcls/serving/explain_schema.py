@@ -88,6 +88,8 @@ class ExplainResponse(StrictModel):
     """Tokens of the whole text."""
     truncated: bool
     """Whether the model read only its beginning."""
+    unknown_tokens: int = Field(ge=0)
+    """How many of the tokens that it read are [UNK]: its vocabulary lacks what they stand for."""
     model: ModelName
 
 

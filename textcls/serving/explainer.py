@@ -71,6 +71,7 @@ class Explained:
             "unseen": [_span(span) for span in by_score[0].unseen],
             "tokens": self.encoded.tokens,
             "truncated": self.encoded.truncated,
+            "unknown_tokens": self.encoded.unknown,
             "model": {"digest": self.classifier.bundle.digest, "precision": self.classifier.precision},
         }
 
