@@ -176,7 +176,9 @@ def save_tiny_bundle(
 
     task = task or SINGLE_LABEL
     spec = TextSpec(**({"max_tokens": 32} | text))
-    built = build_model(str(model), labels, ModelSpec(), problem_type=task.problem_type, pad_id=0, seed=seed)
+    tokenizer = prepare_tokenizer(str(model), spec, token_types=pairs)
+    kind, new_ids = task.problem_type, tokenizer.new_ids
+    built = build_model(str(model), labels, ModelSpec(), problem_type=kind, pad_id=0, seed=seed, new_ids=new_ids)
     if change is not None:
         change(built)
     else:
@@ -184,7 +186,7 @@ def save_tiny_bundle(
             built.classifier.weight *= 20  # a fresh head would give every text about the same scores
     source = target.parent / f"{target.name}-files"
     built.save_pretrained(source)
-    prepare_tokenizer(str(model), spec, token_types=pairs).save(str(source))
+    tokenizer.save(str(source))
     # So that tests mean the same on processors that multiply bf16.
     data = DataSpec(pair=("question", "answer")) if pairs else DataSpec()
     recipe = Recipe(data=data, text=spec, train=TrainSpec(precision=precision))

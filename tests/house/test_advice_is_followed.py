@@ -16,6 +16,8 @@ REHEARSAL = "unit/test_rehearsal.py::"
 CLUSTER = "unit/test_cluster_joined.py::"
 SPELLINGS = "unit/test_spellings.py::"
 PRIVATE = "unit/test_private_budget.py::"
+BUILD = "unit/test_build.py::"
+PLACEHOLDERS = "unit/test_masked_tokens.py::"
 AUDIT = "unit/test_audit_run.py::"
 EXCLUSION = "unit/test_exclusion.py::"
 MASKED = "unit/test_masked_rows.py::"
@@ -25,6 +27,14 @@ ENCRYPTION = "unit/test_encryption.py::"
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
 # another machine, another version or a person, the test ends at what the message says.
 FOLLOWED = {
+    "modeling.build._embed": [
+        f"{BUILD}test_a_tokenizer_of_another_model_is_no_reason_to_grow",
+        f"{BUILD}test_a_model_without_a_table_of_tokens_comes_with_the_setting_that_needs_none",
+    ],
+    "text.placeholders._check": [f"{PLACEHOLDERS}test_a_tokenizer_that_cannot_have_placeholders_is_refused"],
+    "text.placeholders.add_placeholders": [
+        f"{PLACEHOLDERS}test_a_pattern_that_would_take_a_placeholder_for_an_identifier_is_refused"
+    ],
     "bundle.load_bundle": [f"{ADVICE}test_a_run_s_directory_in_place_of_its_bundle_comes_with_the_bundle"],
     "bundle._verified": [
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",

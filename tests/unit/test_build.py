@@ -16,7 +16,9 @@ from textcls.errors import ModelError
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.build import build_model, fold_temperature, freeze_unused, head_of, logits_of
 from textcls.settings.recipe import ModelSpec, TrainSpec
+from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.tokenizer import prepare_tokenizer
 from textcls.training.optimizer import (
     build_optimizer,
     class_weights,
@@ -274,3 +276,79 @@ def test_the_head_is_the_last_layer_with_an_output_for_each_label(tiny_model_dir
 def test_a_micro_batch_is_as_long_as_told_or_as_the_device_likes() -> None:
     assert tokens_at_once(777, CPU) == tokens_at_once(777, torch.device("cuda")) == 777
     assert tokens_at_once("auto", CPU) < tokens_at_once("auto", torch.device("cuda"))
+
+
+# --- tokens that the pretrained model does not know ------------------------------------------------------------------
+
+
+def test_new_tokens_begin_as_the_mean_of_all_others_and_change_nothing_else(tiny_model_dir: Path) -> None:
+    def built(new_ids: tuple[int, ...]) -> Any:
+        kind = SINGLE_LABEL.problem_type
+        return build_model(
+            str(tiny_model_dir), LABELS, ModelSpec(), problem_type=kind, pad_id=0, seed=1, new_ids=new_ids
+        )
+
+    plain = built(())
+    known = plain.config.vocab_size
+    grown = built((known + 1, known))
+    before, after = plain.state_dict(), grown.state_dict()
+    name = "bert.embeddings.word_embeddings.weight"
+    assert after[name].shape[0] == grown.config.vocab_size == known + 2
+    assert torch.equal(after[name][:known], before[name])
+    torch.testing.assert_close(after[name][known:], before[name].mean(0).expand(2, -1))
+    assert all(torch.equal(weights, after[other]) for other, weights in before.items() if other != name)
+    assert torch.equal(after[name], built((known, known + 1)).state_dict()[name])
+
+
+def test_a_model_with_spare_rows_does_not_grow(tiny_model_dir: Path) -> None:
+    kind = SINGLE_LABEL.problem_type
+    plain = build(tiny_model_dir)
+    last = plain.config.vocab_size - 1
+    filled = build_model(str(tiny_model_dir), LABELS, ModelSpec(), problem_type=kind, pad_id=0, seed=1, new_ids=(last,))
+    words = filled.get_input_embeddings().weight
+    assert filled.config.vocab_size == last + 1 == len(words)
+    torch.testing.assert_close(words[last], plain.get_input_embeddings().weight[:last].mean(0))
+
+
+def test_a_tokenizer_of_another_model_is_no_reason_to_grow(model_dir: Path) -> None:
+    from transformers import AutoModel
+
+    known = build(model_dir).config.vocab_size
+
+    def attempt() -> Any:
+        kind = SINGLE_LABEL.problem_type
+        return build_model(
+            str(model_dir), LABELS, ModelSpec(), problem_type=kind, pad_id=0, seed=1, new_ids=(known + 4,)
+        )
+
+    with pytest.raises(ModelError, match=f"token ids up to {known + 3}, the model's embeddings end at") as caught:
+        attempt()
+    assert f"(model.resize_token_embeddings({known + 4}))" in caught.value.todo
+    model = AutoModel.from_pretrained(model_dir)
+    model.resize_token_embeddings(known + 4)
+    model.save_pretrained(model_dir)
+    assert attempt().config.vocab_size == known + 5
+
+
+def test_a_model_without_a_table_of_tokens_comes_with_the_setting_that_needs_none(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertForSequenceClassification
+
+    def none(_: Any) -> Any:
+        raise NotImplementedError("characters are embedded by their hash")
+
+    monkeypatch.setattr(BertForSequenceClassification, "get_input_embeddings", none)
+
+    def attempt(*settings: str) -> Any:
+        text = parse_recipe("", ["text.mask=[email]", *settings]).text
+        new_ids = prepare_tokenizer(str(tiny_model_dir), text).new_ids
+        kind = SINGLE_LABEL.problem_type
+        return build_model(
+            str(tiny_model_dir), LABELS, ModelSpec(), problem_type=kind, pad_id=0, seed=1, new_ids=new_ids
+        )
+
+    with pytest.raises(ModelError, match="cannot grow by the tokens that stand for what is masked") as caught:
+        attempt()
+    assert "--set text.mask=[] " in caught.value.todo
+    assert attempt("text.mask=[]").config.num_labels == len(LABELS)

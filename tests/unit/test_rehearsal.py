@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.masked_texts import ALL_KINDS, texts_with_identifiers
 from textcls.bundle import Calibration, seal_bundle
 from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
@@ -195,7 +197,13 @@ def trained(model: Path, target: Path, *, pairs: bool = False, **text: Any) -> P
     recipe = recipe_of(model, pairs=pairs, **text)
     tokenizer = tokenizer_of(model, recipe)
     built = build_model(
-        str(model), LABELS, recipe.model, problem_type=SINGLE_LABEL.problem_type, pad_id=tokenizer.pad_id, seed=0
+        str(model),
+        LABELS,
+        recipe.model,
+        problem_type=SINGLE_LABEL.problem_type,
+        pad_id=tokenizer.pad_id,
+        seed=0,
+        new_ids=tokenizer.new_ids,
     ).train()
     adapt_to_cpu(built, alone=True)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
@@ -251,6 +259,51 @@ def test_what_trains_serves_and_what_cannot_is_refused(
         found = {one["label"]: one["score"] for one in answer}
         np.testing.assert_allclose([found[name] for name in LABELS], together.probabilities[i], atol=1e-5)
     assert np.ptp(together.probabilities, axis=0).max() > 0.001, "a model that tells texts apart"
+
+
+@pytest.mark.parametrize("layout", [among_added_tokens, of_bytes])
+@pytest.mark.parametrize("kind", WORKS)
+def test_masked_texts_score_as_with_placeholders_typed_by_hand_and_as_in_pipeline(
+    kind: str, layout: Callable[[Path, Path], None], directory: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = directory(kind, layout)
+    assert rehearsed(model, mask=ALL_KINDS) == []
+
+    from transformers import pipeline
+
+    bundle = trained(model, tmp_path / "bundle", mask=ALL_KINDS)
+    written = texts_with_identifiers(30)
+    classifier = Classifier.load(str(bundle))
+    scores = classifier.scores([one.text for one in written])
+    assert scores.errors == (None,) * len(written)
+    typed = classifier.scores([one.typed for one in written])
+    np.testing.assert_allclose(scores.probabilities, typed.probabilities, atol=1e-5)
+    theirs = pipeline("text-classification", str(bundle), top_k=None, truncation=True)([one.text for one in written])
+    for i, answer in enumerate(theirs):
+        found = {one["label"]: one["score"] for one in answer}
+        np.testing.assert_allclose([found[name] for name in LABELS], scores.probabilities[i], atol=1e-5)
+
+
+@pytest.mark.parametrize("again", [ALL_KINDS, ("email",), ()], ids=["all again", "fewer", "none"])
+def test_a_bundle_that_masks_can_be_trained_again_with_other_masks_and_never_grows_twice(
+    again: tuple[str, ...], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    first = trained(tiny_model_dir, tmp_path / "first", mask=ALL_KINDS)
+    assert rehearsed(first, mask=again) == []
+    (tmp_path / "again").mkdir()
+    second = trained(first, tmp_path / "again" / "second", mask=again)
+    tables = [load_file(bundle / "model.safetensors") for bundle in (first, second)]
+    name = "bert.embeddings.word_embeddings.weight"
+    assert tables[0][name].shape == tables[1][name].shape
+    assert len(tables[0][name]) == json.loads((second / "config.json").read_text())["vocab_size"]
+    classifier = Classifier.load(str(second))
+    text = "mail a@example.com, 13800001234"
+    (masked,) = classifier.encode([text])
+    (typed,) = classifier.encode(["mail [EMAIL], [CN_MOBILE]" if len(again) > 1 else "mail [EMAIL], 13800001234"])
+    assert (masked == typed) == bool(again)
+    # Rows that were trained are not set to the mean again.
+    recipe = recipe_of(first, mask=again)
+    assert tokenizer_of(first, recipe).new_ids == ()
 
 
 @pytest.mark.parametrize("layout", [among_added_tokens, of_bytes])

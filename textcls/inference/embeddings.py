@@ -129,6 +129,7 @@ class Embedder:
             problem_type=None,
             pad_id=tokenizer.pad_id,
             seed=0,
+            new_ids=tokenizer.new_ids,
         ).eval()
         ragged = RaggedMeans.of(model, bf16=bf16) if where.type == "cpu" else None
         fastest = ragged or PaddedModel(model.to(where), tokenizer.pad_id, where, bf16=bf16)

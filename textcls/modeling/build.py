@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from textcls.errors import ModelError
@@ -35,6 +36,7 @@ def build_model(
     problem_type: str | None,
     pad_id: int,
     seed: int,
+    new_ids: Sequence[int] = (),
 ) -> Any:
     """A sequence classifier in float32 with a fresh head; equal arguments give equal weights.
 
@@ -46,9 +48,11 @@ def build_model(
             head is not used.
         pad_id: id of the padding token.
         seed: seeds the head.
+        new_ids: ids of tokens that the pretrained model does not know; each begins as the mean of all others.
 
     Raises:
-        ModelError: the directory's weights do not belong to its configuration, or it has no classifier class.
+        ModelError: the directory's weights do not belong to its configuration, it has no classifier class, or it cannot
+            have new tokens.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import transformers
@@ -86,7 +90,34 @@ def build_model(
             f"{spec.pretrained}: {len(lost)} weights of the encoder are missing or of another shape: {lost[0]}, ...",
             expected="weights that belong to the model's config.json",
         )
+    if new_ids:
+        _embed(model, sorted(new_ids), spec.pretrained)
     return model
+
+
+def _embed(model: Any, new_ids: Sequence[int], name: str) -> None:
+    """Gives new tokens the mean of the embeddings, which grow unless the model has spare rows."""
+    try:
+        known = model.get_input_embeddings().num_embeddings
+        beyond = [one for one in new_ids if one >= known]
+        if beyond and beyond[0] > known:
+            raise ModelError(
+                f"{name}: the tokenizer has token ids up to {beyond[0] - 1}, the model's embeddings end at {known - 1}",
+                expected="a tokenizer that belongs to the model",
+                todo="copy the model's own tokenizer files beside it, or enlarge its embeddings "
+                f"(model.resize_token_embeddings({beyond[0]})) and save it again",
+            )
+        if beyond:
+            model.resize_token_embeddings(beyond[-1] + 1, mean_resizing=False)
+        weights_VE = model.get_input_embeddings().weight.data
+        # In numpy: the same on any number of threads, and without a copy of the table in float64.
+        weights_VE[list(new_ids)] = torch.from_numpy(weights_VE[: new_ids[0]].numpy().mean(0, np.float64)).float()
+    except (NotImplementedError, AttributeError) as error:
+        raise ModelError(
+            f"{name}: its embeddings cannot grow by the tokens that stand for what is masked: {error}",
+            expected="an embedding for each token, as BERT's kind has",
+            todo="choose another model.pretrained, or --set text.mask=[] and mask the texts before",
+        ) from error
 
 
 def freeze_unused(model: Any, ids: Sequence[int]) -> None:

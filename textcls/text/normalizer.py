@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from textcls.settings.recipe import TextSpec
+from textcls.text.mask_steps import as_normalizers, flat, form_steps, found_in, steps_of
 
 # Characters that are probed: the Basic Multilingual Plane beyond ASCII, without the surrogates, and the emoji.
 _PROBED = (range(0x80, 0xD800), range(0xE000, 0x10000), range(0x1F000, 0x20000))
@@ -22,14 +23,15 @@ _CAPITAL_SIGMA = "Σ"  # str.lower() makes ς of it at the end of a word, and σ
 
 
 def build_normalizer(spec: TextSpec) -> Any:
-    """The `tokenizers.normalizers.Sequence` of the text settings; it has no step if they ask for none."""
+    """The `tokenizers.normalizers.Sequence` of the text settings; it has no step if they ask for none.
+
+    Masks come after the Unicode form, which makes digits of other characters, and before the lower case, which takes
+    from some identifiers what they are known by.
+    """
     from tokenizers import normalizers
 
-    forms = {"NFC": normalizers.NFC, "NFKC": normalizers.NFKC}
-    steps: list[Any] = [forms[spec.unicode_form]()] if spec.unicode_form in forms else []
-    if spec.lowercase:
-        steps.append(normalizers.Lowercase())
-    return normalizers.Sequence(steps)
+    lowercase = [normalizers.Lowercase()] if spec.lowercase else []
+    return normalizers.Sequence([*form_steps(spec.unicode_form), *as_normalizers(steps_of(spec)), *lowercase])
 
 
 class TextNormalizer:
@@ -38,13 +40,22 @@ class TextNormalizer:
     The normalizer itself takes 40 to 60 us for 1,000 characters, because it records where each character came from.
     Python's own functions take 0.6 us for ASCII and 8 us for other text, the check included. They run where they
     cannot differ, as probed on the normalizer itself: on texts of characters that both treat alike. The two know
-    different versions of Unicode, and differ on a final sigma. All other texts go through the normalizer.
+    different versions of Unicode, and differ on a final sigma. All other texts go through the normalizer. Of its steps
+    that mask, a text goes through those that may change it, and then on as any other text.
 
     Args:
         normalizer: a `tokenizers.normalizers.Sequence`.
     """
 
     def __init__(self, normalizer: Any) -> None:
+        from tokenizers import normalizers
+
+        masks = found_in(normalizer)
+        self._mask: Callable[[str], str] = str
+        if masks is not None:
+            masking, rest = masks
+            self._mask = masking
+            normalizer = normalizers.Sequence([*form_steps(masking.form), *rest])
         self._normalize: Callable[[str], str] = normalizer.normalize_str
         steps = _python_steps(normalizer)
         self._by_python = _composed(steps or [])
@@ -57,6 +68,7 @@ class TextNormalizer:
         Raises:
             UnicodeEncodeError: the text holds half of a surrogate pair.
         """
+        text = self._mask(text)
         if self._ascii_agrees and (text.isascii() or self._agreeing.fullmatch(text)):
             return self._by_python(text)
         return self._normalize(text)
@@ -94,7 +106,7 @@ def _python_steps(normalizer: Any) -> list[Callable[[str], str]] | None:
         normalizers.NFKC: functools.partial(unicodedata.normalize, "NFKC"),
         normalizers.Lowercase: str.lower,
     }
-    found = [known.get(type(normalizer[i])) for i in range(len(normalizer))]
+    found = [known.get(type(step)) for step in flat(normalizer)]
     return [step for step in found if step is not None] if None not in found else None
 
 

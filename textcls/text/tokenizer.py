@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ import numpy as np
 from textcls.errors import ModelError
 from textcls.plain_text import json_text
 from textcls.settings.recipe import TextSpec
+from textcls.text.mask_steps import flat
 from textcls.text.normalizer import build_normalizer
 from textcls.text.pair_frame import EncodedPairs, PairFrame, longest_first
+from textcls.text.placeholders import MaskedEncoding, add_placeholders, without_masks
 from textcls.text.text_input import TextInput
 from textcls.text.windows import overlap_of
 from textcls.text.words import TextSpan
@@ -45,6 +48,7 @@ class TokenizerFiles:
         max_tokens: the limit, special tokens included.
         pad_id: id of the padding token.
         token_types: whether the model reads token types; only for pairs.
+        new_ids: ids of placeholders that the pretrained model has no embedding of, ascending; of a bundle none.
     """
 
     tokenizer_json: str
@@ -52,6 +56,7 @@ class TokenizerFiles:
     max_tokens: int
     pad_id: int
     token_types: bool = False
+    new_ids: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, directory: str) -> "TokenizerFiles":
@@ -87,16 +92,16 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, token_types: bool = Fal
         token_types: whether the model gets a type for each token: 0 in the first text of a pair, 1 in the second.
 
     Raises:
-        ModelError: the directory has no tokenizer, or its vocabulary no padding token.
+        ModelError: the directory has no tokenizer, its vocabulary no padding token, or it cannot have placeholders.
+        RecipeError: a pattern of `text.mask_patterns` matches a placeholder.
     """
     from tokenizers import normalizers
 
     source = read_tokenizer_config(directory)
     backend = _backend(directory)
-    normalizer = build_normalizer(spec)
-    steps = [normalizer[i] for i in range(len(normalizer))]
-    if backend.normalizer is not None:
-        steps.append(backend.normalizer)
+    # What is masked is for the recipe to say, also where the model is a bundle that masks.
+    own = without_masks(backend.normalizer)
+    steps = [*flat(build_normalizer(spec)), *([] if own is None else [own])]
     if steps:
         backend.normalizer = normalizers.Sequence(steps)
     backend.no_padding()
@@ -112,6 +117,7 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, token_types: bool = Fal
     # transformers treats the names in tokenizer_config.json as special tokens: tokenizer.json alone must do the same.
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in known])
+    new_ids = add_placeholders(backend, spec, directory)
     config = {
         # The generic class takes tokenizer.json as it is. Model-specific ones such as BertTokenizer rebuild the
         # normalizer from their own arguments and would silently drop ours (transformers 5.23).
@@ -124,7 +130,7 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, token_types: bool = Fal
         **special,
     }
     config_json = json_text(config, indent=2, sort_keys=True)
-    return TokenizerFiles(backend.to_str(), config_json, spec.max_tokens, pad_id, token_types)
+    return TokenizerFiles(backend.to_str(), config_json, spec.max_tokens, pad_id, token_types, new_ids)
 
 
 def _pad_id(backend: Any, special: dict[str, str], directory: str) -> int:
@@ -224,6 +230,7 @@ class InputTokenizer:
 
         overlap = overlap_of(files.max_tokens) if on_long == "windows" else 0
         self._tokenizer = Tokenizer.from_str(files.tokenizer_json)
+        self._encode = MaskedEncoding(self._tokenizer)
         self._tokenizer.enable_truncation(files.max_tokens, stride=overlap)
         self._overlap = overlap
         self.of_pairs = of_pairs
@@ -292,14 +299,13 @@ class InputTokenizer:
             ValueError: see `frame`.
         """
         if not self.of_pairs:
-            # `encode_batch_fast` does not say where a token comes from.
-            encoded = self._tokenizer.encode_batch([one.text for one in inputs])
-            return [[_spans_of(0, part) for part in (one, *one.overflowing)] for one in encoded]
+            single = [one.text for one in inputs]
+            encoded = self._encode.located(single)
+            return [self._spans_of(0, *both) for both in zip(single, encoded, strict=True)]
         frame = self.frame
         segments = [segment for one in inputs for segment in one.segments]
-        texts: list[list[TextSpan | None]] = [
-            _spans_of(i % 2, one) for i, one in enumerate(self._uncut(segments, self._tokenizer.encode_batch))
-        ]
+        uncut = zip(segments, self._uncut(segments, self._encode.located), strict=True)
+        texts = [self._spans_of(i % 2, *both)[0] for i, both in enumerate(uncut)]
         parts = []
         for first, second in zip(texts[::2], texts[1::2], strict=True):
             kept = longest_first(len(first), len(second), self.max_tokens - frame.special_tokens)
@@ -356,19 +362,32 @@ class InputTokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encoded(self, inputs: Sequence[TextInput]) -> Sequence[Any]:
-        return self._tokenizer.encode_batch_fast([one.text for one in inputs])
+        return self._encode.fast([one.text for one in inputs])
 
     def _uncut_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of whole texts, each by itself, without special tokens."""
-        return [one.ids for one in self._uncut(texts, self._tokenizer.encode_batch_fast)]
+        return [one.ids for one in self._uncut(texts, self._encode.fast)]
 
     def _uncut(self, texts: Sequence[str], encode: Any) -> list[Any]:
-        """Whole texts as one of the tokenizer's methods encodes them, each by itself, without special tokens."""
+        """Whole texts as a method of `MaskedEncoding` encodes them, each by itself, without special tokens."""
         self._tokenizer.no_truncation()
         try:
             return list(encode(texts, add_special_tokens=False))
         finally:
             self._tokenizer.enable_truncation(self.max_tokens, stride=self._overlap)
+
+    def _spans_of(self, index: int, text: str, encoded: Any) -> list[list[TextSpan | None]]:
+        """What the tokens of each window of a text stand for, if they are of the text, which has this index."""
+        parts, masked = (encoded, *encoded.overflowing), self._encode.placeholder_ids
+        origins = {} if masked.isdisjoint(chain.from_iterable(one.ids for one in parts)) else self._encode.origins(text)
+
+        def span(id_: int, ends: tuple[int, int], own: int | None) -> TextSpan | None:
+            if own is None:
+                return None
+            start, end = ends
+            return TextSpan(index, origins.get(end, start) if id_ in masked else start, end)
+
+        return [list(map(span, one.ids, one.offsets, one.sequence_ids)) for one in parts]
 
     def _counts(self, encoded: Sequence[Any]) -> np.ndarray:
         return np.fromiter(
@@ -376,12 +395,6 @@ class InputTokenizer:
             np.int32,
             len(encoded),
         )
-
-
-def _spans_of(text: int, encoded: Any) -> list[TextSpan | None]:
-    """What the tokens of an encoding stand for, if they are of the text with this index."""
-    of_text = zip(encoded.offsets, encoded.sequence_ids, strict=True)
-    return [None if own is None else TextSpan(text, start, end) for (start, end), own in of_text]
 
 
 def _unknown_id(tokenizer: Any) -> int | None:

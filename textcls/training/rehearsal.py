@@ -56,7 +56,9 @@ _LONG = 1024
 _SHORT = 40
 _LADDER = (4, 8, 17, 32, 64, 256, 512, 1024)
 # Texts on which the tokenizers library and transformers must agree: scripts, case, accents, white space.
-_TEXTS = ("The film was GREAT, 10/10!", "café cafe\u0301 幸せ 🙂", "Фильм\tfilm\n\n  film", "x" * 50, "a b " * 400)
+_WORDS = ("The film was GREAT, 10/10!", "café cafe\u0301 幸せ 🙂", "Фильм\tfilm\n\n  film", "x" * 50, "a b " * 400)
+# Those of masks, and a placeholder as a user may type it.
+_IDENTIFIERS = ("Mail a.b@example.com,www.example.com,(555) 555-0100  or 192.0.2.7", "给13800000000打[EMAIL][email]")
 # The errors that transformers and torch raise for input that a model cannot take.
 _FAILURES = (IndexError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, AttributeError)
 
@@ -89,6 +91,7 @@ def rehearse(recipe: Recipe, tokenizer: TokenizerFiles, directory: str, task: Ta
         problem_type=task.problem_type,
         pad_id=tokenizer.pad_id,
         seed=recipe.train.seed,
+        new_ids=tokenizer.new_ids,
     ).eval()
     input_tokenizer = InputTokenizer(tokenizer, of_pairs=recipe.data.pair is not None)
     threads = torch.get_num_threads()
@@ -379,7 +382,7 @@ def _check_tokenizer(name: str, bundle: str, input_tokenizer: InputTokenizer) ->
         theirs = AutoTokenizer.from_pretrained(bundle)
     except (*_FAILURES, OSError) as error:
         raise _unusable(name, "transformers cannot load the tokenizer of its bundle", error) from error
-    texts = [*_TEXTS, " ".join(theirs.all_special_tokens)]
+    texts = [*_WORDS, *_IDENTIFIERS, " ".join(theirs.all_special_tokens)]
     for text, own, other in _encoded_by_both(input_tokenizer, theirs, texts):
         if own != other:
             raise ModelError(

@@ -176,6 +176,7 @@ def _built(arguments: WorkerArguments, context: RayContext) -> tuple[Any, str]:
         problem_type=arguments.task.problem_type,
         pad_id=arguments.tokenizer.pad_id,
         seed=train.seed,
+        new_ids=arguments.tokenizer.new_ids,
     )
     if arguments.recipe.calibration.temperature:
         head = head_of(model, len(arguments.labels))

@@ -1,0 +1,173 @@
+"""Masking as a part of the tokenizer: steps of its normalizer, and which of them a text needs.
+
+In: text settings, or the normalizer of a `tokenizer.json`. Out: the steps that replace identifiers by placeholders, and
+`MaskSteps`, which takes them where they can change a text. Not here: the patterns (masks.py), the other steps
+(normalizer.py), placeholders as tokens (placeholders.py).
+
+The steps take half as long as the rest of a tokenizer. Most texts hold few digits, no @ and no address, and few of the
+patterns can match in them: `MaskSteps` takes only the steps of these. What a pattern needs is known for the kinds of
+masks.py alone, by the very pattern; a step with any other pattern is always taken.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from textcls.settings.recipe import TextSpec
+from textcls.text.masks import KINDS, mask_kinds
+
+_PLACEHOLDER = re.compile(r"\[[A-Z_]+\]")
+_FULL_WIDTH = re.compile("[０-９]")
+
+
+class Needs(NamedTuple):
+    """What a text may have to hold for a pattern to match.
+
+    Attributes:
+        digits: at least so many digits, in ASCII or full width.
+        part: a match of this regular expression, which takes less time than the pattern itself; "" for none.
+    """
+
+    digits: int = 0
+    part: str = ""
+
+
+_NONE = (Needs(),)
+_N = "[0-9０-９]"
+NEEDS: dict[str, tuple[Needs, ...]] = {
+    "url": (Needs(0, "[:：][/／]{2}|[wW]{3}[.．]|[.．][a-z]{2}"),),
+    "email": (Needs(0, "[@＠]"),),
+    "ip": (Needs(0, "[0-9][.][0-9]|[0-9a-fA-F:]:"),),
+    "iban": (Needs(2, f"[a-zA-Z]{_N}{{2}}"),),
+    "cn_id": (Needs(17),),
+    "card": (Needs(13),),
+    "cn_mobile": (Needs(11),),
+    "phone": (Needs(9), Needs(4, f"[+＋]{_N}|[0０]{{2}}{_N}")),
+    "cn_plate": (Needs(1),),
+    "passport": (Needs(7, f"{_N}{{7}}"),),
+    "number": (Needs(9), Needs(5, f"{_N}{{5}}")),
+}
+"""Kind -> what a text holds in which its pattern matches, one or the other. A test derives this from the patterns."""
+
+
+class MaskStep(NamedTuple):
+    """A step of a normalizer that masks.
+
+    Attributes:
+        pattern: what it replaces, for Oniguruma.
+        placeholder: by what.
+    """
+
+    pattern: str
+    placeholder: str
+
+
+def form_steps(form: str) -> list[Any]:
+    """The step for `TextSpec.unicode_form`; none for "none"."""
+    from tokenizers import normalizers
+
+    forms = {"NFC": normalizers.NFC, "NFKC": normalizers.NFKC}
+    return [forms[form]()] if form in forms else []
+
+
+def steps_of(spec: TextSpec) -> list[MaskStep]:
+    """The steps of the text settings, in order."""
+    return [MaskStep(kind.pattern, kind.placeholder) for kind in mask_kinds(spec)]
+
+
+def as_normalizers(steps: Sequence[MaskStep]) -> list[Any]:
+    """The steps as the tokenizers library takes them."""
+    from tokenizers import Regex, normalizers
+
+    return [normalizers.Replace(Regex(step.pattern), step.placeholder) for step in steps]
+
+
+def found_in(normalizer: Any) -> tuple["MaskSteps", list[Any]] | None:
+    """(the steps that mask, the steps after them) of a normalizer that `prepare_tokenizer` or `build_normalizer` made.
+
+    None if it masks nothing.
+    """
+    steps = flat(normalizer)
+    content = [json.loads(step.__getstate__()) for step in steps]
+    form = content[0]["type"] if content and content[0]["type"] in ("NFC", "NFKC") else "none"
+    first = last = len(form_steps(form))
+    while last < len(steps) and is_mask(content[last]):
+        last += 1
+    if first == last:
+        return None
+    masks = [MaskStep(one["pattern"]["Regex"], one["content"]) for one in content[first:last]]
+    return MaskSteps(form, masks), steps[last:]
+
+
+def flat(normalizer: Any) -> list[Any]:
+    """The steps of a normalizer, or the normalizer itself as the only one; [] for None."""
+    from tokenizers import normalizers
+
+    if isinstance(normalizer, normalizers.Sequence):
+        return [normalizer[i] for i in range(len(normalizer))]
+    return [] if normalizer is None else [normalizer]
+
+
+def is_mask(content: dict[str, Any]) -> bool:
+    """Whether a step, as `tokenizer.json` has it, replaces what matches a pattern by a placeholder."""
+    is_pattern = content["type"] == "Replace" and "Regex" in content["pattern"]
+    return is_pattern and _PLACEHOLDER.fullmatch(content["content"]) is not None
+
+
+class MaskSteps:
+    """Callable: text -> text with placeholders.
+
+    It begins with the Unicode form if it takes a step, and with it gives what the normalizer does after its last step
+    that masks; what follows that in the normalizer makes the same of both.
+
+    Args:
+        form: `TextSpec.unicode_form`, the step before them.
+        steps: in order.
+
+    Attributes:
+        form: as given.
+        steps: as given.
+    """
+
+    def __init__(self, form: str, steps: Sequence[MaskStep]) -> None:
+        known = {KINDS[name].pattern: needs for name, needs in NEEDS.items()}
+        self.form, self.steps = form, tuple(steps)
+        # For each step: (digits, search for the part).
+        self._needs = [
+            [(one.digits, re.compile(one.part).search if one.part else None) for one in known.get(step.pattern, _NONE)]
+            for step in steps
+        ]
+        self._every = tuple(range(len(self.steps)))
+        self._normalizers: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, text: str) -> str:
+        """The text with placeholders; the text itself if no step can change it."""
+        places = self.needed(text)
+        return self.taken(places, text) if places else text
+
+    def needed(self, text: str) -> tuple[int, ...]:
+        """The places of the steps that may change a text, ascending."""
+        digits = sum(map(text.count, "0123456789"))
+        if not text.isascii():
+            if self.form == "NFKC":  # it makes digits and signs of other characters
+                return self._every
+            digits += len(_FULL_WIDTH.findall(text))
+        return tuple(
+            place
+            for place, needs in enumerate(self._needs)
+            if any(digits >= least and (part is None or part(text)) for least, part in needs)
+        )
+
+    def taken(self, places: tuple[int, ...], text: str) -> str:
+        """The text after the Unicode form and the steps at these places."""
+        if (normalizer := self._normalizers.get(places)) is None:
+            normalizer = self._normalizers[places] = self._normalizer(places)
+        masked: str = normalizer.normalize_str(text)
+        return masked
+
+    def _normalizer(self, places: Sequence[int]) -> Any:
+        from tokenizers import normalizers
+
+        steps = as_normalizers([self.steps[place] for place in places])
+        return normalizers.Sequence([*form_steps(self.form), *steps])
