@@ -15,7 +15,7 @@ from tests.masked_texts import ALL_KINDS, texts_with_identifiers
 from textcls.errors import ModelError, RecipeError
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
-from textcls.text.masks import KINDS
+from textcls.text.masks import KINDS, mask_kinds
 from textcls.text.normalizer import build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
@@ -191,6 +191,26 @@ def test_a_special_token_that_a_user_types_hides_no_identifier_beside_it(tiny_mo
     assert ids == ids_of(encode, ["[PAD][CN_MOBILE][SEP][EMAIL][CLS]"])[0]
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFKC", "none"])
+def test_keyed_pseudonyms_are_read_as_placeholders(form: str, directory: Path) -> None:
+    spec = TextSpec.model_validate({"mask": ALL_KINDS, "mask_patterns": {"staff_id": r"E\d{6}"}, "unicode_form": form})
+    encode = InputTokenizer(prepare_tokenizer(str(directory), spec))
+    keyed = [(kind.placeholder, f"{kind.placeholder[:-1]}:0123456789012345]") for kind in mask_kinds(spec)]
+    assert all(re.fullmatch(kind.pseudonym, one) for kind, (_, one) in zip(mask_kinds(spec), keyed, strict=True))
+    for placeholder, one in keyed:
+        found, typed = ids_of(
+            encode, [f"a {one},给{one}给 13800001234", f"a {placeholder},给{placeholder}给 [CN_MOBILE]"]
+        )
+        assert found == typed
+    ((part,),) = encode.spans([TextInput("a [EMAIL:0123456789abcdef] film")])
+    words, _ = words_of(["a [EMAIL:0123456789abcdef] film"], (span for span in part if span is not None))
+    assert (words[1].start, words[1].end) == (2, 26)
+    # What is not masked has no pseudonyms.
+    encode = InputTokenizer(prepare_tokenizer(str(directory), TextSpec(mask=("email",))))
+    found, typed = ids_of(encode, ["[CARD:0123456789abcdef]", "[CARD]"])
+    assert found != typed
+
+
 # --- what the files say ----------------------------------------------------------------------------------------------
 
 
@@ -228,7 +248,7 @@ def test_what_is_masked_is_for_the_recipe_to_say_where_the_model_is_a_bundle(
         (found,), (typed,) = (ids_of(InputTokenizer(files), [one]) for one in (text, expected))
         assert found == typed
         content = json.loads(files.tokenizer_json)["normalizer"]
-        assert json.dumps(content).count('"Regex"') == len(spec.mask)
+        assert json.dumps(content).count('"Regex"') == (len(spec.mask) + 1 if spec.mask else 0)
 
 
 def test_a_pattern_that_would_take_a_placeholder_for_an_identifier_is_refused(tiny_model_dir: Path) -> None:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from textcls.settings.recipe import TextSpec
-from textcls.text.masks import KINDS, mask_kinds
+from textcls.text.masks import KINDS, PSEUDONYM_DIGITS, mask_kinds
 
+_PSEUDONYMS = re.compile(r"\(\?<=\\\[[A-Z_|\\\[]+\):\[0-9a-f\]\{16\}\(\?=\\\]\)")
 _PLACEHOLDER = re.compile(r"\[[A-Z_]+\]")
 _FULL_WIDTH = re.compile("[０-９]")
 
@@ -34,6 +35,7 @@ class Needs(NamedTuple):
 
 
 _NONE = (Needs(),)
+_OF_PSEUDONYMS = (Needs(0, ":[0-9a-f]{16}"),)
 _N = "[0-9０-９]"
 NEEDS: dict[str, tuple[Needs, ...]] = {
     "url": (Needs(0, "[:：][/／]{2}|[wW]{3}[.．]|[.．][a-z]{2}"),),
@@ -56,7 +58,7 @@ class MaskStep(NamedTuple):
 
     Attributes:
         pattern: what it replaces, for Oniguruma.
-        placeholder: by what.
+        placeholder: by what; "" for the digits of keyed pseudonyms.
     """
 
     pattern: str
@@ -72,8 +74,14 @@ def form_steps(form: str) -> list[Any]:
 
 
 def steps_of(spec: TextSpec) -> list[MaskStep]:
-    """The steps of the text settings, in order."""
-    return [MaskStep(kind.pattern, kind.placeholder) for kind in mask_kinds(spec)]
+    """The steps of the text settings, in order; the first makes placeholders of keyed pseudonyms."""
+    kinds = mask_kinds(spec)
+    if not kinds:
+        return []
+    # All in one step, and before any kind finds a number in a pseudonym: only its digits go.
+    before = "|".join(rf"\[{kind.placeholder[1:-1]}" for kind in kinds)
+    pseudonyms = MaskStep(rf"(?<={before}):[0-9a-f]{{{PSEUDONYM_DIGITS}}}(?=\])", "")
+    return [pseudonyms, *(MaskStep(kind.pattern, kind.placeholder) for kind in kinds)]
 
 
 def as_normalizers(steps: Sequence[MaskStep]) -> list[Any]:
@@ -110,9 +118,13 @@ def flat(normalizer: Any) -> list[Any]:
 
 
 def is_mask(content: dict[str, Any]) -> bool:
-    """Whether a step, as `tokenizer.json` has it, replaces what matches a pattern by a placeholder."""
-    is_pattern = content["type"] == "Replace" and "Regex" in content["pattern"]
-    return is_pattern and _PLACEHOLDER.fullmatch(content["content"]) is not None
+    """Whether a step, as `tokenizer.json` has it, is one of `steps_of`."""
+    if content["type"] != "Replace" or (pattern := content["pattern"].get("Regex")) is None:
+        return False
+    placeholder: str = content["content"]
+    return (
+        _PLACEHOLDER.fullmatch(placeholder) is not None if placeholder else _PSEUDONYMS.fullmatch(pattern) is not None
+    )
 
 
 class MaskSteps:
@@ -132,6 +144,7 @@ class MaskSteps:
 
     def __init__(self, form: str, steps: Sequence[MaskStep]) -> None:
         known = {KINDS[name].pattern: needs for name, needs in NEEDS.items()}
+        known |= {step.pattern: _OF_PSEUDONYMS for step in steps if _PSEUDONYMS.fullmatch(step.pattern)}
         self.form, self.steps = form, tuple(steps)
         # For each step: (digits, search for the part).
         self._needs = [

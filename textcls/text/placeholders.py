@@ -48,7 +48,7 @@ def add_placeholders(backend: Any, spec: TextSpec, directory: str) -> tuple[int,
 
     kinds = mask_kinds(spec)
     placeholders = [kind.placeholder for kind in kinds]
-    for kind, step in zip(kinds, as_normalizers(steps_of(spec)), strict=True):
+    for kind, step in zip(kinds, as_normalizers(steps_of(spec)[1:]), strict=True):
         for placeholder in placeholders:
             if step.normalize_str(placeholder) != placeholder:
                 raise RecipeError(
