@@ -94,7 +94,7 @@ def test_settings_with_own_patterns_can_be_a_key() -> None:
         ("text.mask_patterns.a1=x", "'a1' cannot be the name of a pattern"),
         ("text.mask_patterns={Id: x, id: y}", "two patterns have the placeholder [ID]"),
         ("text.mask_patterns.own=x*", "matches an empty text"),
-        ("text.mask_patterns.own=x(", "is not a regular expression"),
+        ("text.mask_patterns.own=x(", "the pattern own ('x(') cannot be used: missing )"),
     ],
 )
 def test_what_cannot_be_masked_is_refused(override: str, message: str) -> None:

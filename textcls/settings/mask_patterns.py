@@ -9,6 +9,10 @@ A pattern runs in two engines: Oniguruma, as part of `tokenizer.json`, and the p
 
 import functools
 import re
+from collections.abc import Mapping
+
+from textcls.settings.pattern_cost import check_cost
+from textcls.settings.pattern_tree import anchors, parsed, widths
 
 MOST_NAME_CHARS = 30
 _NAME = re.compile(r"[A-Za-z]+(?:_[A-Za-z]+)*")
@@ -45,21 +49,40 @@ def check_names(names: list[str], built_in: tuple[str, ...]) -> None:
 
 
 @functools.lru_cache(maxsize=128)
-def check_pattern(name: str, pattern: str) -> None:
-    """Refuses a pattern that does not mask the same in both engines.
+def portable(pattern: str) -> str:
+    """The pattern as both engines read it alike.
 
     Raises:
-        ValueError: it does not compile, or it matches the empty string.
+        ValueError: it is not one that they can share, it could run away, or it matches an empty text.
+    """
+    tree = parsed(pattern)
+    check_cost(tree)
+    for anchor in anchors(tree):
+        raise ValueError(f"{anchor} is not supported: a value is looked for anywhere in a text; leave out {anchor}")
+    if widths(tree)[0] == 0:
+        raise ValueError("it matches an empty text; write it so that a match has at least one character")
+    return str(tree)
+
+
+def check_patterns(patterns: Mapping[str, str]) -> None:
+    """Refuses patterns that cannot be used.
+
+    Raises:
+        ValueError: see `portable`; or a pattern matches within the placeholder of one of them.
     """
     import regex
     from tokenizers import Regex
 
-    try:
-        compiled = regex.compile(pattern)
-        Regex(pattern)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(
-            f"the pattern {name} ({pattern!r}) is not a regular expression that can be used: {error}"
-        ) from None
-    if compiled.search("") is not None:
-        raise ValueError(f"the pattern {name} ({pattern!r}) matches an empty text; expected at least one character")
+    for name, pattern in patterns.items():
+        try:
+            written = portable(pattern)
+            Regex(written)
+            compiled = regex.compile(written)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ValueError(f"the pattern {name} ({pattern!r}) cannot be used: {error}") from None
+        for other in patterns:
+            if compiled.search(placeholder_of(other)):
+                raise ValueError(
+                    f"the pattern {name} ({pattern!r}) matches within {placeholder_of(other)}, which replaces {other}; "
+                    "give the pattern something that placeholders lack, such as a digit"
+                )

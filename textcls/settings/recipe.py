@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from textcls.settings.data import DataSpec
-from textcls.settings.mask_patterns import check_names, check_pattern
+from textcls.settings.mask_patterns import check_names, check_patterns
 from textcls.settings.privacy import PrivacySpec, refuse_unprivate, with_private_defaults
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
@@ -89,11 +89,13 @@ class TextSpec(Spec):
     mask: Annotated[tuple[MaskName, ...], BeforeValidator(names)] = ()
     """Kinds of personal data that the model never sees: with `[email, phone]`, `write to a@example.com` is read as
     `write to [EMAIL]`. One or more of email, phone, url, ip, card, iban, cn_id, cn_mobile, cn_plate, passport and
-    number; their order does not matter. A kind with check digits (card, iban, cn_id) is masked for the model wherever
-    its shape is found, and in what is written for people only where the check digits are right."""
+    number (five or more digits in a row); their order does not matter. A kind with check digits (card, iban, cn_id) is
+    masked for the model wherever its shape is found, and in what is written for people only where the check digits are
+    right."""
     mask_patterns: dict[Name, Name] = Field({})
-    """More to mask: name -> regular expression. `{employee_id: 'E\\d{6}'}` puts `[EMPLOYEE_ID]` in place of E123456.
-    They apply before the kinds of `mask`, in the order of their names."""
+    """More to mask: name -> regular expression of Python. `{employee_id: 'E\\d{6}'}` puts `[EMPLOYEE_ID]` in place of
+    E123456. They apply before the kinds of `mask`, in the order of their names. A pattern that could run for very long
+    on some text is refused; `*` and `+` repeat at most 200 times."""
 
     @field_validator("mask")
     @classmethod
@@ -104,8 +106,7 @@ class TextSpec(Spec):
     @classmethod
     def _usable(cls, value: dict[str, str]) -> dict[str, str]:
         check_names(list(value), get_args(MaskName))
-        for name, pattern in value.items():
-            check_pattern(name, pattern)
+        check_patterns(value)
         return dict(sorted(value.items()))
 
     def __hash__(self) -> int:

@@ -21,6 +21,7 @@ _ISSUED = re.compile(
     r"|(?:2131|1800)\d{11}"
     r"|220[0-4]\d{12,15}"
     r"|(?:5[06-8]|6\d|81|82|95|97)\d{11,17}"
+    r"|(?:5[06-8]|6[37])\d{10}|0604\d{8}"
 )
 # GB/T 2260: the first two digits, provinces and their like; 83 is of residents of Taiwan, 9x of foreigners.
 _PROVINCES = re.compile("1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91")

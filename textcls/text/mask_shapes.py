@@ -3,125 +3,140 @@
 In: nothing. Out: one pattern a kind, with the same meaning in Oniguruma (`tokenizers.Regex`) and in the package
 `regex`. Not here: check digits (mask_checks.py); the order in which kinds are replaced (masks.py).
 
-Rules for these patterns: digits, letters and signs may be of full width; no `\\b`, since Chinese characters are word
-characters, but look-arounds; no repeat without a limit, so that the cost of a text is proportional to its length; no
-upper and lower case by flags, which the engines treat differently.
+`pattern_tree` writes them for both engines, and adds the full-width form of every letter, digit and sign. What it
+cannot do is kept here: no `\\b`, since identifiers are written among letters, in Chinese always, but look-arounds; and
+few ways to read a text, which a test measures (pattern_cost.py).
 """
 
-_D = "0-9０-９"
-_U = "A-ZＡ-Ｚ"
-_L = "a-zａ-ｚ" + _U
-_HEX = "0-9a-fA-F０-９ａ-ｆＡ-Ｆ"
-_N = f"[{_D}]"
-_ALONE, _END = f"(?<!{_N})", f"(?!{_N})"  # not in the middle of digits
-_DOT, _AT, _PLUS, _COLON, _SLASH = "[.．]", "[@＠]", "[+＋]", "[:：]", "[/／]"
-_SEP = "[ \u00a0\u3000.．\\-－‐‑–]"  # between groups of digits
-_BLANK = "[ \u00a0\u3000\\-－‐‑]"  # the same without dots
+from textcls.settings.pattern_tree import parsed
+
+_BLANK = "[ \u00a0\\-‐‑–]"  # between groups of digits
+_ALONE = r"(?<!\d)"  # not in the middle of digits
+_NOT_OF_A_NUMBER = r"(?<!\d)(?<!\d[.,:/\-])"  # nor behind a decimal point, nor in a date or time
+
+
+def _shape(*options: str) -> str:
+    """The pattern that means any of the options, for both engines."""
+    return str(parsed("|".join(options)))
+
+
+def _any(words: str) -> str:
+    """One of several words, by their first letters, so that few are tried."""
+    listed = words.split()
+    firsts = dict.fromkeys(word[0] for word in listed)
+    return "|".join(f"{one}(?:{'|'.join(word[1:] for word in listed if word[0] == one)})" for one in firsts)
+
 
 # --- addresses of the net ---------------------------------------------------------------------------------------------
 
-_LABEL = f"[{_L}{_D}](?:[{_L}{_D}\\-－]{{0,61}}[{_L}{_D}])?"
-_LOCAL = f"{_L}{_D}._%+'\\-．＿％＋－"
-EMAIL = (
-    f"(?<![{_L}{_D}])[{_L}{_D}_＿](?>[{_LOCAL}]{{0,63}}){_AT}"
-    f"[{_L}{_D}\\-－]{{1,63}}(?:{_DOT}[{_L}{_D}\\-－]{{1,63}}){{1,8}}"
+EMAIL = _shape(
+    r"(?<![A-Za-z0-9])[A-Za-z0-9_](?>[A-Za-z0-9._%+'\-]{0,63})@[A-Za-z0-9\-]{1,63}(?:\.[A-Za-z0-9\-]{1,63}){1,8}"
 )
 
-_IN_URL = f"{_L}{_D}!#$%&'()*+,./:;=?@_~\\[\\]\\-．／－＿＝＆％＃\u00c0-\u024f"
-_LAST_IN_URL = f"{_L}{_D}#$%&*+/=@_~\\-／－＿＝＆％＃\u00c0-\u024f"
-_PATH = f"[{_IN_URL}]{{0,2047}}[{_LAST_IN_URL}]"
+# A URL ends before punctuation: its last character is none, nor one that is neither ASCII nor a letter of Latin.
+_IN_URL = r"(?:[!'(),.:;?\[\]]{0,3}[A-Za-z0-9#$%&*+/=@_~\-\u00c0-\u024f])"
+_BEFORE_DOMAIN = r"(?<![A-Za-z0-9@._\-])"
+_DOMAIN = r"(?:[A-Za-z0-9\-]{1,63}\.){1,6}"
+# Domains without http:// or www.: the usual ones, without those that are words, such as in, is, it, me and so.
 _TLD = (
-    "com|org|net|edu|gov|mil|int|info|biz|name|io|co|ai|app|dev|cn|hk|tw|jp|kr|sg|uk|de|fr|ru|eu|nl|br|au|ca|ch|es|pl|se"
-    "|dk|fi|cz|ua|tr|mx|nz|za|xyz|site|online|top|club|shop|store|cc|tv|tech|cloud|blog|wiki"
+    "com org net edu gov mil int info biz name io ai app dev xyz site online shop store tech cloud blog wiki cc tv co "
+    "cn hk tw jp kr sg nz au uk de fr ru eu nl ch es pl se dk fi cz ua tr br mx ca za"
 )
-URL = (
-    f"(?<![{_L}{_D}])(?:[hH][tT][tT][pP][sS]?|[fF][tT][pP]){_COLON}{_SLASH}{_SLASH}{_PATH}"
-    f"|(?<![{_L}{_D}@＠._\\-])[wW]{{3}}{_DOT}{_PATH}"
-    f"|(?<![{_L}{_D}@＠._\\-])(?:{_LABEL}{_DOT}){{1,6}}(?:{_TLD})(?![{_L}{_D}@＠\\-])(?!{_DOT}[{_L}{_D}])(?:/{_PATH}|/)?"
+URL = _shape(
+    rf"(?i:https?|ftp)://{_IN_URL}{{1,800}}",
+    rf"{_BEFORE_DOMAIN}(?i:www)\.{_IN_URL}{{1,800}}",
+    rf"{_BEFORE_DOMAIN}{_DOMAIN}(?i:{_any(_TLD)})(?![A-Za-z0-9@\-])(?!\.[A-Za-z0-9])(?:/{_IN_URL}{{0,150}})?",
 )
 
-_OCTET = "(?:2[0-4][0-9]|25[0-5]|1[0-9]{2}|[1-9]?[0-9])"
-_V4 = f"(?:{_OCTET}\\.){{3}}{_OCTET}"
-_H = "[0-9a-fA-F]{1,4}"
-IP = (
-    f"(?<![{_D}])(?<![{_D}]\\.){_V4}(?![{_D}])(?!\\.[{_D}])"
-    f"|(?<![{_L}{_D}:.])(?:(?:{_H}:){{7}}{_H}"
-    f"|(?=[0-9a-fA-F:]{{0,38}}[0-9])(?:{_H}(?::{_H}){{0,6}})?::(?:{_H}(?::{_H}){{0,6}})?(?::{_V4})?)(?![{_L}{_D}:])"
+_OCTET = "(?:2[0-4][0-9]|25[0-5]|1[0-9][0-9]|[1-9]?[0-9])"
+_V4 = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
+_HEX = "[0-9a-fA-F]{1,4}"
+# A word such as `add::` is none: a shortened address begins with a digit, with fc00 to ffff, or with the colons.
+_V6 = (
+    rf"(?:{_HEX}:){{7}}{_HEX}|(?:[0-9][0-9a-fA-F]{{0,3}}|[fF][c-fC-F][0-9a-fA-F]{{2}})(?::{_HEX}){{0,6}}"
+    rf"::(?:{_HEX}(?::{_HEX}){{0,6}})?|::(?:[fF]{{4}}:)?{_V4}|::{_HEX}(?::{_HEX}){{0,6}}"
+)
+IP = _shape(
+    rf"(?<!\d)(?<!\d\.){_V4}(?!\d)(?!\.\d)",
+    rf"(?<![A-Za-z0-9:.])(?:{_V6})(?![A-Za-z0-9:])",
 )
 
 # --- banks ------------------------------------------------------------------------------------------------------------
 
-CARD = (
-    f"{_ALONE}(?<!{_N}[.\\-])[2-69２-６９]"
-    f"(?:{_N}{{12,18}}|{_N}{{3}}(?:{_BLANK}{_N}{{4}}){{3}}(?:{_BLANK}{_N}{{1,3}})?"
-    f"|{_N}{{3}}{_BLANK}{_N}{{6}}{_BLANK}{_N}{{4,5}}|{_N}{{5}}{_BLANK}{_N}{{13}}){_END}"
+CARD = _shape(
+    # 13 to 19 digits; 12 of Maestro and 15 of JCB with their own first digits, so that times in milliseconds are none.
+    rf"{_NOT_OF_A_NUMBER}(?:[2-69]\d{{12,18}}|(?:5[0678]|6[37])\d{{10}}|0604\d{{8}}|(?:1800|2131)\d{{11}}"
+    rf"|[2-69]\d{{3}}(?:{_BLANK}\d{{4}}){{3}}(?:{_BLANK}\d{{1,3}})?"
+    rf"|3\d{{3}}{_BLANK}\d{{6}}{_BLANK}\d{{4,5}}|[69]\d{{5}}{_BLANK}\d{{13}})(?!\d)"
 )
 
 # Characters of an IBAN -> countries, after the registry of SWIFT.
 _IBAN_LENGTHS = {
     15: "NO",
     16: "BE",
-    18: "DK FI FK FO GL NL SD",
-    19: "MK SI",
-    20: "AT BA EE KZ LT LU MN XK",
-    21: "CH HR LI LV",
-    22: "BG BH CR DE GB GE IE ME RS VA",
-    23: "AE GI IL IQ OM SO TL",
-    24: "AD CZ ES MD PK RO SA SE SK TN VG",
-    25: "LY PT ST",
-    26: "IS TR",
-    27: "BI DJ FR GR IT MC MR SM",
-    28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
-    29: "BR EG PS QA UA",
-    30: "JO KW MU YE",
-    31: "MT SC",
+    18: "DK|FI|FK|FO|GL|NL|SD",
+    19: "MK|SI",
+    20: "AT|BA|EE|KZ|LT|LU|MN|XK",
+    21: "CH|HR|LI|LV",
+    22: "BG|BH|CR|DE|GB|GE|IE|ME|RS|VA",
+    23: "AE|GI|IL|IQ|OM|SO|TL",
+    24: "AD|CZ|ES|MD|PK|RO|SA|SE|SK|TN|VG",
+    25: "LY|PT|ST",
+    26: "IS|TR",
+    27: "BI|DJ|FR|GR|IT|MC|MR|SM",
+    28: "AL|AZ|BY|CY|DO|GT|HN|HU|LB|NI|PL|SV",
+    29: "BR|EG|PS|QA|UA",
+    30: "JO|KW|MU|YE",
+    31: "MT|SC",
     32: "LC",
     33: "RU",
 }
 
 
 def _iban(length: int, countries: str) -> str:
+    """In one word, in any case; or in groups of four, in capitals, since small words may follow."""
     fours, rest = divmod(length - 4, 4)
-    country = "|".join(countries.split())
-    one = f"[{_U}{_D}]"
-    end = f"{_BLANK}{one}{{{rest}}}" if rest else ""
-    compact = f"[{_L}{_D}]{{{length - 4}}}"
-    return f"(?:{country}|{country.lower()}){_N}{{2}}(?:{compact}|(?:{_BLANK}{one}{{4}}){{{fours}}}{end})"
+    last = rf"{_BLANK}[A-Z0-9]{{{rest}}}" if rest else ""
+    grouped = rf"(?:{_BLANK}[A-Z0-9]{{4}}){{{fours}}}{last}"
+    return rf"(?i:{countries})\d\d(?:[A-Za-z0-9]{{{length - 4}}}|{grouped})"
 
 
-IBAN = f"(?<![{_L}{_D}])(?:{'|'.join(_iban(*one) for one in _IBAN_LENGTHS.items())})(?![{_L}{_D}])"
+IBAN = _shape(rf"(?<![A-Za-z0-9])(?:{'|'.join(_iban(*one) for one in _IBAN_LENGTHS.items())})(?![A-Za-z0-9])")
 
 # --- China ------------------------------------------------------------------------------------------------------------
 
-_MONTH, _DAY = "(?:[0０][1-9１-９]|[1１][0-2０-２])", f"(?:[0０][1-9１-９]|[12１２]{_N}|[3３][01０１])"
-CN_ID = (
-    f"{_ALONE}[1-9１-９]{_N}{{5}}{_BLANK}?(?:[1１][89８９]|[2２][0０]){_N}{{2}}{_MONTH}{_DAY}"
-    f"{_BLANK}?{_N}{{3}}[{_D}xXｘＸ]{_END}"
+CN_ID = _shape(
+    rf"{_ALONE}[1-9]\d{{5}}{_BLANK}?(?:1[89]|20)\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]){_BLANK}?"
+    r"\d{3}[\dXx](?!\d)"
 )
-_CN_MOBILE = f"[1１][3-9３-９]{_N}(?:{_N}{{8}}|{_BLANK}{_N}{{4}}{_BLANK}{_N}{{4}})"
-CN_MOBILE = f"{_ALONE}(?:(?:{_PLUS}|[0０]{{2}})?[8８][6６]{_BLANK}?)?{_CN_MOBILE}{_END}"
-_ON_PLATE = f"[A-HJ-NP-ZＡ-ＨＪ-ＮＰ-Ｚ{_D}]"
-CN_PLATE = (
-    f"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使][{_U}][·•・ \\-]?"
-    f"(?:[A-HJ-KＡ-ＨＪ-Ｋ]{_ON_PLATE}{_N}{{4}}|{_N}{{5}}[A-HJ-KＡ-ＨＪ-Ｋ]"
-    f"|(?=[{_U}]{{0,4}}{_N}){_ON_PLATE}{{4}}[A-HJ-NP-ZＡ-ＨＪ-ＮＰ-Ｚ{_D}挂学警港澳领使])(?![{_L}{_D}])"
+_CN_MOBILE = rf"1[3-9]\d(?:\d{{8}}|{_BLANK}\d{{4}}{_BLANK}\d{{4}})"
+CN_MOBILE = _shape(rf"{_ALONE}(?:(?:\+|00)?86{_BLANK}?)?{_CN_MOBILE}(?!\d)")
+_ON_PLATE = "[A-HJ-NP-Z0-9]"
+CN_PLATE = _shape(
+    r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使][A-Z][·•・ \-]?"
+    # Six of new-energy cars; five of all others, at least one of them a digit.
+    rf"(?:[A-HJ-K]{_ON_PLATE}\d{{4}}|\d{{5}}[A-HJ-K]|(?=[A-Z]{{0,4}}\d){_ON_PLATE}{{4}}[A-HJ-NP-Z0-9挂学警港澳领使])"
+    r"(?![A-Za-z0-9])"
 )
-PASSPORT = f"(?<![{_L}{_D}])(?:[EGDSPHegdsphＥＧＤＳＰＨ][{_L}]?{_N}{{7,8}}|[HMChmcＨＭＣ]{_N}{{8,10}})(?![{_L}{_D}])"
+PASSPORT = _shape(r"(?<![A-Za-z0-9])(?:[CDEGHPSW][A-Z]?\d{7,8}|[CHM]\d{8,10})(?![A-Za-z0-9])")
 
 # --- phones and other numbers -----------------------------------------------------------------------------------------
 
-_EXTENSION = f"(?: ?(?:[xX]|[eE][xX][tT]\\.?|[#＃]|转|分机) ?{_N}{{1,6}})?"
-_AREA = f"[(（]{_N}{{2,5}}[)）]"
-PHONE = (
-    f"{_ALONE}(?<!{_N}[.\\-])(?:"
-    # +49 30 123456, 0049-30-123456, +1 (555) 123-4567
-    f"(?:{_PLUS}|[0０]{{2}}){_N}{{1,3}}{_SEP}?(?:{_AREA}{_SEP}?|[(（][0０][)）])?{_N}{{1,5}}(?:{_SEP}?{_N}{{2,5}}){{1,4}}"
-    # (555) 123-4567, 1-555-123-4567, 555.123.4567
-    f"|(?:[1１]{_SEP})?(?:{_AREA}{_SEP}?|{_N}{{3}}{_SEP}){_N}{{3,4}}{_SEP}{_N}{{4}}"
-    # 010-12345678, 0755 1234 5678, (010)12345678
-    f"|(?:[0０]{_N}{{2,3}}{_BLANK}?|[(（][0０]{_N}{{2,3}}[)）] ?)[2-9２-９]{_N}{{2,3}}{_BLANK}?{_N}{{4}}"
-    # 400-123-4567, mobile phones in China
-    f"|[48４８][0０][0０]{_BLANK}{_N}{{3,4}}{_BLANK}{_N}{{3,4}}|{_CN_MOBILE}"
-    f"){_EXTENSION}{_END}"
+_SEP = "[ \u00a0.\\-‐‑–/]"
+PHONE = _shape(
+    rf"{_NOT_OF_A_NUMBER}(?:"
+    # +49 30 123456, 0049-30-123456, +46 (0)8 123 456, +1 (555) 123-4567
+    rf"(?:\+|00)[1-9](?:{_SEP}{{0,2}}\(?\d\)?){{6,14}}"
+    # (555) 123-4567, (07700) 123456, (010)12345678
+    rf"|\(\d{{1,5}}\)(?:{_SEP}{{0,2}}\d){{6,9}}"
+    # 010-12345678, 0478 12 34 56, 07700123456
+    rf"|0[1-9](?:{_SEP}?\d){{7,10}}"
+    # 555-123-4567, 1-555-123-4567, 555.123.4567, 555-1234567, and 5551234567, as in America or India
+    rf"|(?:1{_SEP})?[2-9]\d{{2}}{_SEP}\d{{3}}{_SEP}?\d{{4}}|[2-9]\d\d[2-9]\d{{6}}"
+    # 555-1234; 612 345 678, 912 34 567, 20-12-34-56
+    rf"|[2-9]\d\d-\d{{4}}|[4-9]\d\d{_SEP}\d{{3}}{_SEP}\d{{3}}|[49]\d\d \d\d \d{{3}}|\d\d(?:[ \-]\d\d){{3}}"
+    # 400-123-4567, and mobile phones in China
+    rf"|[48]00{_BLANK}\d{{3,4}}{_BLANK}\d{{3,4}}|{_CN_MOBILE}"
+    rf")(?: ?(?:[xX]|[eE][xX][tT]\.?|#|转|分机) ?\d{{1,6}})?(?![\d:])(?!-\d)"
 )
-NUMBER = f"{_ALONE}(?:(?>{_N}(?:{_BLANK}?{_N}){{8,30}})(?![{_D}:：])|{_N}{{5,}})"
+NUMBER = _shape(rf"{_ALONE}(?>\d(?:{_BLANK}?\d){{8,30}})(?![\d:])", r"\d{5,}")

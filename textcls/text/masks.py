@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import regex
 
-from textcls.settings.mask_patterns import placeholder_of
+from textcls.settings.mask_patterns import placeholder_of, portable
 from textcls.settings.recipe import TextSpec
 from textcls.text import mask_checks, mask_shapes
 
@@ -73,7 +73,7 @@ KINDS: dict[str, MaskKind] = {
 
 def mask_kinds(spec: TextSpec) -> tuple[MaskKind, ...]:
     """The kinds that the settings mask, in the order of replacement: own patterns first, `number` last."""
-    own = (_kind(name, pattern) for name, pattern in spec.mask_patterns.items())
+    own = (_kind(name, portable(pattern)) for name, pattern in spec.mask_patterns.items())
     return (*own, *(kind for kind in KINDS.values() if kind.name in spec.mask))
 
 
