@@ -124,7 +124,7 @@ def test_the_quick_mode_lists_rows_whose_decisions_a_run_follows(
     moved = path.with_name("moved.csv")
     moved.write_text(text.replace(third["text"], third["text"] + "!"), newline="")
     elsewhere = decided.model_copy(update={"data": decided.data.model_copy(update={"csv": (str(moved),)})})
-    with pytest.raises(DataError, match="1 decisions are about rows") as refused:
+    with pytest.raises(DataError, match="1 decision is about rows") as refused:
         dry_run(elsewhere, say=silent, task=SINGLE_LABEL)
     assert f"{sheet}:4, about {third['file']}:{third['line']}" in refused.value.found
 

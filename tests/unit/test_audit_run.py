@@ -22,6 +22,12 @@ FOUND = {
     "rows": {"audited": 100},
     "suspect": {"rows": 3, "share": 0.03},
     "suggested_differs": 9,
+    "agreement": {
+        "share": 0.91,
+        "most_common_label": "good",
+        "most_common_share": 0.9,
+        "better_than_most_common": False,
+    },
     "listed": 50,
     "near_duplicates": {"rows": 8, "with_another_label": 1, "test_rows": 20, "test_rows_outside_test": 3},
     "confused_labels": [{"labels": ["bad", "good"], "hard_to_tell_apart": True, "confused": 0.4}],
@@ -101,7 +107,7 @@ def test_a_fold_of_other_rows_is_refused_until_they_are_back(monkeypatch: pytest
         read = SimpleNamespace(fingerprint=fingerprint)
         return run._by_bundle(SimpleNamespace(number=2), "out", read, RECIPE, say=lambda line: None)
 
-    with pytest.raises(RunDirError, match=r"not those that out/folds/2 was trained on") as refused:
+    with pytest.raises(RunDirError, match=r"CSV files.* are not those of out/folds/2") as refused:
         judged("b")
     assert "restore them and --resume" in refused.value.todo
     assert judged("a") == 2
@@ -117,6 +123,7 @@ def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPa
     assert called == [None]
     printed = capsys.readouterr().out
     assert "3 (3.0%) are suspect" in printed
+    assert "warning: the models agree with 91.0% of the labels" in printed
     assert "'bad' and 'good' are hard to tell apart" in printed
 
 

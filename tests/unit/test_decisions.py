@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from textcls.audit.sheet import SheetRow, sheet
 from textcls.data.checks import refuse_conflicts, refuse_unfit
 from textcls.data.csv_shards import plan_shards
-from textcls.data.decisions import decided, escaped, read_decisions, refuse_unmet, row_mark, unescaped
+from textcls.data.decisions import decided, escaped, read_decisions, refuse_unmet, row_mark, rows_decided, unescaped
 from textcls.data.input_files import expand
+from textcls.data.messages import decision_lines
 from textcls.data.row_tables import clean_rows, read_tables, summarize
 from textcls.data.rows import Reason
 from textcls.errors import DataError
@@ -121,7 +122,7 @@ def test_decisions_about_rows_that_are_gone_are_refused_until_their_lines_are(tm
     path = filled(tmp_path / "audit.csv", ["keep", "good"])
     found, data = of(path), DataSpec(decisions=(str(path),))
     met = dict.fromkeys(decided(found, TextInput(TEXTS[0]), "bad")[1], 1)
-    with pytest.raises(DataError, match=r"1 decisions are about rows") as refused:
+    with pytest.raises(DataError, match=r"1 decision is about rows") as refused:
         refuse_unmet(found, met, {"bad": 3, "good": 3}, data, SINGLE_LABEL)
     assert f"{path}:3, about reviews.csv:3" in refused.value.found
     filled(path, ["keep"])
@@ -143,7 +144,11 @@ def test_what_is_no_audit_is_refused_until_an_audit_is_named(tmp_path: Path) -> 
     with pytest.raises(DataError, match="no such file"):
         of(path)
     path.write_text("text,label\na,b\n")
-    with pytest.raises(DataError, match="lacks columns"):
+    with pytest.raises(DataError, match=r"audit.csv: file, line, suggested, decision, row\n"):
+        of(path)
+    header, *rest = filled(path, ["keep"], delimiter=";").read_text().splitlines()
+    path.write_text("\n".join([header.replace("row", "mark"), *rest]))
+    with pytest.raises(DataError, match=r"audit.csv: row\n"):
         of(path)
     path.write_text('text,"label\n' + "a,b\n" * 50_000)
     with pytest.raises(DataError, match="is no CSV file"):
@@ -197,6 +202,11 @@ def test_rows_are_relabelled_dropped_and_counted_wherever_they_stand(tmp_path: P
     assert found.read == 4
     assert sorted(found.decided.values()) == [1, 2]
     refuse_unmet(decisions, found.decided, {"good": 3, "bad": 2}, data, SINGLE_LABEL)
+    rows_by_decision = rows_decided(decisions, found.decided)
+    assert rows_by_decision == {"keep": 0, "drop": 1, "relabel": 2}
+    (line,) = decision_lines(rows_by_decision)
+    assert line == "  decisions: kept 0 rows, dropped 1, gave another label to 2"
+    assert list(decision_lines(rows_decided((), found.decided))) == []
 
 
 def test_dropped_rows_do_not_stop_a_run_unless_none_is_left() -> None:

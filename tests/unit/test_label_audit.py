@@ -13,8 +13,9 @@ from scipy.sparse import csr_matrix
 from textcls.audit.evidence import Copies, nearly_same, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.quick import quick_probabilities
-from textcls.audit.ranking import AuditedRows, audited, confused_pairs, ranked, suspect
+from textcls.audit.ranking import AuditedRows, agreement, audited, confused_pairs, ranked, suspect
 from textcls.audit.run import _counted, _write_rows
+from textcls.commands.audit import weakness
 from textcls.data.row_tables import row_id
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
@@ -38,6 +39,23 @@ def test_the_label_of_the_largest_loss_comes_first_with_the_label_to_use_instead
     assert found.p_suggested == pytest.approx([0.9, 0.4, 0.7])
     assert found.margin == pytest.approx([-0.85, 0.1, 0.5])
     assert found.differs.tolist() == [True, False, False]
+
+
+def test_models_that_know_nothing_of_the_labels_are_warned_of() -> None:
+    targets = np.array([0] * 60 + [1] * 40)
+    always_the_first = agreement(rows_of(np.tile([0.6, 0.3, 0.1], (100, 1)), targets))
+    assert always_the_first["share"] == always_the_first["most_common_share"] == 0.6
+    assert always_the_first["most_common_label"] == "bad"
+    (warned,) = weakness(always_the_first, quick=True)
+    assert "agree with 60.0% of the labels" in warned
+    assert "60.0% of the rows that have 'bad'" in warned
+    assert warned.endswith("without --quick")
+    assert "train.epochs" in next(weakness(always_the_first, quick=False))
+    knowing = agreement(rows_of(np.eye(3)[targets] * 0.8 + 0.05, targets))
+    assert knowing["share"] == 1
+    assert list(weakness(knowing, quick=True)) == []
+    nothing = agreement(rows_of(np.empty((0, 3)), np.empty(0, int)))
+    assert not nothing["better_than_most_common"]
 
 
 def test_equal_losses_are_in_the_order_of_the_files() -> None:

@@ -252,6 +252,18 @@ def test_an_empty_label_column_comes_with_the_column_that_holds_labels(tmp_path:
     assert len(read(path, "data.label_column=class")) == 20
 
 
+def test_half_a_column_of_labels_is_no_reason_to_read_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "to_label.csv"
+    why = ("uncertain", "random")
+    rows = [f"film {i},{why[i % 2]},{('pos', 'neg')[i // 2 % 2] if i % 2 else ''}" for i in range(40)]
+    path.write_text("\n".join(["text,why,label", *rows]) + "\n")
+    todo = todo_of(path)
+    assert "fill in column 'label' in these rows, or delete them" in todo
+    assert "'why'" not in todo
+    path.write_text("\n".join(["text,why,label", *rows[1::2]]) + "\n")
+    assert len(read(path)) == 20
+
+
 def test_an_empty_text_column_comes_with_the_column_that_holds_texts(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,text,label,body\n" + "".join(f"{i},,{'ab'[i % 2]},some words {i}\n" for i in range(20)))

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from textcls.tasks.metrics import wilson_interval
 from textcls.tasks.task import Task
 
 _PAIRS_LISTED = 20
@@ -110,6 +111,27 @@ def suspect(rows: AuditedRows) -> np.ndarray:
     needed = np.array([by_label.get(label, overall) for label in rows.suggested.tolist()])
     found: np.ndarray = rows.differs & (rows.p_suggested >= needed)
     return found
+
+
+def agreement(rows: AuditedRows) -> dict[str, Any]:
+    """How often the models agree with the labels, beside what knowing nothing about the texts gives.
+
+    Returns:
+        `share`, of the rows whose label is the most probable one; `low` and `high`, its 95 % interval;
+        `most_common_label` and its `most_common_share`; `better_than_most_common`, whether the share is surely greater.
+    """
+    agreed = len(rows) - int(rows.differs.sum())
+    low, high = wilson_interval(agreed, len(rows))
+    (label, number), *_ = [*Counter(rows.label.tolist()).most_common(1), ("", 0)]
+    usual = number / max(len(rows), 1)
+    return {
+        "share": agreed / max(len(rows), 1),
+        "low": low,
+        "high": high,
+        "most_common_label": label,
+        "most_common_share": usual,
+        "better_than_most_common": low > usual,
+    }
 
 
 def confused_pairs(rows: AuditedRows, task: Task) -> list[dict[str, Any]]:

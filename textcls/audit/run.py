@@ -35,11 +35,11 @@ from textcls.audit.held_out import (
     text_bytes,
 )
 from textcls.audit.memory import memory_bytes, refuse_too_large
-from textcls.audit.ranking import AuditedRows, confused_pairs, ranked, suspect
+from textcls.audit.ranking import AuditedRows, agreement, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.data import messages
-from textcls.data.decisions import read_decisions, refuse_unmet
+from textcls.data.decisions import read_decisions, refuse_unmet, rows_decided
 from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import expand
 from textcls.data.masked_messages import masked_messages
@@ -211,7 +211,8 @@ def _read(recipe: Recipe, options: AuditOptions, say: Say) -> ReadRows:
     read = read_rows(
         files, recipe.data, recipe.text, task=task, group_by=group_by, decisions=decisions, exclusion=exclusion
     )
-    for line in messages.read_lines(read):
+    decided = rows_decided(decisions, read.summary.decided)
+    for line in (*messages.read_lines(read), *messages.decision_lines(decided)):
         say(line)
     messages.check_rows(read, listed=False)
     refuse_unmet(decisions, read.summary.decided, read.summary.labels, read.data, task)
@@ -314,6 +315,7 @@ def _summary(rows: AuditedRows, folds: list[HeldOut], split: PreparedData, optio
             "rejects": rejects,
         },
         "suggested_differs": int(rows.differs.sum()),
+        "agreement": agreement(rows),
         "suspect": {"rows": suspects, "share": suspects / max(audited, 1)},
         "texts_with_several_labels": split.conflicts[0],
         "confused_labels": confused_pairs(rows, split.task),

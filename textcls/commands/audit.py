@@ -6,7 +6,8 @@ into. Not here: the audit itself (audit/run.py).
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
@@ -61,6 +62,22 @@ def parser() -> argparse.ArgumentParser:
     return add_common_arguments(parser, overrides="override a setting of the recipe")
 
 
+def weakness(agreement: Mapping[str, Any], *, quick: bool) -> Iterator[str]:
+    """What to know about models that know no more of the labels than which one is the most common.
+
+    Args:
+        agreement: from audit.json.
+        quick: whether the models are regressions.
+    """
+    if not agreement["better_than_most_common"]:
+        yield (
+            f"the models agree with {agreement['share']:.1%} of the labels, which is not surely more than the "
+            f"{agreement['most_common_share']:.1%} of the rows that have {agreement['most_common_label']!r}: they have "
+            "learned little, and most suspect labels are right; audit more rows, or "
+            + ("without --quick" if quick else "with a larger train.epochs")
+        )
+
+
 def _run(arguments: argparse.Namespace, started: float) -> None:
     recipe, keys = read_recipe(arguments, needs_out=True), keys_of(arguments)
     folds = arguments.folds or (_QUICK_FOLDS if arguments.quick else _FOLDS)
@@ -84,6 +101,8 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         f"audited {rows['audited']:,} rows: in {found['suggested_differs']:,} another label is more probable, "
         f"{suspects['rows']:,} ({suspects['share']:.1%}) are suspect"
     )
+    for line in weakness(found["agreement"], quick=arguments.quick):
+        say(f"  warning: {line}")
     for pair in found["confused_labels"]:
         if pair["hard_to_tell_apart"]:
             one, other = pair["labels"]

@@ -29,6 +29,7 @@ from textcls.text.text_input import TextInput
 
 FILE, LINE, LABEL, SUGGESTED, DECISION, ROW = "file", "line", "label", "suggested", "decision", "row"
 KEEP, DROP = "keep", "drop"
+RELABEL = "relabel"
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
@@ -128,6 +129,20 @@ def read_decisions(data: DataSpec, task: Task, keys: Keys = NO_KEYS) -> tuple[De
     return tuple(_read(storage.absolute(uri), data, task, opened_by) for uri in data.decisions)
 
 
+def rows_decided(files: Sequence[Decisions], met: Mapping[str, int]) -> dict[str, int]:
+    """Rows by what was decided about them: `keep`, `drop`, `relabel`; nothing where there are no decisions.
+
+    Args:
+        files: the decisions.
+        met: decisions, named as in `decided` -> rows that met them.
+    """
+    found = dict.fromkeys((KEEP, DROP, RELABEL), 0) if files else {}
+    for place, file in enumerate(files):
+        for mark, decision in file.by_row.items():
+            found[RELABEL if decision.label else decision.word] += met.get(f"{place} {mark}", 0)
+    return found
+
+
 def refuse_unmet(
     files: Sequence[Decisions], met: Mapping[str, int], labels: Mapping[str, int], data: DataSpec, task: Task
 ) -> None:
@@ -159,8 +174,9 @@ def refuse_unmet(
     if wrong:
         raise _unknown(wrong, known)
     if missing:
+        number = "1 decision is" if len(missing) == 1 else f"{len(missing):,} decisions are"
         raise DataError(
-            f"{len(missing):,} decisions are about rows that are not among those read (any more):" + _listed(missing),
+            f"{number} about rows that are not among those read (any more):" + _listed(missing),
             expected="rows with the very text and label that the audit has seen",
             todo="restore the rows, or the data.csv, data.where and data.where_not that the audit had; or delete these "
             "lines of data.decisions, which are no longer needed if the rows were corrected in the CSV files or are "
@@ -170,8 +186,9 @@ def refuse_unmet(
 
 def _unknown(wrong: Sequence[str], known: Iterable[str]) -> DataError:
     names = ", ".join(sorted(known)[:_NAMES_SHOWN])
+    number = "1 decision" if len(wrong) == 1 else f"{len(wrong):,} decisions"
     return DataError(
-        f"{len(wrong):,} decisions cannot be used:" + _listed(wrong),
+        f"{number} cannot be used:" + _listed(wrong),
         expected=f"{KEEP}, {DROP}, an empty cell, or a label" + (f", such as {names}" if names else ""),
         todo='correct these lines; a label with the name keep or drop is written as ["keep"]',
     )
@@ -257,14 +274,16 @@ def _rows(uri: str, content: bytes) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _records(uri: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     needed = (FILE, LINE, LABEL, SUGGESTED, DECISION, ROW)
+    missing: Sequence[str] = needed
     for delimiter in _DELIMITERS:
         records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         header = [name.strip() for name in next(records, [])]
         if set(needed) <= set(header):
             break
+        missing = min(missing, [name for name in needed if name not in header], key=len)
     else:
         raise DataError(
-            f"data.decisions: {uri} lacks columns of an audit.csv",
+            f"data.decisions: {uri} lacks columns of an audit.csv: {', '.join(missing)}",
             expected=f"a header with {', '.join(needed)}",
             todo="name the audit.csv that `textcls audit` wrote, with its header and its columns",
         )

@@ -4,10 +4,11 @@ In: `ReadRows`, `PreparedData`. Out: one line at a time, and the check of rows t
 are fit (checks.py), what to do about rejects (remedies.py), printing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
+from textcls.data.decisions import DROP, KEEP, RELABEL
 from textcls.data.label_columns import several_labels_warnings, together_warnings
 from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
@@ -40,6 +41,14 @@ def read_lines(read: ReadRows) -> Iterator[str]:
         yield f"  rejected {rows:,}: {reason}, like {_examples(read, reason)[0]}"
 
     yield from _exclusion_lines(read)
+
+
+def decision_lines(rows: Mapping[str, int]) -> Iterator[str]:
+    """What `data.decisions` changed; `rows` is from `decisions.rows_decided`."""
+    if rows:
+        yield (
+            f"  decisions: kept {rows[KEEP]:,} rows, dropped {rows[DROP]:,}, gave another label to {rows[RELABEL]:,}"
+        )
 
 
 def _exclusion_lines(read: ReadRows) -> Iterator[str]:

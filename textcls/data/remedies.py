@@ -30,6 +30,8 @@ from textcls.tasks.label_cells import plain_cell
 _SAMPLE_BYTES = 2**16
 _MOST_BYTES = 2**26
 _SAMPLE_RECORDS = 300
+# Share of empty cells from which on a column looks like the wrong one.
+_ALL_BUT_EMPTY = 0.9
 _LONGEST_LINE = 2**20
 # Another dialect is advised if at most this share of the records then has the wrong number of fields.
 _FEW = 0.01
@@ -225,7 +227,10 @@ def _corrected_rows(reason: str, csv_files: CsvFiles, locations: Sequence[Locati
 
 
 def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location]) -> str:
-    """The setting with another column, if the requested one is empty in most rows and another has content."""
+    """The setting with another column, if the requested one is all but empty and another has content.
+
+    A label column that is filled in every now and then is the right one: of a to_label.csv, half may be labelled.
+    """
     data = csv_files.data
     layout, rows = _first_rows(csv_files, locations)
     position = dict(zip(data.columns, layout.positions, strict=True))
@@ -235,8 +240,8 @@ def _other_column(reason: str, csv_files: CsvFiles, locations: Sequence[Location
 
     texts = data.text_columns[:1] if data.pair is None else data.pair
     requested = data.label_column if reason == Reason.MISSING_LABEL else max(texts, key=blank)
-    if not rows or blank(requested) < len(rows) / 2:
-        return f"fill in column {requested!r} in these rows"
+    if not rows or blank(requested) < _ALL_BUT_EMPTY * len(rows):
+        return f"fill in column {requested!r} in these rows, or delete them"
     best, best_value = "", 0.0
     for at in range(layout.width):
         cells = [fields[at].strip() for fields in rows]

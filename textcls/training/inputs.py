@@ -9,12 +9,13 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import ray
 from rich.filesize import decimal
 
 from textcls.data import checks, conflicts, messages
-from textcls.data.decisions import Decisions, read_decisions, refuse_unmet
+from textcls.data.decisions import Decisions, read_decisions, refuse_unmet, rows_decided
 from textcls.data.exclusion import Exclusion
 from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import InputFile, expand
@@ -138,11 +139,13 @@ def read(
         exclusion=sources.exclusion,
     )
     uri = run.uri if run is not None else account_in
+    decided = rows_decided(sources.decisions, rows.summary.decided)
+    details: dict[str, Any] = {"decisions": decided} if decided else {}
     if uri:
         with _account_of(run, say):
-            write_account(uri, training_account(rows.summary))
+            write_account(uri, training_account(rows.summary), **details)
             write_rejects(uri, rows.rejects(), keys)
-    for line in messages.read_lines(rows):
+    for line in (*messages.read_lines(rows), *messages.decision_lines(decided)):
         say(line)
     messages.check_rows(rows, listed=bool(uri))
     refuse_unmet(sources.decisions, rows.summary.decided, rows.summary.labels, rows.data, rows.task)
@@ -151,7 +154,7 @@ def read(
     assert prepared.account.is_balanced, prepared.account
     if uri:
         with _account_of(run, say):
-            write_account(uri, prepared.account, labels=prepared.rows_by_label())
+            write_account(uri, prepared.account, labels=prepared.rows_by_label(), **details)
             _list_conflicts(uri, rows, prepared, keys)
     say(f"  {prepared.account}")
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
