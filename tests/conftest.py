@@ -154,6 +154,7 @@ def save_tiny_bundle(
     *,
     seed: int = 0,
     calibration: Any = None,
+    privacy: Any = None,
     labels: tuple[str, ...] = ("bad", "good", "so so"),
     precision: Any = "fp32",
     pairs: bool = False,
@@ -200,6 +201,7 @@ def save_tiny_bundle(
         recipe=recipe,
         data_fingerprint="0" * 64,
         calibration=calibration,
+        privacy=privacy,
     )
     return target
 

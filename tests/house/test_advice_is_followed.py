@@ -147,7 +147,10 @@ FOLLOWED = {
         f"{AUDIT}test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not"
     ],
     "audit.run._by_bundle": [f"{AUDIT}test_a_fold_of_other_rows_is_refused_until_they_are_back"],
-    "commands.audit._run": [f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it"],
+    "commands.audit._run": [
+        f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it",
+        f"{AUDIT}test_a_private_recipe_is_audited_without_privacy",
+    ],
     "batch.predictions_dir.PredictionsDir.claim": [
         f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command"
     ],
@@ -249,6 +252,9 @@ FOLLOWED = {
     ],
     "training.model_files.model_here": [
         "local_ray/test_model_files.py::test_files_that_change_while_workers_start_are_refused"
+    ],
+    "training.private.rehearsal.refuse_without_row_gradients": [
+        f"{REHEARSAL}test_a_model_in_which_a_row_has_no_gradient_of_its_own_is_not_trained_privately"
     ],
     "training.private.budget.require_opacus": [f"{PRIVATE}test_opacus_can_be_installed_as_advised"],
     "training.private.budget.budget_of": [

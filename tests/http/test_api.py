@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
+from textcls.manifest import Privacy
 from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
 from textcls.serving.scorer import Scorer
@@ -454,6 +455,26 @@ def test_bundles_are_swapped_under_load_and_every_answer_is_one_bundle_s_own(
         found = [one["score"] for one in answer.json["predictions"]]
         assert found == pytest.approx(own[digest], abs=1e-5)
     assert seen == set(own)
+
+
+def test_info_states_the_privacy_of_the_bundle(tiny_bundle: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    stated = Privacy(
+        epsilon=7.9,
+        delta=1e-4,
+        accountant="PRV",
+        sampling_rate=0.2,
+        steps=100,
+        noise_multiplier=1.2,
+        max_grad_norm=0.1,
+        not_covered=("The label names are not protected.",),
+    )
+    private = save_tiny_bundle(tiny_model_dir, tmp_path / "private", privacy=stated)
+    with service_of(private) as serving:
+        found = serving.ask("/info").json["model"]["privacy"]
+    assert found == stated.model_dump(mode="json")
+    assert (found["epsilon"], found["unit"]) == (7.9, "row")
+    assert "privacy" in (private / "bundle.json").read_text()
+    assert "privacy" not in json.loads((tiny_bundle / "bundle.json").read_text())
 
 
 def test_a_bad_bundle_leaves_the_old_one_serving_and_info_says_why(

@@ -127,6 +127,16 @@ def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPa
     assert "'bad' and 'good' are hard to tell apart" in printed
 
 
+def test_a_private_recipe_is_audited_without_privacy(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    called = []
+    monkeypatch.setattr(run, "audit", lambda recipe, *others, **more: called.append(recipe.privacy.epsilon) or FOUND)
+    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", "out", "--set", "privacy.epsilon=8"]
+    assert main(arguments) == 2
+    assert "to do:    --set privacy.epsilon=null" in capsys.readouterr().err
+    assert main([*arguments, "--set", "privacy.epsilon=null"]) == 0
+    assert called == [None]
+
+
 def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

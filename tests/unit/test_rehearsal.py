@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
@@ -21,6 +22,7 @@ from textcls.modeling.build import build_model, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.pretrained import has_token_types, read_config
 from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
@@ -56,6 +58,8 @@ WORKS: dict[str, dict[str, Any]] = {
     # Its weights have other names in files than in memory.
     "esm": {"position_embedding_type": "rotary", "mask_token_id": 4},
 }
+# Those in which each row has a gradient of its own.
+PRIVATE = {"bert", "xlm-roberta", "electra", "distilbert", "mpnet", "esm"}
 # Their scores depend on padding.
 REFUSED: dict[str, dict[str, Any]] = {
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
@@ -189,6 +193,14 @@ def tokenizer_of(model: Path, recipe: Recipe) -> TokenizerFiles:
 
 def rehearsed(model: Path, *, pairs: bool = False, **text: Any) -> list[str]:
     recipe = recipe_of(model, pairs=pairs, **text)
+    return rehearse(recipe, tokenizer_of(model, recipe), str(model), SINGLE_LABEL)
+
+
+def privately(model: Path) -> list[str]:
+    recipe = parse_recipe(
+        yaml.safe_dump(recipe_of(model).model_dump(mode="json", include={"text"})),
+        [f"model.pretrained='{model}'", "privacy.epsilon=8"],
+    )
     return rehearse(recipe, tokenizer_of(model, recipe), str(model), SINGLE_LABEL)
 
 
@@ -450,3 +462,17 @@ def test_it_runs_beside_and_tells_when_it_is_asked(tiny_model_dir: Path) -> None
     begun = begin_rehearsal(recipe, tokenizer, str(tiny_model_dir), SINGLE_LABEL)
     with pytest.raises(ModelError, match="positions for 64 tokens"):
         begun.result()
+
+
+@pytest.mark.parametrize("kind", WORKS)
+def test_a_model_in_which_a_row_has_no_gradient_of_its_own_is_not_trained_privately(
+    kind: str, directory: Callable[..., Path]
+) -> None:
+    """ALBERT's layers share their weights, DeBERTa's rows their relative positions."""
+    model = directory(kind)
+    if kind in PRIVATE:
+        privately(model)
+    else:
+        with pytest.raises(ModelError, match="cannot be trained privately") as caught:
+            privately(model)
+        assert "BERT, RoBERTa, ELECTRA, DistilBERT and MPNet have one" in caught.value.todo

@@ -106,6 +106,19 @@ def page_of(report: dict[str, Any]) -> str:
     return report_page(judged(Report.model_validate(report)))
 
 
+PRIVATE = {
+    "epsilon": 7.9,
+    "delta": 1e-4,
+    "unit": "row",
+    "accountant": "PRV, opacus 1.6.0",
+    "sampling_rate": 0.2,
+    "steps": 120,
+    "noise_multiplier": 1.25,
+    "max_grad_norm": 0.1,
+    "not_covered": ["The label names are not protected.", "<b>Test rows</b> are not protected."],
+    "other_runs": ["first was trained on the same rows with epsilon 7.90."],
+}
+
 REPORTS = {
     "two labels": full_report(TWO),
     "nasty labels": full_report(NASTY, text="<b>x</b> \u202e\x1b[31m good"),
@@ -117,6 +130,7 @@ REPORTS = {
     }
     | {"title": "Evaluation", "bundle": {"uri": "runs/a/bundle", "digest": "0" * 64}, "files": ["a.csv", "b.csv"]},
     "an early report": report_of(TWO),
+    "private training": full_report(TWO) | {"privacy": PRIVATE},
     "without a baseline": report_of(TWO) | {"baseline": {"error": "no words"}},
     "scores alone": {"test": {"rows": 40, "mean_distance": 0.25}},
     "a loss that is no number": report_of(TWO)
@@ -271,6 +285,16 @@ def test_faithfulness_stands_beside_a_random_order() -> None:
     assert texts[at + 2 : at + 4] == ["0.370", "0.100"]
     at = texts.index("sufficiency")
     assert texts[at + 2 : at + 4] == ["0.020", "0.310"]
+
+
+def test_private_training_states_its_bound_what_it_leaves_open_and_other_runs() -> None:
+    texts = Elements(page_of(full_report(TWO) | {"privacy": PRIVATE})).texts
+    assert texts[texts.index("epsilon, delta") + 1] == "7.90, 0.0001"
+    assert texts[texts.index("noise multiplier") + 1] == "1.25, times a norm of 0.1 of a row's gradient"
+    assert {*PRIVATE["not_covered"], *PRIVATE["other_runs"]} <= set(texts)
+    alone = page_of(full_report(TWO) | {"privacy": PRIVATE | {"other_runs": []}})
+    assert "No other run on the same rows is known" in alone
+    assert 'id="privacy"' not in page_of(full_report(TWO))
 
 
 def test_settings_and_versions_are_on_the_page_the_changed_ones_first() -> None:

@@ -91,6 +91,12 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             expected="none: an audit goes through all folds",
             todo="--set split.fold=null",
         )
+    if recipe.privacy.epsilon is not None:
+        raise InputError(
+            f"privacy.epsilon is {recipe.privacy.epsilon:g}",
+            expected="none: an audit trains several models on the same rows, and writes down what it learns of each",
+            todo="--set privacy.epsilon=null",
+        )
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.audit.run import FOLDS, SHEET, AuditOptions, audit
 

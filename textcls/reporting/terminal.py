@@ -204,6 +204,10 @@ def _costs(report: Report) -> Iterator[str]:
             f"({tested.random_comprehensiveness:.2f} in random order), with these alone by {tested.sufficiency:.2f} "
             f"({tested.random_sufficiency:.2f}); means of {tested.explanations:,} explanations"
         )
+    if private := report.privacy:
+        bound = f"epsilon {private.epsilon:.2f}, delta {private.delta:.2g} for each {private.unit}"
+        yield f"privacy: {bound} of the training; the report lists what this does not cover"
+        yield from private.other_runs
     if speed := report.speed:
         yield f"trained in {speed.seconds:,.0f} s: {speed.rows_per_s:,.0f} rows/s, {speed.tokens_per_s:,.0f} tokens/s"
     if report.padding_ratio:

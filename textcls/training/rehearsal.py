@@ -120,6 +120,8 @@ def _rehearse(
     longest = _check_limit(name, model, input_tokenizer)
     samples = [_Sample.of(input_tokenizer, length) for length in _lengths(model, input_tokenizer)]
     expected = _Expected.of(name, model, task, samples, longest, tokenizer.pad_id)
+    if recipe.privacy.epsilon is not None:
+        _check_private_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as directory:
         bundle = os.path.join(directory, "bundle")
@@ -344,6 +346,16 @@ def _check_training(name: str, model: Any, labels: Sequence[str], expected: _Exp
     expected.compare_logits(name, learning_BC.detach(), positions, "while it is trained")
     expected.compare_logits(name, alone_BC.detach(), positions[-1:], "while it is trained without padding")
     model.zero_grad(set_to_none=True)
+
+
+def _check_private_training(name: str, model: Any, labels: Sequence[str], expected: _Expected, pad_id: int) -> None:
+    """Refuses a model in which a row has no gradient of its own."""
+    from textcls.training.private.rehearsal import refuse_without_row_gradients  # needs opacus
+
+    samples, task = [expected.samples[0], expected.samples[-1]], expected.task
+    together, alone = _batched(samples, pad_id), [_batched([one], pad_id) for one in samples]
+    targets_B = target_tensor(task.encode([task.label_of(labels[:1])] * 2, labels))
+    refuse_without_row_gradients(name, model, task.problem_type, together, alone, targets_B, samples[0].ids)
 
 
 def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, tokenizer: TokenizerFiles) -> None:

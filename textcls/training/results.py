@@ -165,13 +165,14 @@ def _report(
 ) -> Report:
     state = outcome.state
     seconds = max(state.seconds, 1e-9)
+    chosen_by = recipe.train.select_by if recipe.privacy.epsilon is None else None  # private training keeps the last
     return Report(
         test=TaskScores.model_validate(scores),
         calibration=CalibrationSummary.model_validate(outcome.calibration.model_dump()),
         baseline=(NoBaseline if "error" in baseline else Baseline).model_validate(baseline),
         history=tuple(Validation.model_validate(epoch) for epoch in state.history),
         curve=tuple(state.curve),
-        best=BestCheckpoint(step=state.best_step, select_by=recipe.train.select_by, score=state.best_score),
+        best=BestCheckpoint(step=state.best_step, select_by=chosen_by, score=state.best_score),
         stopped_early=state.stopped_early,
         tokens=TokenLengths.model_validate(prepared.tokens),
         padding_ratio=state.padded_tokens / max(state.real_tokens, 1),

@@ -1,0 +1,122 @@
+"""Compares a step of private training with a plain one: `python jobs/bench/private_step.py`
+
+Both run in float32 on the quickstart's rows and model with frozen embedding tables, on the same rows and threads. The
+private step computes the norms of the rows' gradients and draws the noise besides. The two alternate; each round gives
+a ratio of their times.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from textcls.data.csv_records import read_shard
+from textcls.data.csv_shards import plan_shards
+from textcls.data.input_files import expand
+from textcls.data.rows import CleanRow, RowCleaner
+from textcls.modeling import pretrained
+from textcls.modeling.batching import tokens_at_once
+from textcls.modeling.build import build_model, freeze_embeddings
+from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.settings.recipe import Recipe
+from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.training.optimizer import build_optimizer
+from textcls.training.private.budget import Budget
+from textcls.training.private.clipping import RowClipper
+from textcls.training.private.randomness import new_key
+from textcls.training.private.step import PrivateStepper
+from textcls.training.step import Stepper
+from textcls.training.token_rows import TokenRows
+
+_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "private.yaml"
+_LABELS = ("negative", "positive")
+
+
+def main() -> None:
+    """Prints the rounds and the median ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rows-per-step", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = parse_recipe(_RECIPE.read_text(encoding="utf-8"))
+    directory = pretrained.find_model(recipe.model).directory
+    tokenizer = prepare_tokenizer(directory, recipe.text)
+    data = _rows(recipe, tokenizer)
+    number = arguments.rows_per_step
+    print(f"{number} rows a step of {data.lengths.mean():.1f} tokens each, {arguments.threads} threads")
+    steps = {name: _stepper(recipe, directory, data, tokenizer, name, number) for name in ("plain", "private")}
+    chance, ratios = np.random.default_rng(0), []
+    for round_ in range(arguments.rounds + 1):
+        batch = chance.permutation(len(data))[:number]
+        seconds = {name: _seconds(step, round_, batch) for name, step in steps.items()}
+        if round_:  # the first one runs with cold caches
+            ratios.append(seconds["private"] / seconds["plain"])
+            print(f"plain {seconds['plain']:.2f} s, private {seconds['private']:.2f} s, ratio {ratios[-1]:.2f}")
+    print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
+    """The rows of the quickstart as in training, read in this process."""
+    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
+    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
+    outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
+    rows = [row for row in outcomes if isinstance(row, CleanRow)]
+    ids, _ = InputTokenizer(tokenizer)([row.input for row in rows])
+    labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
+    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
+
+
+def _stepper(
+    recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles, name: str, number: int
+) -> Callable[[int, np.ndarray], Any]:
+    """A step of training as workers on CPUs run it."""
+    kind, pad_id = SINGLE_LABEL.problem_type, tokenizer.pad_id
+    model = build_model(directory, _LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
+    freeze_embeddings(model)
+    adapt_to_cpu(model, alone=False)
+    same: dict[str, Any] = {
+        "model": model,
+        "optimizer": build_optimizer(model, recipe.train),
+        "data": data,
+        "spec": recipe.train,
+        "problem_type": kind,
+        "total_steps": 10**6,
+        "pad_id": pad_id,
+        "max_tokens": tokens_at_once(recipe.train.max_tokens_per_micro_batch, torch.device("cpu")),
+    }
+    if name == "plain":
+        return Stepper(**same, wrapped=model, weights_C=None, bf16=False)
+    budget = Budget(8.0, 1e-4, "", len(data), number / len(data), 10**6, 1.0, recipe.privacy.max_grad_norm)
+    return PrivateStepper(
+        **same,
+        clipper=RowClipper(model, budget.max_grad_norm),
+        budget=budget,
+        key=new_key(),
+        sum_over_ranks=lambda values: None,
+    )
+
+
+def _seconds(step: Callable[[int, np.ndarray], Any], number: int, batch: np.ndarray) -> float:
+    started = time.perf_counter()
+    step(number, batch)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
