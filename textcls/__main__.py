@@ -21,6 +21,7 @@ COMMANDS = {
     "rebundle": "a bundle -> one of the same model with another text.on_long",
     "forget": "a CSV -> hashes of its texts, which trainings then leave out",
     "mask": "CSV files -> the same files with personal data masked",
+    "seal": "a bundle -> one encrypted file",
 }
 
 

@@ -17,16 +17,17 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
-from textcls import storage
+from textcls import encryption, storage
 from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
 from textcls.manifest import Digest, Excluded, FileRecord, Frozen, Privacy
+from textcls.sealed_directory import OpenedDirectory, open_sealed
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.tasks.registry import known_names, task_named
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -149,6 +150,8 @@ class Bundle:
         manifest: what it says about itself.
         task: what is predicted.
         digest: sha256 that names this bundle and no other; two bundles that share it hold the same bytes.
+        opened: of a sealed bundle, what keeps `directory` alive.
+        identity_file: with which it was opened, for other processes; "" if it is plain or opened by the environment.
     """
 
     uri: str
@@ -156,6 +159,8 @@ class Bundle:
     manifest: Manifest
     task: Task
     digest: str
+    opened: OpenedDirectory | None = field(default=None, compare=False, repr=False)
+    identity_file: str = field(default="", compare=False)
 
     def with_text(self, text: TextSpec) -> "Bundle":
         """The bundle as it would be with other text settings, in memory; its files and its digest stay the same."""
@@ -271,12 +276,13 @@ def _write_manifest(directory: str, manifest: Manifest) -> str:
     return digest
 
 
-def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
+def load_bundle(uri: str, *, cache: str | None = None, identity_file: str = "") -> Bundle:
     """A bundle of which every byte has been checked against its manifest.
 
     Args:
-        uri: local directory, `s3://`, `gs://` or `package://NAME/path`.
-        cache: local directory for copies of remote bundles. Left out: see `cache_directory`.
+        uri: local directory, `s3://`, `gs://` or `package://NAME/path`; or a sealed bundle, NAME.age.
+        cache: local directory for copies of remote bundles. Left out: see `cache_directory`. Sealed ones have none.
+        identity_file: of the secret key that opens a sealed bundle; "": the environment names it.
 
     Raises:
         BundleError: no manifest, another format version, a task that this process does not know, a file that is
@@ -284,6 +290,9 @@ def load_bundle(uri: str, *, cache: str | None = None) -> Bundle:
         StorageError: storage cannot be read, or the copy of a remote bundle cannot be written.
     """
     uri = storage.absolute(uri)
+    if encryption.is_encrypted(uri):
+        opened = open_sealed(uri, encryption.identities(identity_file), needs=MANIFEST)
+        return replace(_verified(uri, opened.path), opened=opened, identity_file=identity_file)
     if not storage.exists(storage.join(uri, MANIFEST)):
         inner = storage.join(uri, "bundle")  # as a training run leaves it
         is_run = storage.exists(storage.join(inner, MANIFEST))

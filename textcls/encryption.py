@@ -325,11 +325,45 @@ def decrypt(uri: str, out: Any, opened_by: Sequence[Any]) -> None:
             pyrage.decrypt_io(source, target, list(opened_by))
         except (pyrage.DecryptError, OSError) as error:
             refused = error
+        if isinstance(target.error, BrokenPipeError):  # who reads the plaintext has seen enough
+            raise target.error
         with storage.explained(uri):
             if failed := source.error or target.error:
                 raise failed
         if refused is not None:
             raise _not_opened(uri, str(refused), opened_by)
+
+
+@contextmanager
+def decrypted(uri: str, opened_by: Sequence[Any]) -> Iterator[BinaryIO]:
+    """The plaintext of a file as it is decrypted; the block is at its end only when the file was whole.
+
+    Args:
+        uri: absolute.
+        opened_by: from `identities`.
+
+    Raises:
+        InputError: as in `read_bytes`, also after the block has read all.
+    """
+    read_end, write_end = os.pipe()
+
+    def run() -> None:
+        with open(write_end, "wb") as out:
+            decrypt(uri, out, opened_by)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="decryption") as thread:
+        done = thread.submit(run)
+        try:
+            with open(read_end, "rb") as plain:
+                yield plain
+                while plain.read(storage.BUFFER_BYTES):
+                    pass
+        except Exception:
+            # The thread may have found why the plaintext ended; where it only found the pipe closed, the block knows.
+            if isinstance(found := done.exception(), TextclsError):
+                raise found from None
+            raise
+        done.result()
 
 
 class _Source:

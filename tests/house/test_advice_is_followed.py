@@ -23,6 +23,7 @@ EXCLUSION = "unit/test_exclusion.py::"
 MASKED = "unit/test_masked_rows.py::"
 DECISIONS = "unit/test_decisions.py::"
 ENCRYPTION = "unit/test_encryption.py::"
+SEALED = "unit/test_sealed.py::"
 
 # module.function -> a test for each `todo=` in it, which provokes the message and does what it says. Where that takes
 # another machine, another version or a person, the test ends at what the message says.
@@ -292,6 +293,12 @@ FOLLOWED = {
     "encryption._not_opened": [
         f"{ENCRYPTION}test_what_is_written_comes_back_to_each_recipient_and_to_no_one_else",
         f"{ENCRYPTION}test_a_file_that_is_cut_or_changed_anywhere_is_refused_until_it_is_copied_again",
+    ],
+    "commands.seal._run": [f"{SEALED}test_a_command_that_cannot_seal_comes_with_what_to_add"] * 3,
+    "sealed_directory.open_sealed": [f"{SEALED}test_a_file_without_a_bundle_is_refused_until_one_is_sealed"],
+    "sealed_directory._unpack": [
+        f"{SEALED}test_a_tar_that_holds_anything_but_files_side_by_side_is_refused",
+        f"{SEALED}test_a_file_without_a_bundle_is_refused_until_one_is_sealed",
     ],
     "training.run_dir.RunDir.bind_model": [
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"

@@ -28,7 +28,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 _A_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # A job is parsed from `python jobs/X.py` or `textcls X` on, whatever submits it.
-_A_JOB = r"python jobs/\w+(/\w+)?\.py .*|textcls (train|audit|evaluate|predict|explain|serve|rebundle|forget|mask) .*"
+_NAMES = "train|audit|evaluate|predict|explain|serve|rebundle|forget|mask|seal"
+_A_JOB = rf"python jobs/\w+(/\w+)?\.py .*|textcls ({_NAMES}) .*"
 
 
 def blocks(text: str, kind: str) -> list[str]:

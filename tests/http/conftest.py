@@ -74,13 +74,15 @@ class _Lines:
 
 
 @contextmanager
-def service_of(bundle: Path | None, spec: ServeSpec | None = None, *, key: str | None = None) -> Iterator[Service]:
+def service_of(
+    bundle: Path | None, spec: ServeSpec | None = None, *, key: str | None = None, identity_file: str = ""
+) -> Iterator[Service]:
     """Serves until the end of the block."""
     spec = spec or ServeSpec()
     started, found = threading.Event(), []
 
     async def serve() -> None:
-        scorer, lines = Scorer(spec, threads=1), []
+        scorer, lines = Scorer(spec, threads=1, identity_file=identity_file), []
         if bundle is not None:
             await scorer.load(str(bundle))
         api = Api(scorer, spec, version="0", key=key, log=_Lines(lines))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from tests.local_ray.conftest import WARM, small_recipe
 from textcls import encryption
 from textcls.audit.run import AuditOptions, audit
 from textcls.batch.evaluate import evaluate
-from textcls.batch.settings import evaluate_settings
+from textcls.batch.predict import predict
+from textcls.batch.settings import evaluate_settings, predict_settings
+from textcls.batch.to_label import RankSpec
 from textcls.bundle import load_bundle
 from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys
 from textcls.errors import InputError
+from textcls.sealed_directory import seal_directory
 from textcls.training.run import dry_run, train
 
 SECRET = pyrage.x25519.Identity.generate()
@@ -120,6 +124,26 @@ def test_an_audit_its_decisions_and_the_run_that_follows_them_leave_no_text(
     assert PLANTED.search(opened(tmp_path / "run" / "report.html.age"))
     assert load_bundle(str(tmp_path / "run" / "bundle")).manifest.labels == LABELS
     assert planted_in(tmp_path, logs_of_ray()) == {}
+
+
+def test_actors_open_a_sealed_bundle_and_predict_what_the_bundle_itself_predicts(
+    path: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "key.txt").write_text(str(SECRET))
+    seal_directory(str(tiny_bundle), str(tmp_path / "b.age"), KEYS.recipients)
+    found = {}
+    for name, bundle in {
+        "plain": load_bundle(str(tiny_bundle)),
+        "sealed": load_bundle(str(tmp_path / "b.age"), identity_file=str(tmp_path / "key.txt")),
+    }.items():
+        spec = predict_settings(bundle, [str(path)], ["scale.workers=1", "scale.cpus_per_worker=1"])
+        with WARM.pool():
+            predict(bundle, spec, str(tmp_path / name), suffix="csv", all_scores=True, rank=RankSpec(20), say=silent)
+        found[name] = [(tmp_path / name / file).read_bytes() for file in ("parts/part-00000.csv", "to_label.csv")]
+    assert found["sealed"] == found["plain"]
+    with pytest.raises(InputError, match="there is no identity to open it"), WARM.pool():
+        # An actor that is on another node, say, where no identity is.
+        predict(replace(bundle, identity_file=""), spec, str(tmp_path / "x"), suffix="csv", all_scores=True, say=silent)
 
 
 def test_an_evaluation_leaves_no_text(path: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Keys and texts of clients stand nowhere: not in output, results, logs of Ray, nor in lists of processes."""
+"""Keys and texts of clients stand nowhere: not in output, results, logs of Ray, nor in lists of processes. The service
+serves a sealed bundle."""
 
 import os
 import shutil
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from textcls import storage
+from textcls.bundle import load_bundle
+from textcls.sealed_directory import seal_directory
 
 from .conftest import BOUND_S, CHECKOUT, Running, as_csv, free_port, reviews, write_recipe
 
@@ -22,6 +26,8 @@ SECRETS = {
     name: f"canary{os.urandom(12).hex()}"
     for name in ("AWS_SECRET_ACCESS_KEY", "TEXTCLS_KEY", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN")
 }
+IDENTITY = pyrage.x25519.Identity.generate()
+SECRETS["TEXTCLS_AGE_IDENTITY"] = str(IDENTITY)
 WRONG_KEY, TEXT = (f"canary{os.urandom(12).hex()}" for _ in range(2))
 EVERY = [*SECRETS.values(), WRONG_KEY, TEXT]
 
@@ -93,6 +99,7 @@ def test_no_key_and_no_client_s_text_is_left_anywhere(
     found: list[bytes] = []
 
     train = [sys.executable, CHECKOUT / "jobs" / "train.py", "--recipe", "recipe.yaml", "--out", f"{s3}/run"]
+    train += ["--encrypt-to", str(IDENTITY.to_public())]
     running = Running([*train, "--verbose", "--set", "train.epochs=1"], cwd=tmp_path, env=env)
     try:
         with listed(running) as lines:
@@ -102,8 +109,10 @@ def test_no_key_and_no_client_s_text_is_left_anywhere(
     assert ended.status == 0, ended
     found += [ended.out.encode(), ended.err.encode(), *(line.encode() for line in lines)]
 
+    bundle = load_bundle(f"{s3}/run/bundle", cache=str(tmp_path / "cache"))
+    seal_directory(bundle.directory, f"{s3}/bundle.age", [str(IDENTITY.to_public())])
     port = free_port()
-    serve = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", f"{s3}/run/bundle", "--port", port]
+    serve = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", f"{s3}/bundle.age", "--port", port]
     key = ["--verbose", "--set", "serve.api_key_from=env:TEXTCLS_KEY"]
     running, url = Running([*serve, *key], cwd=tmp_path, env=env), f"http://127.0.0.1:{port}"
 
@@ -129,6 +138,7 @@ def test_no_key_and_no_client_s_text_is_left_anywhere(
     assert any(b"serve.api_key_from=env:TEXTCLS_KEY" in line for line in found), "the lists of processes were seen"
 
     found += files_in(s3)
+    assert list(ray_folder.glob("textcls-opened-*/model.safetensors")) == [], "an opened bundle is gone"
     logs = [path for path in ray_folder.rglob("*") if path.is_file()]
     assert any("401" in line and "/predict" in line for path in logs for line in _lines(path)), "logs were seen"
     for path in [*logs, *(path for path in (tmp_path / "mlflow").rglob("*") if path.is_file())]:

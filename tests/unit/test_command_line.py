@@ -32,7 +32,7 @@ def test_help_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[
     assert run("--help") == 0
     listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.MULTILINE)
     assert dict(listed) == textcls_command.COMMANDS
-    commands = ["audit", "evaluate", "explain", "forget", "predict", "rebundle", "serve", "train"]
+    commands = ["audit", "evaluate", "explain", "forget", "mask", "predict", "rebundle", "seal", "serve", "train"]
     assert sorted(textcls_command.COMMANDS) == JOBS == commands
 
 

@@ -211,7 +211,7 @@ def test_recipients_are_sorted_and_each_is_there_once() -> None:
     assert checked_recipients([]) == ()
 
 
-@pytest.mark.parametrize("form", [str, str.lower, lambda key: f"  {key}\n", lambda key: key[:-1]])
+@pytest.mark.parametrize("form", [str, str.lower, lambda key: f"  {key}\n", lambda key: key[:-1]], ids=range(4))
 def test_a_secret_key_in_place_of_a_public_one_is_refused_and_not_repeated(form: Any) -> None:
     with pytest.raises(InputError) as error:
         checked_recipients([RECIPIENT, form(SECRET)])
@@ -220,7 +220,9 @@ def test_a_secret_key_in_place_of_a_public_one_is_refused_and_not_repeated(form:
     assert checked_recipients([str(OPENS[0].to_public())]) == (RECIPIENT,)
 
 
-@pytest.mark.parametrize("wrong", ["", "age1", RECIPIENT[:-1], RECIPIENT[:-1] + "i", "ssh-ed25519 AAAA", SECRET[16:]])
+@pytest.mark.parametrize(
+    "wrong", ["", "age1", RECIPIENT[:-1], RECIPIENT[:-1] + "i", "ssh-ed25519 AAAA", SECRET[16:]], ids=range(6)
+)
 def test_what_is_no_public_key_is_refused(wrong: str) -> None:
     with pytest.raises(InputError) as error:
         checked_recipients([wrong])
@@ -256,6 +258,7 @@ def test_identities_come_from_a_file_or_the_environment(tmp_path: Path, monkeypa
         ("# nothing\n", "holds no identity"),
         ("\udcff", "not UTF-8"),
     ],
+    ids=["cut", "longer", "public key", "nothing", "no text"],
 )
 def test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one(
     content: str, told: str, tmp_path: Path

@@ -166,6 +166,7 @@ def zipped(name: str, content: bytes) -> bytes:
         (b"\xfd7zXZ\x00\x00", "an xz file"),
         (b"7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive"),
         (b"SQLite format 3\x00" + bytes(100), "an SQLite database"),
+        (b"age-encryption.org/v1\n-> X25519 ", "an encrypted file of age"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -120,7 +120,7 @@ def run_on_pool(
         actors.append(
             ray.remote(_ScoringActor)
             .options(num_cpus=size.cpus, num_gpus=int(size.use_gpu), scheduling_strategy="SPREAD")
-            .remote(bundle.uri, bundle.task, bundle.manifest.text, size)
+            .remote(bundle.uri, bundle.task, bundle.manifest.text, size, bundle.identity_file)
         )
         return actors[-1]
 
@@ -189,18 +189,18 @@ class _ScoringActor:
     and the driver needs its type.
     """
 
-    def __init__(self, bundle_uri: str, task: Task, text: TextSpec, size: PoolSize) -> None:
+    def __init__(self, bundle_uri: str, task: Task, text: TextSpec, size: PoolSize, identity_file: str) -> None:
         # The tokenizer reads it when it first runs. By default it starts a thread for each core of the machine.
         os.environ["RAYON_NUM_THREADS"] = str(size.cpus)
         register(task)  # a task from outside this package is registered in the driver alone
-        self._uri, self._text, self._size = bundle_uri, text, size
+        self._uri, self._text, self._size, self._identity_file = bundle_uri, text, size, identity_file
         self._classifier: Classifier | None = None
 
     def run(self, work: Work, item: Any) -> Iterator[tuple[int, bool, Any]]:
         """Yields (rows done since the last yield, whether the item is finished, result of the item)."""
         if self._classifier is None:
             device = "cuda" if self._size.use_gpu else "cpu"
-            bundle = load_bundle(self._uri).with_text(self._text)
+            bundle = load_bundle(self._uri, identity_file=self._identity_file).with_text(self._text)
             self._classifier = Classifier.of(bundle, device=device, threads=self._size.cpus)
         steps = work(self._classifier, item)
         while True:

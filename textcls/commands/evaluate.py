@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
     keys = keys_of(arguments)
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, identity_file=keys.identity_file)
     spec = evaluate_settings(bundle, arguments.csv, arguments.overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
     from textcls.batch.evaluate import evaluate

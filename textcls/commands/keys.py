@@ -5,6 +5,7 @@ Not here: encrypting (textcls/encryption.py), which files are encrypted (jobs/RE
 """
 
 import argparse
+import os
 
 from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys, checked_recipients
 
@@ -41,4 +42,10 @@ def keys_of(arguments: argparse.Namespace) -> Keys:
         InputError: a recipient is no public key.
     """
     recipients = checked_recipients(getattr(arguments, "recipients", None) or ())
-    return Keys(recipients, getattr(arguments, "identity_file", ""))
+    return Keys(recipients, identity_file_of(arguments))
+
+
+def identity_file_of(arguments: argparse.Namespace) -> str:
+    """The path of `--identity-file`, absolute, since Ray's workers have another working directory; "" for none."""
+    path = getattr(arguments, "identity_file", "")
+    return os.path.abspath(os.path.expanduser(path)) if path else ""

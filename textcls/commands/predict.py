@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
             todo="give both, such as --rank-by uncertainty --rank-rows 500, or neither",
         )
     keys = keys_of(arguments)
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, identity_file=keys.identity_file)
     if arguments.mask_columns and not mask_kinds(bundle.manifest.text):
         raise InputError(
             f"--mask-columns: {arguments.bundle} masks nothing",

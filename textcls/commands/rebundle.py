@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, started: float) -> None:
     keys = keys_of(arguments)
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, identity_file=keys.identity_file)
     text, overrides = changed_text(bundle, arguments.overrides)
     spec = evaluate_settings(bundle, arguments.csv, overrides)
     # Ray, torch and transformers take seconds to import, so the arguments are checked first.
@@ -48,5 +48,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
     report = rebundle(bundle, text, spec, arguments.out, keys=keys, say=say, verbose=arguments.verbose)
     with side_product("the table of results", say):
         print_report(report, sys.stdout)
+    if bundle.opened is not None:
+        say(f"  note: {arguments.out}/bundle is not encrypted, unlike {bundle.uri}; `textcls seal` encrypts it")
     say(f"bundle: {arguments.out}/bundle   report: {arguments.out}/report.html, report.json, report.png")
     say(f"{time.time() - started:.1f} s in all")

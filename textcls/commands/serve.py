@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.keys import add_key_arguments, identity_file_of
 from textcls.errors import InputError
 from textcls.settings.recipe_file import parse_recipe
 from textcls.settings.serve import ServeSpec
@@ -36,6 +37,7 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         host=arguments.host,
         port=arguments.port,
         say=say,
+        identity_file=identity_file_of(arguments),
         tls=Tls(arguments.tls_cert, arguments.tls_key) if arguments.tls_cert else None,
         verbose=arguments.verbose,
     )
@@ -56,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-new-labels", action="store_true", help="accept a hot reload of a bundle with other labels"
     )
+    add_key_arguments(parser, opens="a sealed bundle")
     return add_common_arguments(parser, overrides="override a setting of the service", key="serve.KEY=VALUE")
 
 

@@ -42,6 +42,7 @@ _FORMATS = {
     b"ORC": ("an ORC file", "PD read_orc"),
     b"Obj\x01": ("an Avro file", "convert it to CSV"),
     b"%PDF-": ("a PDF", "export the table as CSV from its source"),
+    b"age-encryption.org/v1": ("an encrypted file of age", "age --decrypt --identity KEY_FILE {source} > {target}"),
     b"SQLite format 3\x00": ("an SQLite database", "sqlite3 -csv -header {source} 'SELECT * FROM NAME' > {target}"),
 }
 # A CSV may begin with these as well, but has no NUL.
@@ -149,7 +150,7 @@ def _unzip(uri: str, head: bytes) -> str:
 def _beside(uri: str) -> str:
     """A file name for the CSV that a command writes."""
     stem = uri
-    while (stem := re.sub(r"\.(csv|tsv|txt|xz|Z|parquet|feather|orc|db|jsonl?|gz|bz2|zst|lz4)$", "", stem)) != uri:
+    while (stem := re.sub(r"\.(csv|tsv|txt|xz|Z|parquet|feather|orc|db|jsonl?|gz|bz2|zst|lz4|age)$", "", stem)) != uri:
         uri = stem
     return f"{uri}-plain.csv"
 

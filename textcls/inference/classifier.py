@@ -118,7 +118,14 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, uri: str, *, device: str = "auto", precision: str = "auto", threads: int | None = None, cache: str = ""
+        cls,
+        uri: str,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        cache: str = "",
+        identity_file: str = "",
     ) -> Self:
         """The classifier of a bundle, every byte of it verified.
 
@@ -129,12 +136,14 @@ class Classifier:
                 hardware multiplies it; or "fp32", "bf16". Hardware without bfloat16 scores in fp32, with a warning.
             threads: CPU threads of this process's matrix products. Left out: torch's own choice.
             cache: directory for copies of remote bundles. Left out: the default one.
+            identity_file: of the secret key that opens a sealed bundle; "": the environment names it.
 
         Raises:
             BundleError: the bundle must not be used.
             ModelError: transformers cannot make a classifier of it.
         """
-        return cls.of(load_bundle(uri, cache=cache or None), device=device, precision=precision, threads=threads)
+        bundle = load_bundle(uri, cache=cache or None, identity_file=identity_file)
+        return cls.of(bundle, device=device, precision=precision, threads=threads)
 
     @classmethod
     def of(cls, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Self:

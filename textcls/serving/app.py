@@ -51,7 +51,7 @@ def app(args: AppArgs) -> Application:
             "look_back_period_s": 10,
         }
     deployment = serve.deployment(**options)(serve.ingress(None)(Replica))
-    return deployment.bind(args.bundle, spec)
+    return deployment.bind(args.bundle, spec, args.identity_file)
 
 
 class Replica:
@@ -60,14 +60,15 @@ class Replica:
     Args:
         bundle: the URI that the application was deployed with.
         spec: settings.
+        identity_file: of the secret key that opens a sealed bundle; "": the environment names it.
     """
 
-    def __init__(self, bundle: str, spec: ServeSpec) -> None:
+    def __init__(self, bundle: str, spec: ServeSpec, identity_file: str = "") -> None:
         # The model's thread needs Python's lock at each of some hundred steps. By default it waits up to 5 ms each time
         # while requests keep the event loop busy.
         sys.setswitchinterval(_SWITCH_S)
         self._first = bundle
-        self._scorer = Scorer(spec, threads=_threads(spec))
+        self._scorer = Scorer(spec, threads=_threads(spec), identity_file=identity_file)
         self._api = Api(
             self._scorer,
             spec,

@@ -22,6 +22,8 @@ class AppArgs(BaseModel):
 
     bundle: str
     serve: ServeSpec = ServeSpec()
+    identity_file: str = ""
+    """On each node, the secret key that opens a sealed bundle; "": the environment of the node names it."""
 
 
 def read_key(source: str | None) -> str | None:

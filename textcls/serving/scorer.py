@@ -75,8 +75,8 @@ class Scorer:
         problem: why the last bundle could not be loaded; empty if it was loaded.
     """
 
-    def __init__(self, spec: ServeSpec, *, threads: int | None = None) -> None:
-        self.spec, self._threads = spec, threads
+    def __init__(self, spec: ServeSpec, *, threads: int | None = None, identity_file: str = "") -> None:
+        self.spec, self._threads, self._identity_file = spec, threads, identity_file
         self.classifier: Classifier | None = None
         self.problem = ""
         self.batcher: Batcher[Encoded, Any] = Batcher(
@@ -134,7 +134,13 @@ class Scorer:
 
     def _loaded(self, uri: str) -> Classifier:
         device = "auto" if self.spec.gpu_share else "cpu"
-        new = Classifier.load(uri, device=device, precision=self.spec.precision, threads=self._threads)
+        new = Classifier.load(
+            uri,
+            device=device,
+            precision=self.spec.precision,
+            threads=self._threads,
+            identity_file=self._identity_file,
+        )
         new.warm_up(batch_tokens=self.spec.max_batch_tokens)
         return new
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,6 +52,7 @@ def run_service(
     port: int,
     say: Callable[[str], None],
     tls: haproxy.Tls | None = None,
+    identity_file: str = "",
     verbose: bool = False,
 ) -> None:
     """Serves a bundle until Ctrl-C or SIGTERM; on SIGHUP loads the bundle that `bundle` names then.
@@ -62,6 +64,7 @@ def run_service(
         port: port to listen on.
         say: takes lines for people.
         tls: certificate and key, to serve HTTPS only; None for HTTP.
+        identity_file: of the secret key that opens a sealed bundle; "": the environment names it.
         verbose: show Ray's own log lines.
 
     Raises:
@@ -79,7 +82,7 @@ def run_service(
         todo = "unset RAY_ADDRESS, or on the cluster: serve deploy cluster/serve.yaml"
         raise InputError("RAY_ADDRESS names a cluster, and this job starts a local Ray", todo=todo)
     first = _resolved(bundle)
-    loaded = load_bundle(first)  # a bad bundle is refused before Ray starts
+    loaded = load_bundle(first, identity_file=identity_file)  # a bad bundle is refused before Ray starts
     _refuse_a_taken_port(host, port)
     if tls is not None:
         _refuse_a_bad_certificate(tls)
@@ -92,9 +95,10 @@ def run_service(
 
             if note := precision_note(loaded, spec.precision, "cpu"):
                 say(note)
+        loaded = replace(loaded, opened=None)  # replicas open a sealed bundle for themselves
         key = read_key(spec.api_key_from)
         with ray_session(verbose=verbose), _hangups() as hangups, _serve(Path(folder), host, port, verbose):
-            _deploy(first, first, spec, 0, serving=first, interface={})
+            _deploy(first, loaded, spec, 0, serving=first, interface={})
             _wait_until_ready(Path(folder))
             scheme = "http" if tls is None else "https"
             say(f"serving {first} on {scheme}://{host}:{port}; SIGHUP loads {bundle} anew, Ctrl-C ends")
@@ -121,7 +125,7 @@ def _follow(
         hangups.get()
         loads += 1
         uri = _resolved(bundle)
-        _deploy(uri, first.uri, spec, loads, serving=serving, interface=interface)
+        _deploy(uri, first, spec, loads, serving=serving, interface=interface)
         _wait_until_loaded()
         infos = haproxy.ask_replicas(folder, "/info", key)
         say(f"load {loads}: {outcome_of([info['last_load_failed'] for info in infos], uri, serving)}")
@@ -253,7 +257,7 @@ def _end() -> None:
 
 
 def _deploy(
-    bundle: str, first: str, spec: ServeSpec, loads: int, *, serving: str, interface: Mapping[str, Any]
+    bundle: str, first: Bundle, spec: ServeSpec, loads: int, *, serving: str, interface: Mapping[str, Any]
 ) -> None:
     """Deploys the application, as `serve deploy` does.
 
@@ -274,7 +278,11 @@ def _deploy(
         "name": _APP,
         "route_prefix": "/",
         "import_path": "textcls.serving.app:app",
-        "args": {"bundle": first, "serve": spec.model_dump(mode="json")},
+        "args": {
+            "bundle": first.uri,
+            "serve": spec.model_dump(mode="json"),
+            "identity_file": first.identity_file,
+        },
         "deployments": [{"name": NAME, "user_config": user_config}],
     }
     client = _get_global_client()
