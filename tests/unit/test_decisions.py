@@ -5,10 +5,12 @@ import io
 from pathlib import Path
 
 import pyarrow as pa
+import pyrage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textcls import encryption
 from textcls.audit.sheet import SheetRow, sheet
 from textcls.data.checks import refuse_conflicts, refuse_unfit
 from textcls.data.csv_shards import plan_shards
@@ -17,7 +19,8 @@ from textcls.data.input_files import expand
 from textcls.data.messages import decision_lines
 from textcls.data.row_tables import clean_rows, read_tables, summarize
 from textcls.data.rows import Reason
-from textcls.errors import DataError
+from textcls.encryption import Keys
+from textcls.errors import DataError, InputError
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
@@ -218,3 +221,21 @@ def test_dropped_rows_do_not_stop_a_run_unless_none_is_left() -> None:
         refuse_unfit(data, reasons={dropped: 40, str(Reason.MISSING_TEXT): 2}, **arguments)
     with pytest.raises(DataError, match="every one of the 100 rows"):
         refuse_unfit(data, reasons={dropped: 100}, **arguments)
+
+
+def test_encrypted_decisions_are_read_with_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = pyrage.x25519.Identity.generate()
+    plain = filled(tmp_path / "audit.csv", ["good", "drop"])
+    path = tmp_path / "audit.csv.age"
+    encryption.write_bytes(str(path), plain.read_bytes(), [str(secret.to_public())])
+    (tmp_path / "key.txt").write_text(str(secret))
+    monkeypatch.delenv(encryption.IDENTITY, raising=False)
+    monkeypatch.delenv(encryption.IDENTITY_FILE, raising=False)
+    data = DataSpec(decisions=(str(path),))
+    with pytest.raises(InputError, match="there is no identity to open it"):
+        read_decisions(data, SINGLE_LABEL)
+    (found,) = read_decisions(data, SINGLE_LABEL, Keys(identity_file=str(tmp_path / "key.txt")))
+    assert found.by_row == of(plain)[0].by_row
+    monkeypatch.setenv(encryption.IDENTITY, str(secret))
+    assert of(path)[0].by_row == found.by_row
+    assert found.uri == str(path)
