@@ -41,6 +41,16 @@ def explained(browser: Any, service: Service, text: str) -> None:
     )
 
 
+def stronger(service: Service, text: str) -> dict[str, Any]:
+    """An explanation as the service gives it, but of a model that has learned something: the greatest effect is 1."""
+    content: dict[str, Any] = service.ask("/explain", {"text": text}).json
+    for one in content["explanations"]:
+        greatest = max(abs(word["effect"]) for word in one["words"])
+        for word in one["words"]:
+            word["effect"] /= greatest
+    return content
+
+
 @pytest.fixture
 def emulating(browser: Any) -> Iterator[Any]:
     """Sends a command of the DevTools protocol; what it emulates ends with the test."""
@@ -113,6 +123,10 @@ def test_words_are_marked_by_a_line_and_a_colour_and_listed_with_what_changes_wi
     assert f"Why {one.label} has {100 * one.score:.1f} %" in shown(browser, "explained")
     shown_text = browser.find_element(By.CSS_SELECTOR, "#explained .text").get_attribute("textContent")
     assert shown_text == text
+    assert "No word has much effect: the strongest changes the logit by 0.0" in shown(browser, "explained")
+    assert browser.find_elements(By.CSS_SELECTOR, "#explained mark.s3") == []
+    browser.execute_script("clear(); showWhy(arguments[0], [arguments[1]])", stronger(service, text), text)
+    assert "No word has much effect" not in shown(browser, "explained")
     strongest = max(one.words, key=lambda word: abs(word.effect))
     (word,) = {text[strongest.start : strongest.end]}
     kind = "for" if strongest.effect > 0 else "against"
@@ -192,11 +206,14 @@ def test_an_explained_text_is_accessible_in_light_and_dark_colours(
     browser: Any, service: Service, emulating: Any, colours: str
 ) -> None:
     emulating("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
-    explained(browser, service, "the film was really great, but every scene was dull " + "the plot " * 20)
+    text = "the film was really great, but every scene was dull " + "the plot " * 20
+    explained(browser, service, text)
+    browser.execute_script("showWhy(arguments[0], [arguments[1]])", stronger(service, text), text)
     for part in browser.find_elements(By.TAG_NAME, "summary"):
         if part.is_displayed():
             part.click()
-    assert browser.find_elements(By.CSS_SELECTOR, "#explained mark, #explained .unseen")
+    for part in ("mark.for.s3, #explained mark.against.s3", ".unseen", "td"):
+        assert browser.find_elements(By.CSS_SELECTOR, f"#explained {part}")
     assert violations(browser) == []
     ground = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
     assert (ground == "rgba(255, 255, 255, 1)") == (colours == "light")

@@ -120,6 +120,15 @@ def test_what_the_model_did_not_read_is_struck_through_and_counted() -> None:
     assert "did not read" not in page(row("fine but dull"))
 
 
+def test_words_of_next_to_no_effect_do_not_look_as_if_they_decided() -> None:
+    words = [Word(0, 0, 4, 0.008, 0.9), Word(0, 9, 13, -0.03)]
+    shown = page(ExplainedRow("a.csv", 1, ["fine but dull"], [explanation("good", words)]))
+    assert "No word has much effect: the strongest changes the logit by 0.0300." in shown
+    assert [one["class"] for _, one, _ in Elements(shown, "mark").found if "title" in one] == ["against s1"]
+    assert "The 2 strongest of 2 words" in shown
+    assert "No word has much effect" not in page(row("fine but dull"))
+
+
 def test_tokens_that_the_vocabulary_lacks_are_counted() -> None:
     shown = [" ".join(page(row("好 很好", unknown_tokens=number)).split()) for number in (15, 1, 0)]
     assert "15 of the tokens that the model read are [UNK]" in shown[0]

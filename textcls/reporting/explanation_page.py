@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from textcls.reporting.marked_words import HasEffect, Span, marked, ranked
+from textcls.reporting.marked_words import LEAST_EFFECT, HasEffect, Span, marked, ranked
 from textcls.reporting.page_template import MOST_BYTES, template
 
 # For the head of the page, its style included, and what stands below the rows.
@@ -136,4 +136,7 @@ def _explanation(row: ExplainedRow, one: LabelExplanation) -> dict[str, Any]:
         "unread": sum(span.end - span.start for span in one.unseen),
         "ranked": ranked(row.texts, one.words),
         "words": len(one.words),
+        "weak": strongest
+        if 0 < (strongest := max((abs(w.effect) for w in one.words), default=0)) < LEAST_EFFECT
+        else None,
     }

@@ -16,6 +16,9 @@ MOST_MARKED = 40
 MOST_LISTED = 15
 """Words that the table below a text lists."""
 
+LEAST_EFFECT = 0.1
+"""Of the strongest word, for it to be marked as such: this much on the logit moves a score of 0.5 to 0.525."""
+
 _STEPS = 4
 # Characters that are shown around a marked word, and at the beginning of a text.
 _AROUND = 100
@@ -53,7 +56,8 @@ class Part:
     Attributes:
         text: the characters; of a part that is left out, none.
         effect: on the logit of the label; None if the piece is no word with an effect.
-        step: 0 to 4, by the strength of the effect beside the strongest one; the page does not mark a word of step 0.
+        step: 0 to 4, by the strength of the effect beside the strongest one, or `LEAST_EFFECT` if that is weaker; the
+            page does not mark a word of step 0.
         score_without: the label's probability without this word, if it was computed.
         left_out: characters that are not shown here.
         unread: whether the model did not read it.
@@ -91,14 +95,17 @@ def ranked(texts: Sequence[str], words: Sequence[HasEffect]) -> list[Part]:
 
 
 def _strongest(texts: Sequence[str], words: Sequence[HasEffect], number: int) -> tuple[list[HasEffect], float]:
-    """(so many words by falling strength, the greatest strength); a text may have been cut, and its words not."""
+    """(so many words by falling strength, the greatest strength); a text may have been cut, and its words not.
+
+    Below `LEAST_EFFECT` the greatest is this: what is next to nothing must not look as if it had decided the answer.
+    """
     inside = [
         word
         for word in words
         if word.effect and word.text < len(texts) and 0 <= word.start < word.end <= len(texts[word.text])
     ]
     found = sorted(inside, key=lambda word: -abs(word.effect))[:number]
-    return found, abs(found[0].effect) if found else 1.0
+    return found, max(LEAST_EFFECT, abs(found[0].effect) if found else 0.0)
 
 
 def _parts(text: str, words: Sequence[HasEffect], most: float) -> Iterator[Part]:
