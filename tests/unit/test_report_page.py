@@ -253,6 +253,7 @@ def test_texts_are_shown_only_if_the_report_has_them() -> None:
 def test_slices_that_are_surely_worse_come_first_and_say_so() -> None:
     texts = Elements(page_of(full_report(FIVE))).texts
     assert texts.index("column channel") < texts.index("surely worse") < texts.index("1 to 16")
+    assert texts[texts.index("1 to 16") - 1] == "length in tokens"
     assert texts.count("surely worse") == 1
 
 
@@ -267,7 +268,7 @@ def test_slices_of_a_group_of_many_unfold_after_the_others() -> None:
     assert unfold < texts.index("name 0") < texts.index("name 76")
     report["slices"]["slices"] += [slice_of(f"column {n}", "x", 0.8) for n in range(200)]
     shown = page_of(report)
-    assert shown.count('"strip"') - shown.count('th scope="col" class="strip"') == 120 + len(FIVE)
+    assert shown.count('<td class="strip"') == 120 + len(FIVE)
     assert "160 more slices are not shown here" in shown
 
 

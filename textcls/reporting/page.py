@@ -22,6 +22,8 @@ from textcls.settings.recipe import Recipe
 _MANY_CUT = 0.05
 # Slices of one group that are shown without being asked for: up to ten ranges, the empty cells and the other values.
 _MOST_OF_GROUP = 12
+# What rows are grouped by, for people who do not know the unit.
+_BY = {"length": "length in tokens"}
 _MOST_SLICES, _MOST_FILES, _MOST_SETTINGS = 120, 20, 250
 # Of each kind, as many as the page has room for.
 _EXAMPLES = (20, 10, 5, 2, 0)
@@ -126,7 +128,9 @@ def _slices(report: Report) -> Bounded:
         return 0 if one.worse else 1 if of_group[one.by] <= _MOST_OF_GROUP else 2
 
     named = [
-        one.model_copy(update={"by": visible(one.by, _NAME_CHARS), "value": visible(one.value, _NAME_CHARS)})
+        one.model_copy(
+            update={"by": visible(_BY.get(one.by, one.by), _NAME_CHARS), "value": visible(one.value, _NAME_CHARS)}
+        )
         for one in sorted(found, key=part)
     ]
     shown = min(sum(part(one) < 2 for one in found), _MOST_SLICES)
