@@ -253,3 +253,17 @@ def test_the_answer_to_another_text_does_not_stand_above_an_explanation(browser:
     browser.find_element(By.ID, "explain").click()
     WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: "but dull" in shown(browser, "explained"))
     assert (shown(browser, "answer"), shown(browser, "facts"), shown(browser, "scores")) == ("", "", "")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_the_docs_are_accessible_and_fit_a_phone(browser: Any, service: Service, emulating: Any, colours: str) -> None:
+    emulating("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
+    browser.get(service.url + "/docs")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "shapes"))
+    browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert violations(browser) == []
+    ground = browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+    assert (ground == "rgba(255, 255, 255, 1)") == (colours == "light")
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    emulating("Emulation.setDeviceMetricsOverride", phone)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
