@@ -24,6 +24,9 @@ from textcls.batch.to_label import (
     to_label,
 )
 from textcls.bundle import Calibration, load_bundle
+from textcls.data.csv_shards import plan_shards
+from textcls.data.input_files import expand
+from textcls.data.row_tables import clean_rows, read_tables
 from textcls.inference.classifier import Classifier
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
@@ -214,3 +217,31 @@ def test_the_sheet_can_be_labelled_in_a_spreadsheet_and_trained_on(tiny_bundle: 
         "input_why": "a\nb",
         "label": "",
     }
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_what_looks_like_a_formula_is_trained_on_as_it_was_in_the_pool(tmp_path: Path, delimiter: str) -> None:
+    texts = ["=SUM(A1)", "-1 stars", "'quoted'", "'+49 170 5550100", "a fine film"]
+    rows = [
+        RowToLabel("uncertain", {"margin": 0.1, "file": "a.csv", "line": 2, "predicted": "-1", "texts": [text]})
+        for text in texts
+    ]
+    content = sheet(rows, inputs=("text",), labels=("label",)).decode()
+    header, *cells = csv.reader(io.StringIO(content, newline=""))
+    path = tmp_path / "to_label.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        # The label is copied from the column beside it.
+        csv.writer(file, delimiter=delimiter).writerows([header, *([*row[:-1], row[5]] for row in cells)])
+    assert rows_in(path) == [(text, "-1") for text in texts]
+    # In any other file an apostrophe is a character like any other.
+    path.write_text("text,label\n'=SUM(A1),'-1\n", encoding="utf-8")
+    assert rows_in(path) == [("'=SUM(A1)", "'-1")]
+
+
+def rows_in(path: Path) -> list[tuple[str, str]]:
+    """(text, label) of the rows of a file, as training reads them."""
+    data = DataSpec(csv=(str(path),))
+    layouts, shards = plan_shards(expand(data.csv), data, run=lambda function, jobs: [function(*job) for job in jobs])
+    table = pa.concat_tables(read_tables(shards[0], layouts[0], data, TextSpec(), SINGLE_LABEL))
+    clean = clean_rows(table)
+    return list(zip(clean["text"].to_pylist(), clean["label"].to_pylist(), strict=True))

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from textcls.batch.prediction_rows import RowBlock, Scored, printable
 from textcls.bundle import Bundle
-from textcls.data.decisions import escaped
+from textcls.data.decisions import TO_LABEL_COLUMNS, escaped
 from textcls.settings.data import DataSpec
 from textcls.text.near_duplicates import Shingles, repeats
 from textcls.text.normalizer import TextNormalizer
@@ -251,11 +251,10 @@ def sheet(
         labels: names of the columns to fill in.
         encoding: `utf-8`, or `utf-8-sig` for Excel.
     """
-    ours = ["rank", "file", "line", "why", "margin", "predicted"]
-    named = [name if name not in ours else f"input_{name}" for name in [*inputs, *labels]]
+    named = [name if name not in TO_LABEL_COLUMNS else f"input_{name}" for name in [*inputs, *labels]]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\r\n")
-    table.writerow([*ours, *map(escaped, named)])
+    table.writerow([*TO_LABEL_COLUMNS, *map(escaped, named)])
     for rank, one in enumerate(rows, 1):
         row = one.row
         start = [rank, escaped(str(row["file"])), row["line"], one.why, f"{row['margin']:.4f}"]

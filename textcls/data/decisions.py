@@ -30,6 +30,8 @@ from textcls.text.text_input import TextInput
 FILE, LINE, LABEL, SUGGESTED, DECISION, ROW = "file", "line", "label", "suggested", "decision", "row"
 KEEP, DROP = "keep", "drop"
 RELABEL = "relabel"
+TO_LABEL_COLUMNS = ("rank", "file", "line", "why", "margin", "predicted")
+"""The columns of a to_label.csv that are not the user's; a file with all of them has cells as `escaped` writes them."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")

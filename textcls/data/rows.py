@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from textcls.data.csv_layout import Layout, header_again, header_reordered, is_total, plain_name
 from textcls.data.csv_records import CellTooLong, Fields
-from textcls.data.decisions import Decisions, decided
+from textcls.data.decisions import TO_LABEL_COLUMNS, Decisions, decided, unescaped
 from textcls.data.exclusion import Exclusion
 from textcls.data.spellings import Spellings, count_into
 from textcls.errors import DataError
@@ -103,6 +103,9 @@ class TextReader:
         layout: positions of the columns.
         data: names of the columns.
         text: what is masked in the cells that a reject quotes.
+
+    Attributes:
+        plain: a cell as the user wrote it: in a to_label.csv, one like a formula has an apostrophe in front.
     """
 
     def __init__(self, layout: Layout, data: DataSpec, text: TextSpec | None = None) -> None:
@@ -113,6 +116,8 @@ class TextReader:
         self._only_text = self._texts[0][1] if len(self._texts) == 1 else None
         self._is_pair = data.pair is not None
         self._layout = layout
+        self._is_escaped = set(TO_LABEL_COLUMNS) <= set(layout.header)
+        self.plain: Callable[[str], str] = unescaped if self._is_escaped else str
         # Only rows whose first used cell is a column name are compared with the header: this is faster.
         self._probe = layout.positions[0]
         self._names = frozenset(map(plain_name, layout.header))
@@ -143,6 +148,8 @@ class TextReader:
             line: line of the record.
             fields: of a record for which `no_row` returns None.
         """
+        if self._is_escaped:
+            fields = [self.plain(cell) for cell in fields]
         if self._is_pair:
             return self._pair(line, fields)
         only = self._only_text
@@ -246,7 +253,7 @@ class RowCleaner:
         if isinstance(found, Reject):
             return found
 
-        label = self._read_label(tuple([fields[position] for position in self._labels]))
+        label = self._read_label(tuple([self._reader.plain(fields[position]) for position in self._labels]))
         if self._names_labels:
             for name in label.written:
                 self._count(self.spellings.labels, name)
