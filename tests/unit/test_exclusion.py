@@ -100,6 +100,25 @@ def test_a_file_of_hashes_does_what_the_texts_do_and_holds_none(rows: Path, tmp_
     assert by_hash.fingerprint == by_text.fingerprint
 
 
+def test_with_masks_copies_with_other_identifiers_go_as_well(tmp_path: Path) -> None:
+    data = [
+        ["text", "label"],
+        ["Call 555-010-4477 now", "bad"],
+        ["call 555-010-9921  now", "good"],
+        ["call now", "bad"],
+    ]
+    path = write(tmp_path / "rows.csv", data)
+    named = write(tmp_path / "forget.csv", [["text"], ["Call 555-010-0000 now"]])
+    masked, hashes = TextSpec(mask=("phone",)), tmp_path / "hashes.txt"
+    assert len(kept(excluding(path, named))) == 3
+    assert kept(excluding(path, named, text=masked)) == ["call now"]
+    options = ["--set", "text.mask=[phone]", "--csv", str(named), "--out", str(hashes)]
+    assert forget.main(["--recipe", "base", *options]) == 0
+    assert kept(excluding(path, hashes, text=masked)) == ["call now"]
+    with pytest.raises(DataError, match="other text settings"):
+        excluding(path, hashes)
+
+
 def test_a_pair_is_excluded_as_a_pair(tmp_path: Path) -> None:
     header = ["q", "a", "label"]
     data = [["Why?", "So", "good"], ["Why?", "So what", "bad"], ["Why? So", "what", "bad"], ["why?", "so", "bad"]]
