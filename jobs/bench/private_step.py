@@ -2,7 +2,7 @@
 
 Both run in float32 on the quickstart's rows and model with frozen embedding tables, on the same rows and threads. The
 private step computes the norms of the rows' gradients and draws the noise besides. The two alternate; each round gives
-a ratio of their times.
+a ratio of their CPU times, which other work on the machine changes little.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows-per-step", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = parse_recipe(_RECIPE.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def main() -> None:
         seconds = {name: _seconds(step, round_, batch) for name, step in steps.items()}
         if round_:  # the first one runs with cold caches
             ratios.append(seconds["private"] / seconds["plain"])
-            print(f"plain {seconds['plain']:.2f} s, private {seconds['private']:.2f} s, ratio {ratios[-1]:.2f}")
+            print(f"plain {seconds['plain']:.2f} CPU s, private {seconds['private']:.2f} CPU s, ratio {ratios[-1]:.2f}")
     print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
@@ -113,9 +113,9 @@ def _stepper(
 
 
 def _seconds(step: Callable[[int, np.ndarray], Any], number: int, batch: np.ndarray) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     step(number, batch)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -87,6 +87,10 @@ def test_a_run_states_its_epsilon_and_leaves_nothing_of_its_secret(tiny_model_di
         secrets.extend(found.read_bytes() for found in (tmp_path / "runs").rglob(KEY))
 
     recipe = small_recipe(tiny_model_dir, path, *PRIVATE)
+    run.dry_run(recipe, say=say)
+    (shown,) = [line for line in said if line.startswith("private training: epsilon")]
+    assert "6 steps of 64 rows on average" in shown
+    assert not (tmp_path / "runs").exists(), "a dry run spends nothing"
     report = run.train(recipe, str(tmp_path / "runs" / "one"), resume=False, say=say)
     (secret,) = set(secrets)
     assert len(secret) == 32

@@ -167,6 +167,9 @@ def dry_run(
             inputs = read(sources, recipe, None, say, account_in=uri, keys=keys)
         for line in messages.split_lines(inputs.data):
             say(f"  {line}")
+        if recipe.privacy.epsilon is not None:
+            for line in budget_lines(budget_of(recipe, inputs.data.account.outcomes["train"]), recipe):
+                say(line)
         listed = f"rows.json, {keys.name(REJECTS)}" + f" and {keys.name(CONFLICTS)}" * bool(inputs.data.conflicts[0])
         say(f"would train with {workers}; " + (f"{listed} are in {out}" if out else "nothing is written"))
 

@@ -25,7 +25,7 @@ from textcls.tasks.task import Task
 from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.model_files import model_here
-from textcls.training.private.budget import Budget
+from textcls.training.private.budget import Budget, require_opacus
 from textcls.training.ray_context import RayContext
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
@@ -165,9 +165,12 @@ def _built(arguments: WorkerArguments, context: RayContext) -> tuple[Any, str]:
     """The bare module, and the name of the layer that a temperature is folded into ("" without calibration).
 
     Raises:
-        InputError: a model that could not be calibrated, or bf16 that this device cannot compute: now, not after hours.
+        InputError: now, not after hours: a model that could not be calibrated, bf16 that this device cannot compute, or
+            no opacus.
     """
     train, head = arguments.recipe.train, ""
+    if arguments.budget is not None:
+        require_opacus()
     refuse_bf16_without_support(train.precision, bf16_support(context.device), "a worker's device")
     model = build_model(
         model_here(arguments.model, arguments.driver_node),
