@@ -245,6 +245,22 @@ def test_many_labels_with_long_names_fit_a_phone_and_leave_room_for_the_explanat
     assert browser.execute_script("return document.documentElement.scrollWidth") == 360
 
 
+def test_an_explanation_that_takes_long_says_that_it_is_on_its_way(browser: Any, service: Service) -> None:
+    classify(browser, service, "the film was really great")
+    button = browser.find_element(By.ID, "explain")
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_displayed())
+    named = button.text
+    browser.execute_script("window.fetch = () => new Promise(answer => { window.answered = answer; })")
+    button.click()
+    assert (button.text, button.is_enabled()) == ("Explaining, a text for each word", False)
+    refusal = "answered(new Response(JSON.stringify({error: {message: 'later'}}), {status: 429}))"
+    browser.execute_script(refusal)
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: shown(browser, "explain_error"))
+    assert shown(browser, "explain_error") == "429: later"
+    WebDriverWait(browser, BOUND_S, 0.02).until(lambda _: button.is_enabled())
+    assert button.text == named
+
+
 def test_the_answer_to_another_text_does_not_stand_above_an_explanation(browser: Any, service: Service) -> None:
     explained(browser, service, "the film was really great")
     assert shown(browser, "answer")
