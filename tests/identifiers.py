@@ -79,18 +79,19 @@ def traces(value: str) -> list[bytes]:
     return [text.encode(code) for text in texts for code in ("utf-8", "utf-16-le")]
 
 
-def left_in(folder: Path, values: list[str]) -> Iterator[str]:
-    """`FILE: VALUE` for each file below a folder and each identifier that it holds, compressed files included."""
-    import io
-
+def texts_of(path: Path) -> bytes:
+    """The content of a file; of a Parquet file its rows, which may be compressed."""
     import pyarrow.parquet as pq
 
+    return repr(pq.read_table(path).to_pylist()).encode() if path.suffix == ".parquet" else path.read_bytes()
+
+
+def left_in(folder: Path, values: list[str]) -> Iterator[str]:
+    """`FILE: VALUE` for each file below a folder and each identifier that it holds, compressed files included."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        content = path.read_bytes()
-        if path.suffix == ".parquet":
-            content += repr(pq.read_table(io.BytesIO(content)).to_pylist()).encode()
+        content = path.read_bytes() + texts_of(path)
         for value in values:
             if any(trace in content for trace in traces(value)):
                 yield f"{path.relative_to(folder)}: {value}"

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,15 @@ from textcls.audit.evidence import nearly_same, sheet_rows
 from textcls.audit.held_out import EmbeddedRows
 from textcls.audit.ranking import audited, ranked
 from textcls.audit.sheet import sheet
+from textcls.batch import actor_pool
+from textcls.batch.actor_pool import PoolSize
 from textcls.batch.explanation_rows import Explaining
 from textcls.batch.prediction_rows import Columns, RowBlock, prediction_table
 from textcls.batch.to_label import candidates
 from textcls.commands import predict as predict_command
-from textcls.data import checks
+from textcls.data import checks, read, row_tables
 from textcls.data.csv_layout import Layout
+from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
 from textcls.data.decisions import row_mark
 from textcls.data.input_files import expand
@@ -41,6 +44,7 @@ from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.masks import masker_of
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
+from textcls.text.tokenizer import TokenizerFiles
 
 PLANTED = identifiers(48)
 VALUES = [value for _, value in PLANTED]
@@ -243,3 +247,26 @@ def test_errors_are_masked_with_their_causes_and_keep_their_class(error: Any) ->
     assert leaks([str(raised.value), repr(raised.value.__cause__)]) == []
     if error is DataError:
         assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
+def test_an_error_in_a_task_of_ray_is_masked_before_ray_can_log_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ValueError("cannot handle 'x@example.com'")
+        yield
+
+    actor = actor_pool._ScoringActor("bundle", SINGLE_LABEL, EVERY, PoolSize(1, False, 1, 0))
+    actor._classifier = cast(Classifier, object())
+    (tmp_path / "a.csv").write_text("id,text,label\nlabel,text,x@example.com\n")
+    reordered = Layout(",", 3, (1, 2), 1, header=("id", "text", "label"))
+    shard: Any = ({"id": np.array([0])}, [Shard(str(tmp_path / "a.csv"), 0)], [reordered], DataSpec(), EVERY)
+    monkeypatch.setattr(row_tables, "tokenized", lambda *_: next(fails()))
+    for task in (
+        lambda: list(actor.run(fails, None)),
+        lambda: read._tokenized(pa.table({}), cast(TokenizerFiles, None), EVERY),
+        lambda: list(read._read_shard(*shard, SINGLE_LABEL, "none", (), None)),
+    ):
+        with pytest.raises((ValueError, DataError), match=r"\[EMAIL\]") as raised:
+            task()
+        assert "x@example" not in str(raised.value)
