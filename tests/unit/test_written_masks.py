@@ -36,12 +36,13 @@ from textcls.data.row_tables import read_tables, row_id, summarize
 from textcls.data.rows import CleanRow, Reason, Reject, RowCleaner
 from textcls.errors import DataError, InputError
 from textcls.inference.classifier import Classifier
+from textcls.masking.pseudonyms import PseudonymKey
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.registry import task_of
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.masks import masker_of
+from textcls.text.masks import MaskKind, masker_of
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
@@ -212,7 +213,7 @@ def test_an_audit_shows_masked_texts_and_marks_the_rows_of_the_csv() -> None:
     embeddings = np.random.default_rng(0).normal(size=(len(texts), 4)).astype(np.float32)
     near = EmbeddedRows(ids, folds, np.zeros(len(texts)), embeddings, [TextInput(text) for text in texts])
     read: Any = SimpleNamespace(files=["a.csv"], location=lambda one: f"a.csv:{one}")
-    found = list(sheet_rows(rows, rows, near, nearly_same(near, TextSpec()), [], read, EVERY))
+    found = list(sheet_rows(rows, rows, near, nearly_same(near, rows, EVERY, ()), [], read, EVERY))
     content = sheet(found)
     assert leaks(content) == []
     marks = {row_mark(TextInput(text), names[i % 2]) for i, text in enumerate(texts)}
@@ -270,3 +271,20 @@ def test_an_error_in_a_task_of_ray_is_masked_before_ray_can_log_it(
         with pytest.raises((ValueError, DataError), match=r"\[EMAIL\]") as raised:
             task()
         assert "x@example" not in str(raised.value)
+
+
+def test_the_model_reads_a_masked_text_as_it_reads_the_text_itself(classifier: Classifier) -> None:
+    texts = [
+        f"the film{before}{value}{after} was great" for value in VALUES for before, after in ((" ", ","), ("，", "。"))
+    ]
+    mask = masker_of(EVERY)
+    plain, masked = classifier.scores(texts), classifier.scores([mask(text) for text in texts])
+    assert np.abs(plain.probabilities - masked.probabilities).max() < 1e-6
+    assert plain.tokens.tolist() == masked.tokens.tolist()
+    key = PseudonymKey(bytes(range(32)))
+
+    def pseudonym(kind: MaskKind, value: str) -> str:
+        return f"{kind.placeholder[:-1]}:{key.pseudonym(kind.name, value)}]"
+
+    keyed = classifier.scores([mask.replaced(text, pseudonym) for text in texts])
+    assert np.abs(plain.probabilities - keyed.probabilities).max() < 1e-6
