@@ -67,6 +67,22 @@ def test_any_label_is_explained_and_a_pair_in_both_texts(service: Service, pairs
         assert [*PAIR.values()][word["text"]][word["start"] : word["end"]] == word["word"]
 
 
+def test_an_identifier_is_one_word_as_it_was_sent_and_has_the_effect_of_its_placeholder(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    text, masked = (f"the film, says {who}, was great" for who in ("some.one+x@example.com", "[EMAIL]"))
+    with service_of(save_tiny_bundle(tiny_model_dir, tmp_path / "masks", mask=("email",))) as running:
+        (found,) = running.ask("/explain", {"text": text}).json["explanations"]
+        (expected,) = explain(running.scorer.classifier, [masked])[0]  # type: ignore[misc]
+    words = [word["word"] for word in found["words"]]
+    assert words == ["the", "film", ",", "says", "some.one+x@example.com", ",", "was", "great"]
+    assert [word["effect"] for word in found["words"]][4] == pytest.approx(
+        {masked[one.start : one.end]: one.effect for one in expected.words}["[EMAIL]"], abs=1e-4
+    )
+    for word in found["words"]:
+        assert text[word["start"] : word["end"]] == word["word"]
+
+
 def test_chinese_is_explained_by_runs_of_characters_and_what_was_cut_is_told(service: Service) -> None:
     (found,) = service.ask("/explain", {"text": "街街 café"}).json["explanations"]
     assert "".join(word["word"] for word in found["words"]) == "街街café"
