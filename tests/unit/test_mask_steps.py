@@ -11,10 +11,12 @@ from tokenizers import normalizers
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
 from textcls.settings.recipe import TextSpec
-from textcls.text.mask_steps import NEEDS, MaskStep, MaskSteps, as_normalizers, found_in, steps_of
+from textcls.text.mask_needs import NEEDS
+from textcls.text.mask_steps import MaskStep, MaskSteps, as_normalizers, found_in, steps_of
 from textcls.text.masks import KINDS
 from textcls.text.normalizer import build_normalizer
 
+# In place of all digits of all scripts.
 DIGITS = frozenset("0123456789０１２３４５６７８９")
 # What a pattern matches in turn: characters, or None for any text.
 Path = tuple[frozenset[str] | None, ...]
@@ -25,10 +27,12 @@ def chars_of(node: tuple[Any, Any]) -> frozenset[str] | None:
     kind, value = node
     if kind is kinds.LITERAL:
         return frozenset(chr(value))
-    if kind is not kinds.IN or any(one not in (kinds.LITERAL, kinds.RANGE) for one, _ in value):
+    if kind is not kinds.IN or any(one not in (kinds.LITERAL, kinds.RANGE, kinds.CATEGORY) for one, _ in value):
         return None
+    digits = DIGITS if (kinds.CATEGORY, kinds.CATEGORY_DIGIT) in value else frozenset()
+    value = [(one, of) for one, of in value if one is not kinds.CATEGORY]
     codes = [code for one, of in value for code in ([of] if one is kinds.LITERAL else range(of[0], of[1] + 1))]
-    return frozenset(map(chr, codes))
+    return digits | frozenset(map(chr, codes))
 
 
 def inside(node: tuple[Any, Any]) -> Any:
@@ -151,7 +155,7 @@ def test_the_steps_that_are_taken_give_what_all_of_them_give(form: str) -> None:
     else:
         assert len(taken) > 20
         assert masks.needed("a great film, really great! Café.") == ()
-        assert [["pseudonyms", *KINDS][place] for place in masks.needed("10/10, as in 1994")] == ["cn_plate"]
+        assert [["pseudonyms", *KINDS][place] for place in masks.needed("10/10, as in 90")] == ["cn_plate"]
 
 
 def test_what_an_own_pattern_needs_is_not_guessed() -> None:

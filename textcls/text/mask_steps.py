@@ -15,42 +15,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from textcls.settings.recipe import TextSpec
+from textcls.text.mask_needs import NEEDS, Needs, digits_in
 from textcls.text.masks import KINDS, PSEUDONYM_DIGITS, mask_kinds
 
 _PSEUDONYMS = re.compile(r"\(\?<=\\\[[A-Z_|\\\[]+\):\[0-9a-f\]\{16\}\(\?=\\\]\)")
 _PLACEHOLDER = re.compile(r"\[[A-Z_]+\]")
-_FULL_WIDTH = re.compile("[０-９]")
-
-
-class Needs(NamedTuple):
-    """What a text may have to hold for a pattern to match.
-
-    Attributes:
-        digits: at least so many digits, in ASCII or full width.
-        part: a match of this regular expression, which takes less time than the pattern itself; "" for none.
-    """
-
-    digits: int = 0
-    part: str = ""
 
 
 _NONE = (Needs(),)
 _OF_PSEUDONYMS = (Needs(0, ":[0-9a-f]{16}"),)
-_N = "[0-9０-９]"
-NEEDS: dict[str, tuple[Needs, ...]] = {
-    "url": (Needs(0, "[:：][/／]{2}|[wW]{3}[.．]|[.．][a-z]{2}"),),
-    "email": (Needs(0, "[@＠]"),),
-    "ip": (Needs(0, "[0-9][.][0-9]|[0-9a-fA-F:]:"),),
-    "iban": (Needs(2, f"[a-zA-Z]{_N}{{2}}"),),
-    "cn_id": (Needs(17),),
-    "card": (Needs(13),),
-    "cn_mobile": (Needs(11),),
-    "phone": (Needs(9), Needs(4, f"[+＋]{_N}|[0０]{{2}}{_N}")),
-    "cn_plate": (Needs(1),),
-    "passport": (Needs(7, f"{_N}{{7}}"),),
-    "number": (Needs(9), Needs(5, f"{_N}{{5}}")),
-}
-"""Kind -> what a text holds in which its pattern matches, one or the other. A test derives this from the patterns."""
 
 
 class MaskStep(NamedTuple):
@@ -161,11 +134,9 @@ class MaskSteps:
 
     def needed(self, text: str) -> tuple[int, ...]:
         """The places of the steps that may change a text, ascending."""
-        digits = sum(map(text.count, "0123456789"))
-        if not text.isascii():
-            if self.form == "NFKC":  # it makes digits and signs of other characters
-                return self._every
-            digits += len(_FULL_WIDTH.findall(text))
+        if self.form == "NFKC" and not text.isascii():  # it makes digits and signs of other characters
+            return self._every
+        digits = digits_in(text)
         return tuple(
             place
             for place, needs in enumerate(self._needs)

@@ -10,6 +10,7 @@ number that is no identifier should stay: there the check digits decide, for kin
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import regex
 from textcls.settings.mask_patterns import placeholder_of, portable
 from textcls.settings.recipe import TextSpec
 from textcls.text import mask_checks, mask_shapes
+from textcls.text.mask_needs import NEEDS, digits_in
 
 PSEUDONYM_DIGITS = 16
 """Hexadecimal digits of a keyed pseudonym, such as `[EMAIL:0123456789abcdef]`, which `textcls mask --keyed` writes."""
@@ -88,7 +90,8 @@ class Masker:
     """
 
     def __init__(self, kinds: Sequence[MaskKind]) -> None:
-        self._steps = [(kind, regex.compile(kind.pattern)) for kind in kinds]
+        # For each kind: its pattern, and (digits, search for the part) of what it needs; None if that is not known.
+        self._steps = [(kind, regex.compile(kind.pattern), _searches(kind)) for kind in kinds]
 
     def __call__(self, text: str) -> str:
         """The text with a placeholder in place of each value; keyed pseudonyms stay."""
@@ -136,7 +139,10 @@ class Masker:
         return "".join(part if place % 2 else self._of_part(part, by) for place, part in enumerate(parts))
 
     def _of_part(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
-        for kind, pattern in self._steps:
+        digits = digits_in(text)  # placeholders have none
+        for kind, pattern, needed in self._steps:
+            if needed and not any(digits >= least and (part is None or part(text)) for least, part in needed):
+                continue
 
             def replaced(match: "regex.Match[str]", kind: MaskKind = kind) -> str:
                 value: str = match[0]
@@ -144,6 +150,13 @@ class Masker:
 
             text = pattern.sub(replaced, text)
         return text
+
+
+def _searches(kind: MaskKind) -> list[tuple[int, Callable[[str], object] | None]] | None:
+    """What a text needs for a kind to match; None for a pattern of one's own, which needs nothing that is known."""
+    if KINDS.get(kind.name) != kind:
+        return None
+    return [(one.digits, re.compile(one.part).search if one.part else None) for one in NEEDS[kind.name]]
 
 
 @functools.lru_cache(maxsize=8)
