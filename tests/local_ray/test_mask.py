@@ -151,3 +151,13 @@ def test_a_task_that_is_repeated_writes_the_same_part(tmp_path: Path) -> None:
     work(index)
     assert files_of(tmp_path / "out") == first
     assert {"progress/part-00001.csv", "progress/part-00001.json"} <= set(first)
+
+
+def test_what_a_job_says_of_a_file_is_masked(tmp_path: Path) -> None:
+    path, said = tmp_path / "a.csv", list[str]()
+    path.write_text("name,number\n" + "a,1\n" * 20 + "Total,4111111111111111\n")
+    spec = mask_settings([str(path)], ["card"], ["name", "number"], [])
+    mask(spec, str(tmp_path / "out"), say=said.append)
+    (note,) = [line for line in said if "looks like a total" in line]
+    assert "'Total,[CARD]'" in note
+    assert str(path) in note

@@ -29,6 +29,7 @@ from textcls.data.csv_records import Shard, codec_name
 from textcls.data.csv_shards import plan_shards
 from textcls.data.file_formats import open_bytes
 from textcls.data.input_files import InputFile, expand
+from textcls.data.masked_messages import masked_errors, masked_messages
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.errors import DataError, InputError
@@ -67,7 +68,8 @@ def mask(
     """
     files = expand(spec.data.csv)
     _refuse_delimiter(spec)
-    with locked(out) as uri:
+    places = [out, *spec.data.csv, *(file.uri for file in files)]
+    with masked_messages(spec.text, say, places) as say, locked(out) as uri:
         target = MaskedDir.claim(uri, _identity(spec, files, key))
         try:
             with ray_session(verbose=verbose):
@@ -146,7 +148,8 @@ class _MaskShard:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`batch` holds the number of one shard as `index`; so does the result."""
         for index in batch["index"].tolist():
-            self._mask(index)
+            with masked_errors(self.spec.text, [self.shards[index].uri]):
+                self._mask(index)
         return batch
 
     def _mask(self, index: int) -> None:
