@@ -171,21 +171,21 @@ def write_bundle(model_dir: str, uri: str, **contents: Any) -> Manifest:
     """The manifest of a bundle published at a URI.
 
     Args:
-        model_dir: see `seal_bundle`.
+        model_dir: see `make_bundle`.
         uri: where the bundle goes; nothing may be there yet.
-        contents: see `seal_bundle`.
+        contents: see `make_bundle`.
 
     Raises:
-        BundleError: see `seal_bundle`.
+        BundleError: see `make_bundle`.
         RunDirError: the URI is taken.
         StorageError: no space, no permission, the network fails; nothing that loads is left behind.
     """
-    manifest = seal_bundle(model_dir, **contents)
+    manifest = make_bundle(model_dir, **contents)
     put_directory(model_dir, storage.absolute(uri), last=MANIFEST)
     return manifest
 
 
-def seal_bundle(
+def make_bundle(
     model_dir: str,
     *,
     task: Task,
@@ -246,7 +246,7 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version_of(name) for name in ("textcls", *_LIBRARIES)}
 
 
-def seal_copy(bundle: Bundle, directory: str, *, metrics: Mapping[str, JsonValue], origin: Origin) -> str:
+def make_linked_bundle(bundle: Bundle, directory: str, *, metrics: Mapping[str, JsonValue], origin: Origin) -> str:
     """Makes another bundle of the same files in an empty local directory; returns its digest.
 
     Args:
@@ -270,7 +270,7 @@ def stated_metrics(scores: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _write_manifest(directory: str, manifest: Manifest) -> str:
     """Writes the manifest of the files in a local directory; returns its digest."""
-    raw = _seal(manifest.model_dump(mode="json"))
+    raw = _manifest_bytes(manifest.model_dump(mode="json"))
     storage.write_bytes(os.path.join(os.path.abspath(directory), MANIFEST), raw)
     digest: str = json.loads(raw)["manifest_sha256"]
     return digest
@@ -321,7 +321,9 @@ def precision_asked(bundle: Bundle, precision: str = "auto") -> str:
 
 def _verified(uri: str, directory: str) -> Bundle:
     """The bundle in a local directory, after a look at every byte; messages name `uri`."""
-    manifest, digest = _open_seal(storage.read_bytes(storage.join(directory, MANIFEST)), storage.join(uri, MANIFEST))
+    manifest, digest = _read_manifest(
+        storage.read_bytes(storage.join(directory, MANIFEST)), storage.join(uri, MANIFEST)
+    )
     task = _task_of(manifest, storage.join(uri, MANIFEST))
     found = set(storage.names_in(directory)) - {MANIFEST}
     todo = "copy or train the bundle again"
@@ -407,17 +409,17 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     )
 
 
-def _seal(content: Mapping[str, Any]) -> bytes:
+def _manifest_bytes(content: Mapping[str, Any]) -> bytes:
     """`bundle.json`: the content and, as `manifest_sha256`, the hash of it without this key."""
     return _canonical({**content, "manifest_sha256": hashlib.sha256(_canonical(content)).hexdigest()})
 
 
-def _open_seal(raw: bytes, name: str) -> tuple[Manifest, str]:
+def _read_manifest(raw: bytes, name: str) -> tuple[Manifest, str]:
     """(manifest, its own sha256) of the bytes of a `bundle.json`."""
     try:
         content = json.loads(raw)
         version, digest = content.get("format_version"), content.pop("manifest_sha256", "")
-        intact = _seal(content) == raw
+        intact = _manifest_bytes(content) == raw
     except (ValueError, AttributeError, RecursionError) as error:
         raise BundleError(f"{name} is damaged: {error}", todo="copy or train the bundle again") from error
     if type(version) is not int or version not in (_OLD_VERSION, FORMAT_VERSION):

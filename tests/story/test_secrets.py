@@ -26,10 +26,11 @@ SECRETS = {
     name: f"canary{os.urandom(12).hex()}"
     for name in ("AWS_SECRET_ACCESS_KEY", "TEXTCLS_KEY", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN")
 }
-IDENTITY = pyrage.x25519.Identity.generate()
-SECRETS["TEXTCLS_AGE_IDENTITY"] = str(IDENTITY)
+# The one in a file opens the bundle, the one in the environment opens nothing.
+IDENTITY, OTHER = (pyrage.x25519.Identity.generate() for _ in range(2))
+SECRETS["TEXTCLS_AGE_IDENTITY"] = str(OTHER)
 WRONG_KEY, TEXT = (f"canary{os.urandom(12).hex()}" for _ in range(2))
-EVERY = [*SECRETS.values(), WRONG_KEY, TEXT]
+EVERY = [*SECRETS.values(), str(IDENTITY), WRONG_KEY, TEXT]
 
 
 @contextmanager
@@ -113,7 +114,8 @@ def test_no_key_and_no_client_s_text_is_left_anywhere(
     seal_directory(bundle.directory, f"{s3}/bundle.age", [str(IDENTITY.to_public())])
     port = free_port()
     serve = [sys.executable, CHECKOUT / "jobs" / "serve.py", "--bundle", f"{s3}/bundle.age", "--port", port]
-    key = ["--verbose", "--set", "serve.api_key_from=env:TEXTCLS_KEY"]
+    (tmp_path / "key.txt").write_text(str(IDENTITY))
+    key = ["--verbose", "--set", "serve.api_key_from=env:TEXTCLS_KEY", "--identity-file", "key.txt"]
     running, url = Running([*serve, *key], cwd=tmp_path, env=env), f"http://127.0.0.1:{port}"
 
     def ready() -> bool:

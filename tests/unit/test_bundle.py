@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from textcls import bundle as bundle_module
 from textcls import storage
-from textcls.bundle import MANIFEST, Calibration, Origin, load_bundle, seal_copy, write_bundle
+from textcls.bundle import MANIFEST, Calibration, Origin, load_bundle, make_linked_bundle, write_bundle
 from textcls.directories import put_directory
 from textcls.errors import BundleError, RunDirError, StorageError
 from textcls.settings.recipe import Recipe, TextSpec
@@ -83,7 +83,7 @@ def reseal(directory: Path, change: Tamper) -> None:
     content = json.loads((directory / MANIFEST).read_bytes())
     del content["manifest_sha256"]
     change(content)
-    (directory / MANIFEST).write_bytes(bundle_module._seal(content))
+    (directory / MANIFEST).write_bytes(bundle_module._manifest_bytes(content))
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -183,7 +183,7 @@ def test_a_bundle_made_of_another_has_its_files_and_names_it(model_dir: Path, tm
     text = old.manifest.text.model_copy(update={"on_long": "windows"})
     origin = Origin(digest=old.digest, changed={"text.on_long": "truncate"}, files=("new.csv",))
     (tmp_path / "links").mkdir()
-    digest = seal_copy(old.with_text(text), str(tmp_path / "links"), metrics={"accuracy": 0.5}, origin=origin)
+    digest = make_linked_bundle(old.with_text(text), str(tmp_path / "links"), metrics={"accuracy": 0.5}, origin=origin)
     assert digest != old.digest
     for uri in (str(tmp_path / "new"), f"{s3}/new"):
         put_directory(str(tmp_path / "links"), uri, last=MANIFEST)
@@ -244,8 +244,8 @@ def test_every_flipped_bit_of_every_byte_of_the_manifest_is_refused(bundle_dir: 
         bad = bytearray(raw)
         bad[place] ^= 1 << bit
         with pytest.raises(BundleError, match=MANIFEST):
-            bundle_module._open_seal(bytes(bad), MANIFEST)
-    bundle_module._open_seal(raw, MANIFEST)
+            bundle_module._read_manifest(bytes(bad), MANIFEST)
+    bundle_module._read_manifest(raw, MANIFEST)
 
 
 def test_white_space_that_json_would_not_mind_is_refused(bundle_dir: Path) -> None:

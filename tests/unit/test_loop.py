@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from textcls.bundle import seal_bundle
+from textcls.bundle import make_bundle
 from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded
@@ -616,7 +616,7 @@ def test_training_reports_the_scores_that_its_bundle_gives(
     tokenizer = prepare_tokenizer(str(tiny_model_dir), text, token_types=kind.pairs)
     divisors = outcome.calibration.temperatures or outcome.calibration.temperature
     export_files(outcome.state.best_uri, str(bundle), tokenizer=tokenizer, head=outcome.head, temperature=divisors)
-    seal_bundle(
+    make_bundle(
         str(bundle),
         task=task,
         labels=LABELS,

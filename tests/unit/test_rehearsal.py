@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
-from textcls.bundle import Calibration, seal_bundle
+from textcls.bundle import Calibration, make_bundle
 from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
 from textcls.modeling import cpu_training
@@ -232,7 +232,7 @@ def trained(model: Path, target: Path, *, pairs: bool = False, **text: Any) -> P
     target.mkdir()
     write_weights(str(checkpoint), built)
     export_files(str(checkpoint), str(target), tokenizer=tokenizer, head=head_of(built, 3), temperature=1.3)
-    seal_bundle(
+    make_bundle(
         str(target),
         task=SINGLE_LABEL,
         labels=LABELS,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from textcls import storage
 from textcls.batch.evaluate import EVALUATION, measured, write_report
 from textcls.batch.settings import EvaluateSpec
-from textcls.bundle import MANIFEST, Bundle, Origin, seal_copy, stated_metrics
+from textcls.bundle import MANIFEST, Bundle, Origin, make_linked_bundle, stated_metrics
 from textcls.data.input_files import expand
 from textcls.data.masked_messages import masked_messages
 from textcls.directories import put_directory
@@ -71,7 +71,7 @@ def rebundle(
         scores, report = measured(new, spec, files, uri, keys, say, verbose=verbose)
         origin = Origin(digest=bundle.digest, changed=changed, files=report.files)
         with tempfile.TemporaryDirectory(prefix="textcls-bundle-") as directory:
-            digest = seal_copy(new, directory, metrics=stated_metrics(scores), origin=origin)
+            digest = make_linked_bundle(new, directory, metrics=stated_metrics(scores), origin=origin)
             place = storage.join(uri, "bundle")
             report = report.model_copy(update={"bundle": ScoredBundle(uri=place, digest=digest)})
             write_report(report, uri, keys, say)

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 
 from textcls import storage
-from textcls.bundle import Calibration, seal_bundle
+from textcls.bundle import Calibration, make_bundle
 from textcls.errors import ModelError, StorageError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded
@@ -374,7 +374,7 @@ def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, toke
         ) from error
     except _FAILURES as error:
         raise _unusable(recipe.model.pretrained, "it cannot be saved and read again", error) from error
-    seal_bundle(
+    make_bundle(
         bundle,
         task=task,
         labels=_labels(recipe),
