@@ -106,8 +106,9 @@ def test_a_repeat_without_a_limit_has_one() -> None:
         ("[a&&b]", "set"),
         (r"(a)\1", "a reference to a group"),
         ("(a)(?(1)b|c)", "a condition on a group"),
-        ("(?a)x", "only i, s and x"),
-        ("(?m:x)", "only i, s and x"),
+        ("(?m)x", "only a, i, s and x"),
+        ("(?m:x)", "only a, i, s and x"),
+        (r"(?a)\D", "not supported together"),
         ("^E", "leave out ^"),
         (r"E$", "leave out $"),
         ("(a?)+b", "may be empty"),
@@ -126,6 +127,7 @@ def test_flags_groups_and_possessive_repeats_are_taken() -> None:
     assert by_both(portable("(?i)badge ?(no)?: ?(?P<id>[a-z]{2})"), "BADGE NO: XY, Badge:ab") == f"{_MARK}, {_MARK}"
     assert by_both(portable(r"(?x) E  \d # a digit"), "E1 E 1") == f"{_MARK} E 1"
     assert by_both(portable("(?s)a.b"), "a\nb") == _MARK
+    assert by_both(portable(r"(?a)\d\w\s"), "1a ١a 1é １ａ ") == f"{_MARK}١a 1é {_MARK}"
     assert by_both(portable("a{1,2}+b"), "aab aaab ab") == f"{_MARK} a{_MARK} {_MARK}"
 
 

@@ -204,6 +204,8 @@ def test_what_is_beside_an_identifier_stays() -> None:
         "from 10.0.0.1:8080, or [2001:db8::1]:80": "from [IP]:8080, or [[IP]]:80",
         "Tel.:+49 (0)30 1234567.": "Tel.:[PHONE].",
         "1" * 400: "[NUMBER][NUMBER]",
+        "+49 30 555010：4111 1111 1111 1111": "[PHONE]：4111 1111 1111 1111"[:8] + "[NUMBER]",
+        "992877，(404) 555-0100，联系人1：010-65551234": "[NUMBER]，[PHONE]，联系人1：[PHONE]",
     }.items():
         assert masker(text) == masked
 

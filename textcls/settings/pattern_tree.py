@@ -23,8 +23,8 @@ from typing import Any
 MOST_REPEATS = 200
 """How often `*`, `+` and `{2,}` repeat at most."""
 
-_CASE, _DOT_ALL = re.IGNORECASE, re.DOTALL
-_FLAGS_TAKEN = re.IGNORECASE | re.DOTALL | re.VERBOSE | re.UNICODE
+_CASE, _DOT_ALL, _ASCII = re.IGNORECASE, re.DOTALL, re.ASCII
+_FLAGS_TAKEN = re.ASCII | re.IGNORECASE | re.DOTALL | re.VERBOSE | re.UNICODE
 # Wider ranges keep their case: no alphabet has so many letters.
 _WIDEST_CASED = 2000
 _CATEGORIES = {
@@ -34,6 +34,11 @@ _CATEGORIES = {
     "CATEGORY_NOT_SPACE": r"\S",
     "CATEGORY_WORD": r"\w",
     "CATEGORY_NOT_WORD": r"\W",
+}
+_IN_ASCII = {
+    "CATEGORY_DIGIT": [(0x30, 0x39)],
+    "CATEGORY_SPACE": [(0x09, 0x0D), (0x20, 0x20)],
+    "CATEGORY_WORD": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
 }
 _BORDER_LETTER = r"[^\W\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]"
 _BORDER = rf"(?:(?<!{_BORDER_LETTER})(?={_BORDER_LETTER})|(?<={_BORDER_LETTER})(?!{_BORDER_LETTER}))"
@@ -150,7 +155,7 @@ def parsed(pattern: str) -> Node:
         raise ValueError(str(error)) from None
     flags = int(found.state.flags)
     if flags & ~_FLAGS_TAKEN:
-        raise ValueError("of the flags, only i, s and x are supported")
+        raise ValueError("of the flags, only a, i, s and x are supported")
     return _sequence(found, flags)
 
 
@@ -204,7 +209,7 @@ def _node(name: str, value: Any, flags: int) -> Node:
     if name == "SUBPATTERN":
         _, added, removed, body = value
         if added & ~_FLAGS_TAKEN:
-            raise ValueError("of the flags, only i, s and x are supported")
+            raise ValueError("of the flags, only a, i, s and x are supported")
         return _sequence(body, (flags | added) & ~removed)
     if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
         return _repeat(name, value, flags)
@@ -248,12 +253,17 @@ def _characters(name: str, value: Any, flags: int) -> Node:
         return Chars((), ("\\s", "\\S")) if flags & _DOT_ALL else Chars(((10, 10),), negated=True)
     if name in ("LITERAL", "NOT_LITERAL"):
         return Chars(_widened([(value, value)], flags), negated=name == "NOT_LITERAL")
-    ranges, categories, negated = [], [], False
+    ranges: list[tuple[int, int]] = []
+    categories: list[str] = []
+    negated = False
     for kind, item in ((str(kind), item) for kind, item in value):
         if kind == "NEGATE":
             negated = True
         elif kind == "CATEGORY":
-            categories.append(_CATEGORIES[str(item)])
+            if flags & _ASCII and str(item) not in _IN_ASCII:
+                raise ValueError(f"(?a) and {_CATEGORIES[str(item)]} are not supported together: write [^...]")
+            ranges += _IN_ASCII[str(item)] if flags & _ASCII else []
+            categories += [] if flags & _ASCII else [_CATEGORIES[str(item)]]
         else:
             ranges.append((item, item) if kind == "LITERAL" else (item[0], item[1]))
     return Chars(_widened(ranges, flags), tuple(categories), negated)

@@ -13,12 +13,13 @@ from textcls.settings.pattern_tree import parsed
 
 _BLANK = "[ \u00a0\\-‐‑–]"  # between groups of digits
 _ALONE = r"(?<!\d)"  # not in the middle of digits
-_NOT_OF_A_NUMBER = r"(?<!\d)(?<!\d[.,:/\-])"  # nor behind a decimal point, nor in a date or time
+_NO_TIME = r"(?!\d)(?!:\d\d(?!\d))"  # 2024-05-01 12 is no number before :30
+_NOT_OF_A_NUMBER = r"(?<!\d)(?<!\d[./\-])"  # nor behind a decimal point, nor in a date
 
 
 def _shape(*options: str) -> str:
     """The pattern that means any of the options, for both engines."""
-    return str(parsed("|".join(options)))
+    return str(parsed("(?a)" + "|".join(options)))  # digits are those of ASCII and of full width
 
 
 def _any(words: str) -> str:
@@ -37,7 +38,7 @@ EMAIL = _shape(
 # A URL ends before punctuation: its last character is none, nor one that is neither ASCII nor a letter of Latin.
 _IN_URL = r"(?:[!'(),.:;?\[\]]{0,3}[A-Za-z0-9#$%&*+/=@_~\-\u00c0-\u024f])"
 _BEFORE_DOMAIN = r"(?<![A-Za-z0-9@._\-])"
-_DOMAIN = r"(?>[A-Za-z0-9\-]{1,63})\.(?:[A-Za-z0-9\-]{1,63}\.){0,5}"
+_DOMAIN = r"(?:(?>[A-Za-z0-9\-]{1,63})\.){1,6}"
 # Domains without http:// or www.: the usual ones, without those that are words, such as in, is, it, me and so.
 _TLD = (
     "com org net edu gov mil int info biz name io ai app dev xyz site online shop store tech cloud blog wiki cc tv co "
@@ -129,7 +130,7 @@ _SEP = "[ \u00a0.\\-‐‑–/]"
 PHONE = _shape(
     rf"(?=[\d+(]){_NOT_OF_A_NUMBER}(?:"
     # +49 30 123456, 0049-30-123456, +46 (0)8 123 456, +1 (555) 123-4567
-    rf"(?:\+|00)[1-9](?:{_SEP}{{0,2}}(?:\d|\(\d{{1,4}}\))){{5,14}}"
+    rf"(?:\+|00)[1-9](?:{_SEP}{{0,2}}(?:\d|\(\d{{1,4}}\))){{6,14}}"
     # (555) 123-4567, (07700) 123456, (010)12345678
     rf"|\(\d{{1,5}}\)(?:{_SEP}{{0,2}}\d){{6,9}}"
     # 010-12345678, 0478 12 34 56, 07700123456
@@ -140,6 +141,6 @@ PHONE = _shape(
     rf"|[2-9]\d\d-\d{{4}}|[4-9]\d\d{_SEP}\d{{3}}{_SEP}\d{{3}}|[49]\d\d \d\d \d{{3}}|\d\d(?:[ \-]\d\d){{3}}"
     # 400-123-4567, and mobile phones in China
     rf"|[48]00{_BLANK}\d{{3,4}}{_BLANK}\d{{3,4}}|{_CN_MOBILE}"
-    rf")(?: ?(?:[xX]|[eE][xX][tT]\.?|#|转|分机) ?\d{{1,6}})?(?![\d:])(?!-\d)"
+    rf")(?: ?(?:[xX]|[eE][xX][tT]\.?|#|转|分机) ?\d{{1,6}})?{_NO_TIME}(?!-\d)"
 )
-NUMBER = _shape(rf"(?=\d){_ALONE}(?>\d(?:{_BLANK}?\d){{8,30}})(?![\d:])", r"\d{5,}")
+NUMBER = _shape(rf"(?=\d){_ALONE}(?>\d(?:{_BLANK}?\d){{8,30}}){_NO_TIME}", r"\d{5,}")
