@@ -141,6 +141,7 @@ def test_an_unsure_classifier_abstains(tiny_model_dir: Path, tmp_path: Path) -> 
 
 def test_info_tells_what_serves_and_what_is_taken(service: Service, classifier: Classifier) -> None:
     info = service.ask("/info").json
+    assert info["masks"] == {}
     assert info["labels"] == list(classifier.labels)
     assert info["model"]["digest"] == classifier.bundle.digest
     assert info["limits"]["max_texts_per_request"] == 16
@@ -527,3 +528,18 @@ def test_the_first_bundle_must_load(tmp_path: Path) -> None:
 def test_the_batcher_s_refusal_is_what_the_scorer_raises(service: Service) -> None:
     with pytest.raises(QueueFull):
         service.run(service.scorer.score([TextInput("a")] * 65))
+
+
+def test_info_names_what_is_masked_and_masked_texts_score_as_placeholders(tiny_model_dir: Path, tmp_path: Path) -> None:
+    bundle = save_tiny_bundle(
+        tiny_model_dir, tmp_path / "masked", mask=("email", "number"), mask_patterns={"staff_id": r"E\d{6}"}
+    )
+    with service_of(bundle) as serving:
+        assert serving.ask("/info").json["masks"] == {
+            "staff_id": "[STAFF_ID]",
+            "email": "[EMAIL]",
+            "number": "[NUMBER]",
+        }
+        texts = ["mail a@example.com, E123456", "mail [EMAIL], [STAFF_ID]", "mail a@example, E123"]
+        found = [one["scores"] for one in serving.ask("/predict", {"inputs": texts}).json["predictions"]]
+        assert found[0] == found[1] != found[2]

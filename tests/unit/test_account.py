@@ -1,5 +1,6 @@
 """The account of rows is whole, balanced and written as it is read. `pytest tests/unit/test_account.py`"""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def test_rows_json_holds_every_outcome_the_reasons_and_the_details(tmp_path: Pat
         "reject_reasons": {"ragged": 2},
         "labels": {"good": {"train": 4}},
     }
+
+
+def test_an_account_names_what_was_masked_if_anything_is(tmp_path: Path) -> None:
+    placeholders = {"train": {"email": 1300, "card": 0}, "val": {"email": 0, "card": 0}}
+    account = dataclasses.replace(TRAINED, masked_rows={"email": 1204, "card": 0}, placeholders=placeholders)
+    assert account.as_json()["masked"] == {"rows": {"email": 1204, "card": 0}, "placeholders": placeholders}
+    assert account.masked_line == "masked: email in 1,204 rows; placeholders: train 1,300, val 0"
+    assert dataclasses.replace(account, placeholders={}).as_json()["masked"] == {"rows": {"email": 1204, "card": 0}}
+    none = dataclasses.replace(TRAINED, masked_rows={"email": 0, "card": 0})
+    assert none.masked_line == "masked: no row holds any email, card"
+    assert TRAINED.masked_line == ""
 
 
 def test_rejects_are_written_table_by_table_even_if_there_is_none(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ def measured(
                     say(f"explaining the {len(shown)} rows that the report shows")
                     of_rows["examples"] = explained_examples(of_rows["examples"], shown, size, bundle)
     say(f"  {account}")
+    if masked := account.masked_line:
+        say(f"  {masked}")
     scores = bundle.task.summarise(found.counts, bundle.manifest.labels)
     report = Report(
         title="Evaluation",
@@ -331,7 +333,7 @@ def _account(read: ReadRows, found: _BlockResult | None) -> Account:
     """Where the rows went; without a result, no row is evaluated yet."""
     reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
     outcomes = {"evaluated": found.counts.rows if found else 0, "rejects": reasons.total()}
-    return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons))
+    return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons), read.masked_rows)
 
 
 def _tokens(bundle: Bundle, found: _BlockResult) -> dict[str, Any]:

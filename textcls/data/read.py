@@ -13,8 +13,8 @@ object store, which spills to disk when it is full.
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -40,6 +40,7 @@ from textcls.settings.recipe import TextSpec
 from textcls.tasks.labels import label_order
 from textcls.tasks.task import Task
 from textcls.text.masks import masker_of
+from textcls.text.placeholders import placeholder_ids
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 
@@ -58,6 +59,7 @@ class ReadRows:
         keys: object references of `row_tables.keys` of each block.
         seconds: how long reading took.
         exclusion: of the files of `data.exclude`.
+        placeholders: kind of personal data that is masked -> token id of its placeholder; -1 without a tokenizer.
     """
 
     csv_files: CsvFiles
@@ -69,6 +71,7 @@ class ReadRows:
     blocks_with_rejects: list[Any]
     seconds: float
     exclusion: Exclusion | None = None
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def data(self) -> DataSpec:
@@ -92,6 +95,11 @@ class ReadRows:
         if self.exclusion is None:
             return None
         return self.exclusion.record(self.summary.excluded, self.summary.reasons[Reason.EXCLUDED])
+
+    @property
+    def masked_rows(self) -> dict[str, int]:
+        """Kind of personal data that is masked -> clean rows that hold one."""
+        return {kind: self.summary.masked[kind] for kind in self.placeholders}
 
     def rejects(self) -> Iterator[pa.Table]:
         """Tables (file, line, column, reason, value) of all rejects in row order, block by block."""
@@ -183,6 +191,7 @@ def read_rows(
         blocks_with_rejects=blocks_with_rejects,
         seconds=time.monotonic() - started,
         exclusion=exclusion,
+        placeholders=placeholder_ids(text, None if tokenizer is None else tokenizer.tokenizer_json),
     )
 
 

@@ -46,8 +46,9 @@ _SLICES_KEPT = 4096
 _LINE_BITS = 40
 
 # `counted` is "outside_where" (rows that the filters left out), "where" (rows by cell of a filtered column), "label"
-# (rows by label as written; see `Spellings` for both), "decided" (rows by the decision that they met), "excluded" or
-# "nearly_excluded" (rows by number of the entry of `data.exclude` that they met, or met but for its spelling).
+# (rows by label as written; see `Spellings` for both), "decided" (rows by the decision that they met), "masked" (rows
+# by kind of personal data that they hold), "excluded" or "nearly_excluded" (rows by number of the entry of
+# `data.exclude` that they met, or met but for its spelling).
 _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", pa.string()), ("rows", pa.int64())])
 
 # What the split depends on; about 36 bytes a row.
@@ -176,6 +177,7 @@ def _counts(outside_where: int, cleaner: RowCleaner) -> list[tuple[str, str | No
         *(("where", column, cell, rows) for column, cells in spellings.where.items() for cell, rows in cells.items()),
         *(("label", None, cell, rows) for cell, rows in spellings.labels.items()),
         *(("decided", None, decision, rows) for decision, rows in cleaner.decided.items()),
+        *(("masked", None, kind, rows) for kind, rows in cleaner.masked.items()),
         *(("excluded", None, entry, rows) for entry, rows in cleaner.excluded.items()),
         *(("nearly_excluded", None, entry, rows) for entry, rows in cleaner.nearly_excluded.items()),
     ]
@@ -218,6 +220,22 @@ def tokenized(table: pa.Table, tokenizer: TokenizerFiles, on_long: str = "trunca
         table = table.append_column("windows", pa.array(windows, pa.list_(pa.int32())))
     table = table.append_column("tokens", pa.array(lengths, pa.int32()))
     return table.append_column("unknown", pa.array(unknown, pa.int32()))
+
+
+def placeholder_counts(ids: pa.ChunkedArray, codes: np.ndarray, placeholders: Sequence[int]) -> np.ndarray:
+    """int64 [3, K]: how many of each placeholder the rows of each split hold.
+
+    Args:
+        ids: `input_ids` of N rows.
+        codes: int8 [N], split codes; other codes than 0, 1 and 2 are not counted.
+        placeholders: K token ids.
+    """
+    column = ids.combine_chunks()
+    values, lengths = column.flatten().to_numpy(), pc.list_value_length(column).to_numpy()
+    places = np.flatnonzero(np.isin(values, placeholders))
+    codes_of = codes[np.searchsorted(np.cumsum(lengths), places, side="right")]
+    found = [[np.count_nonzero(values[places[codes_of == code]] == one) for one in placeholders] for code in range(3)]
+    return np.array(found, np.int64).reshape(3, len(placeholders))
 
 
 def _unknown(ids: pa.ListArray, unknown_id: int | None) -> np.ndarray:
@@ -353,6 +371,8 @@ def _add_counts(summary: RowSummary, counts: list[dict[str, Any]]) -> None:
                 spellings.labels[count["cell"]] = count["rows"]
             case "decided":
                 summary.decided[count["cell"]] += count["rows"]
+            case "masked":
+                summary.masked[count["cell"]] += count["rows"]
             case "excluded":
                 summary.excluded[count["cell"]] += count["rows"]
             case "nearly_excluded":

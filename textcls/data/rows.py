@@ -23,6 +23,7 @@ from textcls.plain_text import visible
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import LabelReader, ReadLabel, Task
+from textcls.text.held_kinds import HeldKinds
 from textcls.text.masks import masker_of
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
@@ -190,6 +191,7 @@ class RowCleaner:
     Attributes:
         spellings: counts of the cells that settings list by value, over the rows so far.
         decided: decisions, named as in `decisions.decided` -> rows so far that met them.
+        masked: kinds of `text.mask` and `text.mask_patterns` -> clean rows so far that hold one.
         excluded: numbers of entries of the exclusion -> rows so far that met them.
         nearly_excluded: numbers of entries -> rows so far whose key is another spelling of theirs.
     """
@@ -207,7 +209,8 @@ class RowCleaner:
     ) -> None:
         position = dict(zip(data.columns, layout.positions, strict=True))
         self._data, self._group_by = data, group_by
-        self._normalize = normalizer_of(text)
+        self._normalize, self._held = normalizer_of(text), HeldKinds(text)
+        self.masked: Counter[str] = Counter()
         self._decisions = decisions
         self.decided: Counter[str] = Counter()
         self._exclusion, self._key = exclusion, position[data.exclude_by] if data.exclude_by is not None else None
@@ -271,7 +274,9 @@ class RowCleaner:
                 cell = self._shown(fields[self._labels[label.place]])
                 return Reject(line, self._data.read_label_columns[label.place], Reason.DROPPED_BY_DECISION, cell)
             used = after
-        return CleanRow(line, found, used, found.key(self._normalize, self._group_by))
+        key = found.key(self._held, self._group_by)
+        self.masked.update(self._held.taken())
+        return CleanRow(line, found, used, key)
 
     def _is_excluded(self, exclusion: Exclusion, fields: Sequence[str], one: TextInput | Reject) -> bool:
         """Whether a row meets an entry; counts the entries that it meets."""

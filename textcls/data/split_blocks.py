@@ -9,7 +9,7 @@ No process holds a stratum or a column; the text of a row stays on its node unti
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,14 @@ from textcls.data.conflicts import Resolved, resolve
 from textcls.data.folds import Fold, index_and_count
 from textcls.data.read import ReadRows
 from textcls.data.row_findings import plan_slices
-from textcls.data.row_tables import TOKEN_COLUMNS, clean_rows, input_columns, target_column, targets_of
+from textcls.data.row_tables import (
+    TOKEN_COLUMNS,
+    clean_rows,
+    input_columns,
+    placeholder_counts,
+    target_column,
+    targets_of,
+)
 from textcls.data.rows import Reason
 from textcls.data.slice_columns import is_slice
 from textcls.data.summary import EXAMPLES, RowSummary
@@ -81,17 +88,24 @@ class PreparedData:
         }
 
 
-def training_account(summary: RowSummary, rows_by_split: Sequence[int] = (0, 0, 0, 0, 0)) -> Account:
+def training_account(
+    summary: RowSummary,
+    rows_by_split: Sequence[int] = (0, 0, 0, 0, 0),
+    masked_rows: Mapping[str, int] | None = None,
+    placeholders: Mapping[str, Mapping[str, int]] | None = None,
+) -> Account:
     """Where the rows of a training run went.
 
     Args:
         summary: counts of the rows that were read.
         rows_by_split: rows by split code; all 0 before the rows are split.
+        masked_rows: as of `Account`.
+        placeholders: as of `Account`; None before the rows are split.
     """
     train, val, test, duplicates, rejects = map(int, rows_by_split)
     reasons = summary.reasons + Counter({str(Reason.CONFLICTING_LABELS): rejects})
     outcomes = {"train": train, "val": val, "test": test, "rejects": reasons.total(), "duplicates": duplicates}
-    return Account(summary.read, outcomes, summary.outside_where, dict(reasons))
+    return Account(summary.read, outcomes, summary.outside_where, dict(reasons), masked_rows or {}, placeholders or {})
 
 
 class _Keys(NamedTuple):
@@ -147,6 +161,7 @@ class _SplitBlock(NamedTuple):
     Attributes:
         rows: int64 [5], rows by split code.
         label_rows: int64 [3, C], rows that have each label name, by split code.
+        placeholders: int64 [3, K], placeholders of each kind of personal data, by split code.
     """
 
     train: Any
@@ -157,6 +172,7 @@ class _SplitBlock(NamedTuple):
     test_inputs: Any
     rows: Any
     label_rows: Any
+    placeholders: Any
 
 
 def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedData:
@@ -183,12 +199,15 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
     before = np.cumsum(sizes, axis=0) - sizes
     assign, strata_ref = _assign.options(num_returns=len(blocks)), ray.put(strata)
     assigned = [_as_list(assign.remote(one, strata_ref, before[i], cuts, fold)) for i, one in enumerate(tallied)]
+    ids = tuple(read.placeholders.values())
     done = [
-        _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, *(one[b] for one in assigned)))
+        _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, ids, *(one[b] for one in assigned)))
         for b, block in enumerate(blocks)
     ]
     rows = np.sum(ray.get([one.rows for one in done]), axis=0)
     label_rows = np.sum(ray.get([one.label_rows for one in done]), axis=0)
+    placeholders = np.sum(ray.get([one.placeholders for one in done]), axis=0)
+    of_splits = list(enumerate(split.SPLITS[:3]))
     first_conflicts = sorted(row_id for one in facts for row_id in one.first_conflicts)[:EXAMPLES]
     return PreparedData(
         task=task,
@@ -203,8 +222,13 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
             "val": [one.val_inputs for one in done],
             "test": [one.test_inputs for one in done],
         },
-        class_counts={name: label_rows[code].tolist() for code, name in enumerate(split.SPLITS[:3])},
-        account=training_account(read.summary, rows),
+        class_counts={name: label_rows[code].tolist() for code, name in of_splits},
+        account=training_account(
+            read.summary,
+            rows,
+            read.masked_rows,
+            {name: dict(zip(read.placeholders, placeholders[code].tolist(), strict=True)) for code, name in of_splits},
+        ),
         tokens=read.summary.token_lengths(max_tokens),
         conflicts=(sum(one.conflicts for one in facts), [read.location(row_id) for row_id in first_conflicts]),
         conflict_tables=list(conflicts),
@@ -290,7 +314,13 @@ def _assign(tallied: _Tallied, strata: Sequence[str], before: np.ndarray, cuts: 
 
 @ray.remote(num_returns=len(_SplitBlock._fields))
 def _split_block(
-    block: pa.Table, task: Task, labels: Sequence[str], seed: int, ranges: int, *assigned: _Assigned
+    block: pa.Table,
+    task: Task,
+    labels: Sequence[str],
+    seed: int,
+    ranges: int,
+    placeholders: Sequence[int],
+    *assigned: _Assigned,
 ) -> _SplitBlock:
     """The rows of one block by split, in order; one `_Assigned` for each hash range."""
     clean = clean_rows(block)
@@ -321,4 +351,5 @@ def _split_block(
         rows_of(inputs, split.TEST),
         np.bincount(codes, minlength=len(split.SPLITS)),
         np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(3)]),
+        placeholder_counts(clean["input_ids"], codes, placeholders),
     )

@@ -32,6 +32,7 @@ class RowSummary:
         companions: label name -> the other names that every clean row with it has as well.
         spellings: rows by spelling of the cells that settings name.
         decided: rows by decision that they met, named as in `decisions.decided`.
+        masked: clean rows by kind of personal data that they hold, such as "email".
         excluded: rows by number of the entry of `data.exclude` that they met.
         nearly_excluded: rows by number of the entry whose key they have in another spelling.
         token_histogram: int64 [L], clean rows by number of tokens before the cut.
@@ -50,6 +51,7 @@ class RowSummary:
     companions: dict[str, frozenset[str]] = field(default_factory=dict)
     spellings: Spellings = field(default_factory=Spellings)
     decided: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
     nearly_excluded: Counter[str] = field(default_factory=Counter)
     token_histogram: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -71,6 +73,7 @@ class RowSummary:
             self.companions[name] = self.companions.get(name, others) & others
         self.spellings.add(other.spellings)
         self.decided += other.decided
+        self.masked += other.masked
         self.excluded += other.excluded
         self.nearly_excluded += other.nearly_excluded
         self.token_histogram = _added(self.token_histogram, other.token_histogram)

@@ -6,7 +6,7 @@ Not here: counting rows (data/summary.py), what makes a row a reject (data/rows.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -53,12 +53,16 @@ class Account:
             exactly one outcome.
         outside_where: rows that `data.where` or `data.where_not` leaves out; they do not count as read.
         reject_reasons: rejects by reason.
+        masked_rows: kind of personal data that is masked -> rows that hold one, duplicates included.
+        placeholders: split -> kind -> what the model reads in place of one; in all rows of the split, after the cut.
     """
 
     read: int
     outcomes: Mapping[str, int]
     outside_where: int
     reject_reasons: Mapping[str, int]
+    masked_rows: Mapping[str, int] = field(default_factory=dict)
+    placeholders: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def is_balanced(self) -> bool:
@@ -76,7 +80,23 @@ class Account:
             **self.outcomes,
             "outside_where": self.outside_where,
             "reject_reasons": dict(self.reject_reasons),
+            **({"masked": self._masked()} if self.masked_rows else {}),
         }
+
+    def _masked(self) -> dict[str, Any]:
+        placeholders = {split: dict(found) for split, found in self.placeholders.items()}
+        return {"rows": dict(self.masked_rows)} | ({"placeholders": placeholders} if placeholders else {})
+
+    @property
+    def masked_line(self) -> str:
+        """What was masked, for the user; "" where nothing is."""
+        if not self.masked_rows:
+            return ""
+        held = [f"{kind} in {rows:,} rows" for kind, rows in self.masked_rows.items() if rows]
+        if not held:
+            return f"masked: no row holds any {', '.join(self.masked_rows)}"
+        totals = [f"{split} {sum(found.values()):,}" for split, found in self.placeholders.items()]
+        return f"masked: {', '.join(held)}" + (f"; placeholders: {', '.join(totals)}" if totals else "")
 
 
 def write_account(out: str, account: Account, **details: Any) -> None:

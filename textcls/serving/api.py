@@ -41,6 +41,7 @@ from textcls.serving.routes import JSON, ROUTES, ApiRoute
 from textcls.serving.schema import Refusal, ScoringRequest, to_json
 from textcls.serving.scorer import NotReady, ScoredRequest, Scorer, TextScores
 from textcls.settings.serve import ServeSpec
+from textcls.text.masks import mask_kinds
 
 _SAFE_HEADERS = [(name.encode(), value.encode()) for name, value in schema.SAFE_HEADERS.items()]
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the response
@@ -264,6 +265,7 @@ class Api:
             "pairs": classifier.pairs,
             "max_tokens": classifier.max_tokens,
             "on_long": bundle.manifest.text.on_long,
+            "masks": {kind.name: kind.placeholder for kind in mask_kinds(bundle.manifest.text)},
             **classifier.task.thresholds_as_json(classifier.thresholds, classifier.labels),
             "limits": {name: getattr(self._limits, name) for name in shown},
             "explain": of_explanations if self._limits.explain_share else None,

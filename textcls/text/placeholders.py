@@ -67,6 +67,14 @@ def add_placeholders(backend: Any, spec: TextSpec, directory: str) -> tuple[int,
     return tuple(backend.token_to_id(one) for one in new)
 
 
+def placeholder_ids(spec: TextSpec, tokenizer_json: str | None) -> dict[str, int]:
+    """Kind that is masked -> token id of its placeholder, or -1 without a `tokenizer.json`."""
+    kinds = mask_kinds(spec)
+    added = json.loads(tokenizer_json)["added_tokens"] if kinds and tokenizer_json is not None else []
+    ids = {token["content"]: int(token["id"]) for token in added}
+    return {kind.name: ids.get(kind.placeholder, -1) for kind in kinds}
+
+
 def _check(backend: Any, placeholder: str, directory: str) -> None:
     own, name = backend.token_to_id(placeholder), placeholder[1:-1]
     texts = [(around.format(placeholder), around.count("{0}")) for around in _AROUND]

@@ -50,7 +50,7 @@ class TextInput(NamedTuple):
         """The input with each of its texts changed, such as masked."""
         return TextInput(*map(change, self.segments))
 
-    def key(self, normalize: TextNormalizer, group_by: str = "none") -> bytes:
+    def key(self, normalize: Callable[[str], str], group_by: str = "none") -> bytes:
         """A hash of 16 bytes, equal for inputs that are duplicates: these never straddle two splits.
 
         Of a pair that is grouped by its first or second text (`a` or `b`), the first 8 bytes are a hash of that text.
@@ -75,6 +75,6 @@ class TextInput(NamedTuple):
         """
         return sha256(self._words(normalize).encode()).hexdigest()
 
-    def _words(self, normalize: TextNormalizer) -> str:
+    def _words(self, normalize: Callable[[str], str]) -> str:
         """What duplicates have in common: a line for each segment, which itself holds no line break any more."""
         return "\n".join([" ".join(normalize(segment).split()) for segment in self.segments])

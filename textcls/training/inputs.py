@@ -143,7 +143,7 @@ def read(
     details: dict[str, Any] = {"decisions": decided} if decided else {}
     if uri:
         with _account_of(run, say):
-            write_account(uri, training_account(rows.summary), **details)
+            write_account(uri, training_account(rows.summary, masked_rows=rows.masked_rows), **details)
             write_rejects(uri, rows.rejects(), keys)
     for line in (*messages.read_lines(rows), *messages.decision_lines(decided)):
         say(line)
@@ -157,6 +157,8 @@ def read(
             write_account(uri, prepared.account, labels=prepared.rows_by_label(), **details)
             _list_conflicts(uri, rows, prepared, keys)
     say(f"  {prepared.account}")
+    if masked := prepared.account.masked_line:
+        say(f"  {masked}")
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
