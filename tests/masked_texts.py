@@ -9,7 +9,7 @@ from textcls.settings.recipe import MaskName
 
 ALL_KINDS = get_args(MaskName)
 _FULL_WIDTH = {ord(one): ord(one) + 0xFEE0 for one in string.ascii_letters + string.digits}
-_BETWEEN = (" film ", "给", "! ", " (see) ", " café ", "\n", " the ", "，", ", ", "：")
+_BETWEEN = (" film ", "给", "! ", " (see) ", " café ", "\n", " the ", "。", "，和", ", ")
 _AFTER_URL = _BETWEEN[:7]  # signs without a space after them may belong to it
 
 

@@ -33,9 +33,6 @@ FOLLOWED = {
         f"{BUILD}test_a_model_without_a_table_of_tokens_comes_with_the_setting_that_needs_none",
     ],
     "text.placeholders._check": [f"{PLACEHOLDERS}test_a_tokenizer_that_cannot_have_placeholders_is_refused"],
-    "text.placeholders.add_placeholders": [
-        f"{PLACEHOLDERS}test_a_pattern_that_would_take_a_placeholder_for_an_identifier_is_refused"
-    ],
     "bundle.load_bundle": [f"{ADVICE}test_a_run_s_directory_in_place_of_its_bundle_comes_with_the_bundle"],
     "bundle._verified": [
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
-from textcls.errors import ModelError, RecipeError
+from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.text.masks import KINDS, mask_kinds
@@ -251,15 +251,10 @@ def test_what_is_masked_is_for_the_recipe_to_say_where_the_model_is_a_bundle(
         assert json.dumps(content).count('"Regex"') == (len(spec.mask) + 1 if spec.mask else 0)
 
 
-def test_a_pattern_that_would_take_a_placeholder_for_an_identifier_is_refused(tiny_model_dir: Path) -> None:
-    spec = TextSpec.model_construct(mask=("email",), mask_patterns={"shouted": "[A-Z]{3,}"})  # settings refuse it too
-    with pytest.raises(RecipeError, match=r"text.mask_patterns.shouted: .* matches in \[SHOUTED\]") as caught:
-        prepare_tokenizer(str(tiny_model_dir), spec)
-    advised = re.search(r"by digits that it must hold: (\S+)", caught.value.todo)
-    assert advised is not None
-    narrowed = TextSpec(mask=("email",), mask_patterns={"shouted": advised[1]})
-    encode = InputTokenizer(prepare_tokenizer(str(tiny_model_dir), narrowed))
-    found = ids_of(encode, ["code AB12CD, GREAT, a@example.com", "code [SHOUTED], GREAT, [EMAIL]"])
+def test_own_patterns_are_masked_like_the_kinds(directory: Path) -> None:
+    spec = TextSpec(mask=("email",), mask_patterns={"ticket": r"(?=[A-Z]*\d)[A-Z\d]{6,}"})
+    encode = InputTokenizer(prepare_tokenizer(str(directory), spec))
+    found = ids_of(encode, ["code AB12CD, GREAT, a@example.com", "code [TICKET], GREAT, [EMAIL]"])
     assert found[0] == found[1]
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -80,3 +81,28 @@ def test_a_shard_without_rows_has_a_table_with_every_column(tmp_path: Path) -> N
     (table,) = tables_of(tmp_path / "r.csv")
     assert table.schema == row_tables.schema_of(DataSpec())
     assert total([table]).read == 0
+
+
+def test_placeholders_are_counted_by_split_whatever_the_chunks() -> None:
+    rows = [[2, 7, 8, 7, 3], [], [2, 3], [7], [8, 8], [7, 7], [8]]
+    codes = np.array([0, 0, 1, 1, 2, 3, 4], np.int8)  # the last two are duplicates and rejects
+    expected = [[2, 1, 0], [1, 0, 0], [0, 2, 0]]
+    for cut in range(len(rows) + 1):
+        chunks = [pa.array(part, pa.list_(pa.int32())) for part in (rows[:cut], rows[cut:])]
+        ids = pa.chunked_array(chunks, pa.list_(pa.int32()))
+        assert row_tables.placeholder_counts(ids, codes, (7, 8, 9)).tolist() == expected
+    assert row_tables.placeholder_counts(ids, codes, ()).shape == (3, 0)
+    assert row_tables.placeholder_counts(ids.slice(2), codes[2:], (7,)).tolist() == [[0], [1], [0]]
+    assert row_tables.placeholder_counts(ids.slice(0, 0), codes[:0], (7,)).tolist() == [[0], [0], [0]]
+
+
+def test_rows_that_hold_personal_data_are_counted_once_for_each_kind(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(
+        "text,label\nmail a@example.com or b@example.com,good\nmail [EMAIL] 13800001234,bad\n,good\nnone,bad\n"
+    )
+    masks = ["text.mask=[email, cn_mobile, card]"]
+    found = total(tables_of(tmp_path / "r.csv", *masks))
+    assert dict(found.masked) == {"email": 2, "cn_mobile": 1}
+    assert total(tables_of(tmp_path / "r.csv")).masked.total() == 0
+    found.add(found)
+    assert found.masked["email"] == 4

@@ -13,9 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from textcls.errors import ModelError, RecipeError
+from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
-from textcls.text.mask_steps import MaskSteps, as_normalizers, flat, form_steps, found_in, is_mask, steps_of
+from textcls.text.mask_steps import MaskSteps, as_normalizers, flat, form_steps, found_in, is_mask
 from textcls.text.masks import mask_kinds
 
 # A placeholder alone, between letters, between words, in text without spaces, and beside another.
@@ -41,22 +41,11 @@ def add_placeholders(backend: Any, spec: TextSpec, directory: str) -> tuple[int,
         directory: of the pretrained model, for messages.
 
     Raises:
-        RecipeError: a pattern of `text.mask_patterns` matches a placeholder.
         ModelError: the tokenizer cannot have such tokens.
     """
     from tokenizers import AddedToken
 
-    kinds = mask_kinds(spec)
-    placeholders = [kind.placeholder for kind in kinds]
-    for kind, step in zip(kinds, as_normalizers(steps_of(spec)[1:]), strict=True):
-        for placeholder in placeholders:
-            if step.normalize_str(placeholder) != placeholder:
-                raise RecipeError(
-                    f"text.mask_patterns.{kind.name}: the pattern {kind.pattern!r} matches in {placeholder}, which "
-                    "stands for an identifier that was replaced before",
-                    expected="a pattern that matches no placeholder",
-                    todo=r"narrow it, such as by digits that it must hold: (?=[A-Z]*\d)[A-Z\d]{6,}",
-                )
+    placeholders = [kind.placeholder for kind in mask_kinds(spec)]
     before = backend.get_vocab_size(with_added_tokens=True)
     new = [one for one in dict.fromkeys(placeholders) if backend.token_to_id(one) is None]
     # White space before it belongs to the token, as before RoBERTa's <mask>: no tokenizer makes a token of it.

@@ -93,7 +93,6 @@ def prepare_tokenizer(directory: str, spec: TextSpec, *, token_types: bool = Fal
 
     Raises:
         ModelError: the directory has no tokenizer, its vocabulary no padding token, or it cannot have placeholders.
-        RecipeError: a pattern of `text.mask_patterns` matches a placeholder.
     """
     from tokenizers import normalizers
 
