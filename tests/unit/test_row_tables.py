@@ -13,7 +13,6 @@ from textcls.data.input_files import expand
 from textcls.data.spellings import Spellings
 from textcls.data.summary import RowSummary
 from textcls.settings.data import DataSpec
-from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 
@@ -22,11 +21,10 @@ OVERRIDES = ["data.where.source=[a, Z]", "data.label_map={'0': bad, '9': odd}"]
 
 def tables_of(path: Path, *overrides: str) -> list[pa.Table]:
     """Every table of a file, shard by shard."""
-    data = parse_recipe("", [*overrides]).data.model_copy(update={"csv": (str(path),)})
+    recipe = parse_recipe("", [*overrides])
+    text, data = recipe.text, recipe.data.model_copy(update={"csv": (str(path),)})
     layouts, shards = plan_shards(expand(data.csv), data)
-    return [
-        table for shard in shards for table in row_tables.read_tables(shard, layouts[0], data, TextSpec(), SINGLE_LABEL)
-    ]
+    return [table for shard in shards for table in row_tables.read_tables(shard, layouts[0], data, text, SINGLE_LABEL)]
 
 
 def total(tables: list[pa.Table]) -> RowSummary:
