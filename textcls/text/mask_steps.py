@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from textcls.settings.recipe import TextSpec
-from textcls.text.mask_needs import NEEDS, Needs, digits_in
+from textcls.text.mask_needs import NEEDS, Needs, Searches, digits_in
 from textcls.text.masks import KINDS, PSEUDONYM_DIGITS, mask_kinds
 
 _PSEUDONYMS = re.compile(r"\(\?<=\\\[[A-Z_|\\\[]+\):\[0-9a-f\]\{16\}\(\?=\\\]\)")
 _PLACEHOLDER = re.compile(r"\[[A-Z_]+\]")
+_KELVIN = "\u212a"
 
 
 _NONE = (Needs(),)
-_OF_PSEUDONYMS = (Needs(0, ":[0-9a-f]{16}"),)
+_OF_PSEUDONYMS = (Needs(0, (":[0-9a-f]{16}",)),)
 
 
 class MaskStep(NamedTuple):
@@ -119,11 +120,7 @@ class MaskSteps:
         known = {KINDS[name].pattern: needs for name, needs in NEEDS.items()}
         known |= {step.pattern: _OF_PSEUDONYMS for step in steps if _PSEUDONYMS.fullmatch(step.pattern)}
         self.form, self.steps = form, tuple(steps)
-        # For each step: (digits, search for the part).
-        self._needs = [
-            [(one.digits, re.compile(one.part).search if one.part else None) for one in known.get(step.pattern, _NONE)]
-            for step in steps
-        ]
+        self._needs = [[Searches.of(one) for one in known.get(step.pattern, _NONE)] for step in steps]
         self._every = tuple(range(len(self.steps)))
         self._normalizers: dict[tuple[int, ...], Any] = {}
 
@@ -134,13 +131,14 @@ class MaskSteps:
 
     def needed(self, text: str) -> tuple[int, ...]:
         """The places of the steps that may change a text, ascending."""
-        if self.form == "NFKC" and not text.isascii():  # it makes digits and signs of other characters
+        digits, ascii_only = digits_in(text), text.isascii()
+        # NFKC makes digits, letters and signs of other characters, NFC one letter of one other.
+        if not ascii_only and (self.form == "NFKC" or _KELVIN in text):
             return self._every
-        digits = digits_in(text)
         return tuple(
             place
             for place, needs in enumerate(self._needs)
-            if any(digits >= least and (part is None or part(text)) for least, part in needs)
+            if any(digits >= one.digits and one.found(text, ascii_only=ascii_only) for one in needs)
         )
 
     def taken(self, places: tuple[int, ...], text: str) -> str:

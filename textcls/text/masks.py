@@ -10,7 +10,6 @@ number that is no identifier should stay: there the check digits decide, for kin
 """
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import regex
 from textcls.settings.mask_patterns import placeholder_of, portable
 from textcls.settings.recipe import TextSpec
 from textcls.text import mask_checks, mask_shapes
-from textcls.text.mask_needs import NEEDS, digits_in
+from textcls.text.mask_needs import NEEDS, Searches, digits_in
 
 PSEUDONYM_DIGITS = 16
 """Hexadecimal digits of a keyed pseudonym, such as `[EMAIL:0123456789abcdef]`, which `textcls mask --keyed` writes."""
@@ -90,7 +89,7 @@ class Masker:
     """
 
     def __init__(self, kinds: Sequence[MaskKind]) -> None:
-        # For each kind: its pattern, and (digits, search for the part) of what it needs; None if that is not known.
+        # For each kind: its pattern, and searches for what it needs; None if that is not known.
         self._steps = [(kind, regex.compile(kind.pattern), _searches(kind)) for kind in kinds]
 
     def __call__(self, text: str) -> str:
@@ -139,9 +138,9 @@ class Masker:
         return "".join(part if place % 2 else self._of_part(part, by) for place, part in enumerate(parts))
 
     def _of_part(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
-        digits = digits_in(text)  # placeholders have none
+        digits, ascii_only = digits_in(text), text.isascii()  # placeholders have none, and are in ASCII
         for kind, pattern, needed in self._steps:
-            if needed and not any(digits >= least and (part is None or part(text)) for least, part in needed):
+            if needed and not any(digits >= one.digits and one.found(text, ascii_only=ascii_only) for one in needed):
                 continue
 
             def replaced(match: "regex.Match[str]", kind: MaskKind = kind) -> str:
@@ -152,11 +151,9 @@ class Masker:
         return text
 
 
-def _searches(kind: MaskKind) -> list[tuple[int, Callable[[str], object] | None]] | None:
+def _searches(kind: MaskKind) -> list[Searches] | None:
     """What a text needs for a kind to match; None for a pattern of one's own, which needs nothing that is known."""
-    if KINDS.get(kind.name) != kind:
-        return None
-    return [(one.digits, re.compile(one.part).search if one.part else None) for one in NEEDS[kind.name]]
+    return [Searches.of(one) for one in NEEDS[kind.name]] if KINDS.get(kind.name) == kind else None
 
 
 @functools.lru_cache(maxsize=8)
