@@ -110,7 +110,7 @@ def test_a_file_goes_before_a_recipe_of_its_name_and_a_directory_does_not(
 def test_an_unknown_recipe_lists_those_that_exist(name: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"--recipe {name}")) as refused:
         recipe_text(name)
-    assert "base, multi-label, pairs, quickstart" in str(refused.value)
+    assert "base, multi-label, pairs, private, quickstart" in str(refused.value)
 
 
 # --- standard output -------------------------------------------------------------------------------------------------

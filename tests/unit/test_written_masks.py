@@ -257,7 +257,7 @@ def test_an_error_in_a_task_of_ray_is_masked_before_ray_can_log_it(
         raise ValueError("cannot handle 'x@example.com'")
         yield
 
-    actor = actor_pool._ScoringActor("bundle", SINGLE_LABEL, EVERY, PoolSize(1, False, 1, 0))
+    actor = actor_pool._ScoringActor("bundle", SINGLE_LABEL, EVERY, PoolSize(1, False, 1, 0), "")
     actor._classifier = cast(Classifier, object())
     (tmp_path / "a.csv").write_text("id,text,label\nlabel,text,x@example.com\n")
     reordered = Layout(",", 3, (1, 2), 1, header=("id", "text", "label"))
