@@ -164,7 +164,7 @@ def test_reading_tokenizing_and_training_spread_over_the_workers(
     operator: Operator, nodes: Nodes, trained: str
 ) -> None:
     places = operator.places("reviews")
-    for part in ("(_read_shard)", "(tokenized)", "RayTrainWorker"):
+    for part in ("(_read_shard)", "(_tokenized)", "RayTrainWorker"):
         (where,) = [ids for name, ids in places.items() if part in name and "." not in name]
         assert where == nodes.ids(workers_only=True), places
 

@@ -199,7 +199,8 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
     before = np.cumsum(sizes, axis=0) - sizes
     assign, strata_ref = _assign.options(num_returns=len(blocks)), ray.put(strata)
     assigned = [_as_list(assign.remote(one, strata_ref, before[i], cuts, fold)) for i, one in enumerate(tallied)]
-    ids = tuple(read.placeholders.values())
+    counted = {kind: token for kind, token in read.placeholders.items() if token >= 0}
+    ids = tuple(counted.values())
     done = [
         _SplitBlock(*_split_block.remote(block, task, labels, spec.seed, ranges, ids, *(one[b] for one in assigned)))
         for b, block in enumerate(blocks)
@@ -227,7 +228,7 @@ def split_rows(read: ReadRows, spec: SplitSpec, *, max_tokens: int) -> PreparedD
             read.summary,
             rows,
             read.masked_rows,
-            {name: dict(zip(read.placeholders, placeholders[code].tolist(), strict=True)) for code, name in of_splits},
+            {name: dict(zip(counted, placeholders[code].tolist(), strict=True)) for code, name in of_splits if counted},
         ),
         tokens=read.summary.token_lengths(max_tokens),
         conflicts=(sum(one.conflicts for one in facts), [read.location(row_id) for row_id in first_conflicts]),
@@ -351,5 +352,6 @@ def _split_block(
         rows_of(inputs, split.TEST),
         np.bincount(codes, minlength=len(split.SPLITS)),
         np.stack([task.label_rows(targets[codes == code], len(labels)) for code in range(3)]),
-        placeholder_counts(clean["input_ids"], codes, placeholders),
+        # Rows that are not tokenized hold none to count.
+        placeholder_counts(clean["input_ids"], codes, placeholders) if placeholders else np.zeros((3, 0), np.int64),
     )
