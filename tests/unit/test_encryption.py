@@ -300,7 +300,7 @@ def test_what_travels_holds_no_secret_and_a_process_s_own_key_does_not_travel(
 ) -> None:
     monkeypatch.setenv(IDENTITY, SECRET)
     keys = Keys((RECIPIENT,), str(tmp_path / "key.txt"))
-    assert pickle.loads(pickle.dumps(keys)) == keys
+    assert pickle.loads(pickle.dumps(keys)) == keys  # as Ray carries it
     assert SECRET.encode() not in pickle.dumps(keys)
     assert [keys.name("a.csv"), Keys().name("a.csv")] == ["a.csv.age", "a.csv"]
     own = OwnKey()

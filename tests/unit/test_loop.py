@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded
 from textcls.modeling.build import build_model, head_of, logits_of
-from textcls.settings.recipe import TextSpec
+from textcls.settings.recipe import Recipe, TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.slices.findings import RowStudy
 from textcls.slices.groups import FileGroup, SlicePlan
@@ -32,6 +32,7 @@ from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
 from textcls.training.export import export_files
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
+from textcls.training.private.budget import Budget
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
@@ -186,12 +187,18 @@ class Trains:
     def __init__(self, model: Path, kind: Kind) -> None:
         self._model, self.kind = model, kind
 
-    def loop(self, context: OneProcess, *settings: str, fingerprint: str = "run") -> TrainingLoop:
-        fixed = ["train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2"]
-        recipe = parse_recipe("{}", [*fixed, *settings])
+    fixed: ClassVar = ("train.precision=fp32", "train.rows_per_step=8", "train.learning_rate=0.001", "train.epochs=2")
+
+    def built(self, recipe: Recipe) -> Any:
+        problem_type, seed = self.kind.task.problem_type, recipe.train.seed
+        return build_model(str(self._model), LABELS, recipe.model, problem_type=problem_type, pad_id=0, seed=seed)
+
+    def loop(
+        self, context: OneProcess, *settings: str, fingerprint: str = "run", budget: Budget | None = None
+    ) -> TrainingLoop:
+        recipe = parse_recipe("{}", [*self.fixed, *settings])
         task, data = self.kind.task, self.kind.data
-        problem_type, seed = task.problem_type, recipe.train.seed
-        model = build_model(str(self._model), LABELS, recipe.model, problem_type=problem_type, pad_id=0, seed=seed)
+        model = self.built(recipe)
         return TrainingLoop(
             context,
             recipe,
@@ -203,10 +210,11 @@ class Trains:
             pad_id=0,
             head=head_of(model, len(LABELS)),
             fingerprint=fingerprint,
+            budget=budget,
         )
 
-    def __call__(self, context: OneProcess, *settings: str) -> TrainOutcome:
-        outcome = self.loop(context, *settings).run()
+    def __call__(self, context: OneProcess, *settings: str, budget: Budget | None = None) -> TrainOutcome:
+        outcome = self.loop(context, *settings, budget=budget).run()
         assert isinstance(outcome, TrainOutcome)
         return outcome
 

@@ -52,7 +52,10 @@ def test_guesses_are_made_about_the_highest_and_the_lowest_scores() -> None:
 def test_randomized_response_proves_nearly_its_epsilon_and_hardly_ever_more(
     draw: np.random.Generator, epsilon: float
 ) -> None:
-    """Warner 1965: a bit is told truly with probability e^epsilon / (1 + e^epsilon), which is its exact epsilon."""
+    """Randomized response (Warner 1965) reports a bit as it is with probability e^epsilon / (1 + e^epsilon).
+
+    Its epsilon is known exactly.
+    """
     rows, wrong, found = 4_000, 0, 0.0
     for _ in range(40):
         trained_on = draw.integers(2, size=rows).astype(bool)

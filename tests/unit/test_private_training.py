@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from tests.unit.test_loop import KINDS, LABELS, ONE_LABEL, ROWS, Kind, OneProcess, Trains, spy_on_steps, weights
-from textcls.modeling.build import build_model, freeze_embeddings, head_of, logits_of
+from tests.unit.test_loop import KINDS, ONE_LABEL, ROWS, Kind, OneProcess, Trains, spy_on_steps, weights
+from textcls.modeling.build import freeze_embeddings, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
-from textcls.settings.recipe_file import parse_recipe
+from textcls.settings.recipe import Recipe
 from textcls.training import checkpoint
 from textcls.training.loop import TrainingLoop, TrainOutcome
 from textcls.training.optimizer import row_losses
@@ -39,34 +39,21 @@ of_each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 class TrainsPrivately(Trains):
     """Makes loops of private training with the tiny model."""
 
-    def loop(
-        self, context: OneProcess, *settings: str, fingerprint: str = "run", budget: Budget = BUDGET
-    ) -> TrainingLoop:
-        fixed = ["privacy.epsilon=8", "train.rows_per_step=8", "train.epochs=2", "model.dropout=0"]
-        recipe = parse_recipe("{}", [*fixed, *settings])
-        task, data = self.kind.task, self.kind.data
-        problem_type, seed = task.problem_type, recipe.train.seed
-        model = build_model(str(self._model), LABELS, recipe.model, problem_type=problem_type, pad_id=0, seed=seed)
+    fixed: ClassVar = ("privacy.epsilon=8", "train.rows_per_step=8", "train.epochs=2", "model.dropout=0")
+
+    def built(self, recipe: Recipe) -> Any:
+        model = super().built(recipe)
         freeze_embeddings(model)
         adapt_to_cpu(model, alone=False)
-        return TrainingLoop(
-            context,
-            recipe,
-            task,
-            LABELS,
-            model,
-            data,
-            class_counts=task.label_rows(data["train"].targets, len(LABELS)).tolist(),
-            pad_id=0,
-            head=head_of(model, len(LABELS)),
-            fingerprint=fingerprint,
-            budget=budget,
-        )
+        return model
 
-    def __call__(self, context: OneProcess, *settings: str, budget: Budget = BUDGET) -> TrainOutcome:
-        outcome = self.loop(context, *settings, budget=budget).run()
-        assert isinstance(outcome, TrainOutcome)
-        return outcome
+    def loop(
+        self, context: OneProcess, *settings: str, fingerprint: str = "run", budget: Budget | None = BUDGET
+    ) -> TrainingLoop:
+        return super().loop(context, *settings, fingerprint=fingerprint, budget=budget)
+
+    def __call__(self, context: OneProcess, *settings: str, budget: Budget | None = BUDGET) -> TrainOutcome:
+        return super().__call__(context, *settings, budget=budget)
 
 
 @pytest.fixture(autouse=True)
@@ -278,12 +265,15 @@ def test_a_secret_is_readable_by_its_owner_alone_and_guarded_by_the_manifest(
 
 
 def test_the_last_checkpoint_is_kept_whatever_its_validation(trains: TrainsPrivately, tmp_path: Path) -> None:
-    context = OneProcess(tmp_path)
-    outcome = trains(context, "train.epochs=4", "train.learning_rate=0.5", "train.select_by=loss")
-    losses = [epoch["loss"] for epoch in outcome.state.history]
-    assert losses[-1] > min(losses), "the last is not the best"
-    assert outcome.state.best_step == 24
-    assert context.saved[-1][1] == max(score for _, score in context.saved)
+    others_were_better = 0
+    for number in range(12):  # which epoch is the best is a matter of the noise
+        context = OneProcess(tmp_path / str(number))
+        outcome = trains(context, "train.epochs=4", "train.learning_rate=0.5", "train.select_by=loss")
+        assert outcome.state.best_step == 24
+        assert context.saved[-1][1] == max(score for _, score in context.saved)
+        losses = [epoch["loss"] for epoch in outcome.state.history]
+        others_were_better += losses[-1] > min(losses)
+    assert others_were_better
 
 
 def test_steps_without_a_row_take_place(
