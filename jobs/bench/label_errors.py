@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="of the training runs")
     parser.add_argument("--out", help="keep the audits in this directory, where the same command continues them")
     arguments = parser.parse_args()
     with nullcontext(arguments.out) if arguments.out else tempfile.TemporaryDirectory() as folder:
@@ -80,6 +81,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
             f"text.max_tokens={arguments.max_tokens}",
             f"train.epochs={arguments.epochs}",
             "train.learning_rate=8e-5",
+            *arguments.set,
         ],
     )
     for name, options in _audits(arguments):
