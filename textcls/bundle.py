@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
-from textcls import encryption, storage
+from textcls import age_keys, encryption, storage
 from textcls.directories import cache_directory, download_directory, put_directory
 from textcls.errors import BundleError
 from textcls.manifest import Digest, Excluded, FileRecord, Frozen, Privacy
@@ -291,7 +291,7 @@ def load_bundle(uri: str, *, cache: str | None = None, identity_file: str = "") 
     """
     uri = storage.absolute(uri)
     if encryption.is_encrypted(uri):
-        opened = open_sealed(uri, encryption.identities(identity_file), needs=MANIFEST)
+        opened = open_sealed(uri, age_keys.identities(identity_file), needs=MANIFEST)
         return replace(_verified(uri, opened.path), opened=opened, identity_file=identity_file)
     if not storage.exists(storage.join(uri, MANIFEST)):
         inner = storage.join(uri, "bundle")  # as a training run leaves it

@@ -1,33 +1,27 @@
 """Files that are encrypted as `age` encrypts them (https://age-encryption.org/v1), and read back.
 
-In: recipients, the public keys of those who may read; identities, their secret keys, from a file or the environment.
-Out: files whose plaintext never touches a disk; the content of such a file. Not here: which files hold texts of people
-(their writers), a whole directory as one file (sealed_directory.py).
+In: recipients and identities; a plaintext, or an encrypted file. Out: files whose plaintext never touches a disk; the
+content of such a file. Not here: the keys themselves (age_keys.py), which files hold texts of people (their writers), a
+whole directory as one file (sealed_directory.py).
 
-A plaintext goes through a pipe to a thread that encrypts it, so that a file of any size takes 64 KB of memory. An
-identity is read where it is used: it is in no recipe, no file of a job, no pickled object and no message.
+A plaintext goes through a pipe to a thread that encrypts it, so that a file of any size takes 64 KB of memory.
 """
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from textcls import storage
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
 from textcls.errors import InputError, TextclsError
 
 SUFFIX = ".age"
 """What the name of an encrypted file ends with."""
-IDENTITY = "TEXTCLS_AGE_IDENTITY"
-"""The environment variable that holds an identity."""
-IDENTITY_FILE = "TEXTCLS_AGE_IDENTITY_FILE"
-"""The environment variable that names a file of identities."""
 
-_SECRET = "age-secret-key-"
-_KEY_CHARS = 62
 # What pyrage says where no identity fits; everything else is a damaged file.
 _NO_MATCH = "No matching keys found"
 
@@ -52,111 +46,6 @@ class Keys:
 NO_KEYS = Keys()
 
 
-class OwnKey:
-    """A key pair of this process, for files that the same job reads again; it is never written nor sent elsewhere.
-
-    Attributes:
-        recipient: its public key.
-    """
-
-    def __init__(self) -> None:
-        import pyrage
-
-        self._identity = pyrage.x25519.Identity.generate()
-        self.recipient = str(self._identity.to_public())
-
-    def identities(self) -> list[Any]:
-        """What opens the files."""
-        return [self._identity]
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a key of one process stays there")
-
-
-def checked_recipients(asked: Iterable[str]) -> tuple[str, ...]:
-    """The recipients, sorted, each once.
-
-    Raises:
-        InputError: one is no public key; a value that may be a secret is not repeated.
-    """
-    import pyrage
-
-    found = set()
-    for place, value in enumerate(asked, 1):
-        key = value.strip()
-        if _SECRET in key.casefold():
-            raise InputError(
-                f"--encrypt-to, value {place}, is a secret key: whoever can list processes or read the history of the "
-                "shell may have seen it",
-                expected="a public key: age1...",
-                todo="give the public key, which `age-keygen -y FILE` prints; better of a new pair",
-            )
-        try:
-            pyrage.x25519.Recipient.from_str(key)
-        except pyrage.RecipientError as error:
-            shown = f" ({key[:_KEY_CHARS]!r})" if key.startswith("age1") else ""
-            raise InputError(
-                f"--encrypt-to, value {place}, is no public key of age{shown}: {error}",
-                expected=f"age1 and {_KEY_CHARS - 4} more characters, as `age-keygen` prints it",
-                todo="copy the whole key",
-            ) from None
-        found.add(key)
-    return tuple(sorted(found))
-
-
-def identities(identity_file: str = "") -> list[Any]:
-    """The identities of a file or, without one, of the environment; none if there are none.
-
-    Args:
-        identity_file: path of a file as `age-keygen` writes it.
-
-    Raises:
-        InputError: the file cannot be read, or a line is no identity; its content is not repeated.
-    """
-    path = identity_file or os.environ.get(IDENTITY_FILE, "")
-    texts = []
-    if path:
-        try:
-            with open(os.path.expanduser(path), encoding="utf-8") as file:
-                texts.append((path, file.read()))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise InputError(
-                f"the file of identities {path}: {reason}", todo="name the file that `age-keygen -o FILE` has written"
-            ) from None
-    if not identity_file and (text := os.environ.get(IDENTITY, "")):
-        texts.append((IDENTITY, text))
-    found = []
-    for place, text in texts:
-        of_place = [
-            _identity(line, f"{place}, line {n}") for n, line in enumerate(text.splitlines(), 1) if _key_in(line)
-        ]
-        if not of_place:
-            raise InputError(
-                f"{place} holds no identity", expected="a line AGE-SECRET-KEY-1...", todo="fill it, or unset it"
-            )
-        found += of_place
-    return found
-
-
-def _key_in(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
-
-
-def _identity(line: str, place: str) -> Any:
-    import pyrage
-
-    try:
-        return pyrage.x25519.Identity.from_str(line.strip())
-    except pyrage.IdentityError:
-        kind = "a public key" if line.strip().startswith("age1") else "no identity of age"
-        raise InputError(
-            f"{place}, is {kind}",
-            expected="AGE-SECRET-KEY-1..., without a passphrase",
-            todo="name the file that `age-keygen -o FILE` has written",
-        ) from None
-
-
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +55,7 @@ def written_whole(uri: str, recipients: Sequence[str]) -> Iterator[BinaryIO]:
 
     Args:
         uri: absolute.
-        recipients: from `checked_recipients`.
+        recipients: from `age_keys.checked_recipients`.
     """
     with storage.written_whole(uri) as file:
         if not recipients:
@@ -287,7 +176,7 @@ def read_bytes(uri: str, opened_by: Sequence[Any]) -> bytes:
 
     Args:
         uri: absolute.
-        opened_by: from `identities`.
+        opened_by: from `age_keys.identities`.
 
     Raises:
         InputError: no identity fits, or the file is damaged, incomplete or no file of age.
@@ -305,7 +194,7 @@ def decrypt(uri: str, out: Any, opened_by: Sequence[Any]) -> None:
     Args:
         uri: absolute.
         out: has `write` and `flush`. What it was given is worth nothing if this raises.
-        opened_by: from `identities`.
+        opened_by: from `age_keys.identities`.
 
     Raises:
         InputError: as in `read_bytes`.
@@ -340,7 +229,7 @@ def decrypted(uri: str, opened_by: Sequence[Any]) -> Iterator[BinaryIO]:
 
     Args:
         uri: absolute.
-        opened_by: from `identities`.
+        opened_by: from `age_keys.identities`.
 
     Raises:
         InputError: as in `read_bytes`, also after the block has read all.

@@ -277,15 +277,15 @@ FOLLOWED = {
         f"{ADVICE}test_a_run_of_another_recipe_comes_with_the_options_that_resume_it",
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_recipients_it_began_with_as_advised",
     ],
-    "encryption.checked_recipients": [
+    "age_keys.checked_recipients": [
         f"{ENCRYPTION}test_a_secret_key_in_place_of_a_public_one_is_refused_and_not_repeated",
         f"{ENCRYPTION}test_what_is_no_public_key_is_refused",
     ],
-    "encryption.identities": [
+    "age_keys.identities": [
         f"{ENCRYPTION}test_a_missing_file_of_identities_can_be_named",
         f"{ENCRYPTION}test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one",
     ],
-    "encryption._identity": [f"{ENCRYPTION}test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one"],
+    "age_keys._identity": [f"{ENCRYPTION}test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one"],
     "encryption.decrypt": [f"{ENCRYPTION}test_an_encrypted_file_without_an_identity_comes_with_the_ways_to_give_one"],
     "encryption._not_opened": [
         f"{ENCRYPTION}test_what_is_written_comes_back_to_each_recipient_and_to_no_one_else",

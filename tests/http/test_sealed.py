@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import save_tiny_bundle
 from tests.http.conftest import BOUND_S, Service, service_of
-from textcls.encryption import IDENTITY, IDENTITY_FILE
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
 from textcls.errors import InputError
 from textcls.sealed_directory import seal_directory
 

@@ -16,13 +16,14 @@ import ray
 
 from tests.local_ray.conftest import WARM, small_recipe
 from textcls import encryption
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
 from textcls.audit.run import AuditOptions, audit
 from textcls.batch.evaluate import evaluate
 from textcls.batch.predict import predict
 from textcls.batch.settings import evaluate_settings, predict_settings
 from textcls.batch.to_label import RankSpec
 from textcls.bundle import load_bundle
-from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys
+from textcls.encryption import Keys
 from textcls.errors import InputError
 from textcls.sealed_directory import seal_directory
 from textcls.training.run import dry_run, train

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcls import encryption
+from textcls import age_keys, encryption
 from textcls.audit.sheet import SheetRow, sheet
 from textcls.data.checks import refuse_conflicts, refuse_unfit
 from textcls.data.csv_shards import plan_shards
@@ -229,13 +229,13 @@ def test_encrypted_decisions_are_read_with_an_identity(tmp_path: Path, monkeypat
     path = tmp_path / "audit.csv.age"
     encryption.write_bytes(str(path), plain.read_bytes(), [str(secret.to_public())])
     (tmp_path / "key.txt").write_text(str(secret))
-    monkeypatch.delenv(encryption.IDENTITY, raising=False)
-    monkeypatch.delenv(encryption.IDENTITY_FILE, raising=False)
+    monkeypatch.delenv(age_keys.IDENTITY, raising=False)
+    monkeypatch.delenv(age_keys.IDENTITY_FILE, raising=False)
     data = DataSpec(decisions=(str(path),))
     with pytest.raises(InputError, match="there is no identity to open it"):
         read_decisions(data, SINGLE_LABEL)
     (found,) = read_decisions(data, SINGLE_LABEL, Keys(identity_file=str(tmp_path / "key.txt")))
     assert found.by_row == of(plain)[0].by_row
-    monkeypatch.setenv(encryption.IDENTITY, str(secret))
+    monkeypatch.setenv(age_keys.IDENTITY, str(secret))
     assert of(path)[0].by_row == found.by_row
     assert found.uri == str(path)

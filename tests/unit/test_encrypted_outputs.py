@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.test_predict_to_label import pool_of, reviews
 from textcls import encryption
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
 from textcls.batch import embedding_pool, explain
 from textcls.batch import predict as job
 from textcls.batch.actor_pool import PoolSize
@@ -22,7 +23,7 @@ from textcls.batch.explanation_rows import Explaining
 from textcls.batch.settings import predict_settings
 from textcls.batch.to_label import RankSpec
 from textcls.data.csv_shards import run_here
-from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys
+from textcls.encryption import Keys
 from textcls.errors import RunDirError
 from textcls.inference.classifier import Classifier
 

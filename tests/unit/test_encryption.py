@@ -13,7 +13,8 @@ import pyrage
 import pytest
 
 from textcls import encryption, storage
-from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys, OwnKey, checked_recipients, identities
+from textcls.age_keys import IDENTITY, IDENTITY_FILE, OwnKey, checked_recipients, identities
+from textcls.encryption import Keys
 from textcls.errors import InputError, StorageError
 
 MARKER = b"a text that nobody else may read, "

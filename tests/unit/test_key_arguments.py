@@ -10,7 +10,8 @@ import pyrage
 import pytest
 
 from textcls.__main__ import COMMANDS
-from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
+from textcls.encryption import Keys
 from textcls.errors import InputError
 from textcls.sealed_directory import seal_directory
 

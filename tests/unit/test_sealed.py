@@ -16,9 +16,9 @@ import pytest
 from transformers import pipeline
 
 from textcls import encryption
+from textcls.age_keys import IDENTITY, IDENTITY_FILE
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.commands.seal import main, parser
-from textcls.encryption import IDENTITY, IDENTITY_FILE
 from textcls.errors import BundleError, InputError
 from textcls.inference.classifier import Classifier
 from textcls.inference.embeddings import Embedder

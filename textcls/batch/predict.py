@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from textcls import encryption
+from textcls.age_keys import OwnKey, identities
 from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
 from textcls.batch.embedding_pool import EmbeddingPool
 from textcls.batch.explanation_rows import COLUMNS as EXPLANATION_COLUMNS
@@ -45,7 +46,7 @@ from textcls.data.masked_messages import masked_messages
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
 from textcls.data.rows import Reason, TextReader
-from textcls.encryption import NO_KEYS, Keys, OwnKey, identities
+from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier, Scores
 from textcls.inference.encoding import Encoded

@@ -1,13 +1,15 @@
 """The arguments about encryption that commands share.
 
 In: a parser; later, what it has parsed. Out: `--encrypt-to` and `--identity-file`, and the `Keys` that they mean.
-Not here: encrypting (textcls/encryption.py), which files are encrypted (jobs/README.md lists them).
+Not here: the keys themselves (textcls/age_keys.py), encrypting (textcls/encryption.py), which files are encrypted
+(jobs/README.md lists them).
 """
 
 import argparse
 import os
 
-from textcls.encryption import IDENTITY, IDENTITY_FILE, Keys, checked_recipients
+from textcls.age_keys import IDENTITY, IDENTITY_FILE, checked_recipients
+from textcls.encryption import Keys
 
 
 def add_key_arguments(parser: argparse.ArgumentParser, *, encrypted: str = "", opens: str = "") -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from textcls import encryption, storage
+from textcls import age_keys, encryption, storage
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import DataError
 from textcls.settings.data import DataSpec
@@ -127,7 +127,7 @@ def read_decisions(data: DataSpec, task: Task, keys: Keys = NO_KEYS) -> tuple[De
         InputError: no identity opens an encrypted file.
     """
     is_needed = any(map(encryption.is_encrypted, data.decisions))
-    opened_by = encryption.identities(keys.identity_file) if is_needed else []
+    opened_by = age_keys.identities(keys.identity_file) if is_needed else []
     return tuple(_read(storage.absolute(uri), data, task, opened_by) for uri in data.decisions)
 
 
