@@ -41,7 +41,7 @@ FOLLOWED = {
     ],
     "bundle._task_of": ["unit/test_bundle.py::test_a_task_that_this_version_does_not_know_is_refused_by_name"],
     "bundle._check_names": [f"{ADVICE}test_a_file_that_must_not_be_in_a_bundle_can_be_moved_away"],
-    "bundle._read_manifest": [
+    "manifest.read_manifest": [
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",
         "unit/test_bundle.py::test_another_format_version_is_refused_with_the_one_that_is_read",
         f"{ADVICE}test_a_damaged_bundle_can_be_copied_again",

@@ -15,7 +15,7 @@ LOSSES = {"training/optimizer.py"}
 SETTING = {"settings/data.py"}
 # The task of a bundle that names none.
 DEFAULT = re.compile(r"SINGLE_LABEL|tasks\.single_label")
-HAVE_DEFAULT = {"bundle.py"}
+HAVE_DEFAULT = {"manifest.py"}
 OTHERS = sorted(
     path
     for path in TEXTCLS.rglob("*.py")

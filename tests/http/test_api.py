@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from textcls.bundle import Calibration
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
-from textcls.manifest import Privacy
+from textcls.manifest import Calibration, Privacy
 from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
 from textcls.serving.scorer import Scorer

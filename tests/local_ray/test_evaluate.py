@@ -16,9 +16,10 @@ from tests.local_ray.conftest import prepared_data, small_recipe, write_reviews
 from textcls.batch.evaluate import evaluate
 from textcls.batch.rebundle import rebundle
 from textcls.batch.settings import changed_text, evaluate_settings
-from textcls.bundle import Calibration, Origin, load_bundle
+from textcls.bundle import load_bundle
 from textcls.errors import DataError, RunDirError
 from textcls.inference.classifier import Classifier
+from textcls.manifest import Calibration, Origin
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
 from textcls.tasks.metrics import Counts, summarise

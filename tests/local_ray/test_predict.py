@@ -25,10 +25,11 @@ from textcls.batch.explain import explain_rows
 from textcls.batch.explanation_rows import Explaining
 from textcls.batch.predict import predict
 from textcls.batch.settings import predict_settings
-from textcls.bundle import Calibration, load_bundle
+from textcls.bundle import load_bundle
 from textcls.data.rows import Reason
 from textcls.errors import DataError, RunDirError, ScoringError
 from textcls.inference.classifier import Classifier
+from textcls.manifest import Calibration
 from textcls.on_ray.session import ray_session
 
 CASES = Path(__file__).parents[1] / "csv"

@@ -13,9 +13,10 @@ from textcls.batch.settings import (
     predict_settings,
     with_small_shards,
 )
-from textcls.bundle import Bundle, Manifest
+from textcls.bundle import Bundle
 from textcls.data.input_files import InputFile
 from textcls.errors import RecipeError
+from textcls.manifest import Manifest
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe

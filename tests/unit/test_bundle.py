@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
-from textcls import bundle as bundle_module
 from textcls import storage
-from textcls.bundle import MANIFEST, Calibration, Origin, load_bundle, make_linked_bundle, write_bundle
+from textcls.bundle import MANIFEST, load_bundle, make_linked_bundle, write_bundle
 from textcls.directories import put_directory
 from textcls.errors import BundleError, RunDirError, StorageError
+from textcls.manifest import Calibration, Manifest, Origin, manifest_bytes, read_manifest
 from textcls.settings.recipe import Recipe, TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 
@@ -59,7 +59,7 @@ def model_dir(saved_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved_model, tmp_path / "model"))
 
 
-def write(model_dir: Path, uri: object, **changes: Any) -> bundle_module.Manifest:
+def write(model_dir: Path, uri: object, **changes: Any) -> Manifest:
     arguments: dict[str, Any] = {
         "task": SINGLE_LABEL,
         "labels": LABELS,
@@ -83,7 +83,7 @@ def reseal(directory: Path, change: Tamper) -> None:
     content = json.loads((directory / MANIFEST).read_bytes())
     del content["manifest_sha256"]
     change(content)
-    (directory / MANIFEST).write_bytes(bundle_module._manifest_bytes(content))
+    (directory / MANIFEST).write_bytes(manifest_bytes(content))
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -244,8 +244,8 @@ def test_every_flipped_bit_of_every_byte_of_the_manifest_is_refused(bundle_dir: 
         bad = bytearray(raw)
         bad[place] ^= 1 << bit
         with pytest.raises(BundleError, match=MANIFEST):
-            bundle_module._read_manifest(bytes(bad), MANIFEST)
-    bundle_module._read_manifest(raw, MANIFEST)
+            read_manifest(bytes(bad), MANIFEST)
+    read_manifest(raw, MANIFEST)
 
 
 def test_white_space_that_json_would_not_mind_is_refused(bundle_dir: Path) -> None:

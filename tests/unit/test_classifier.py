@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import save_tiny_bundle
-from textcls.bundle import Calibration
 from textcls.data import row_tables
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
 from textcls.inference.classifier import Classifier, PaddedModel
+from textcls.manifest import Calibration
 from textcls.modeling import cpu_scoring as encoder_module
 from textcls.modeling import precision
 from textcls.modeling.cpu_scoring import RaggedModel

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import norm
 
 from tests.unit.reading import options
-from textcls.bundle import Calibration
 from textcls.errors import InputError, RecipeError
+from textcls.manifest import Calibration
 from textcls.settings.privacy import DEFAULTS
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe

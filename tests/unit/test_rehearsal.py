@@ -14,9 +14,10 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
-from textcls.bundle import Calibration, make_bundle
+from textcls.bundle import make_bundle
 from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
+from textcls.manifest import Calibration
 from textcls.modeling import cpu_training
 from textcls.modeling.build import build_model, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from textcls.bundle import Calibration
+from textcls.manifest import Calibration
 from textcls.reporting import picture
 from textcls.reporting.picture import PNG_SIZE
 from textcls.reporting.report import Baseline, NoBaseline, Report

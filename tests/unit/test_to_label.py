@@ -23,11 +23,12 @@ from textcls.batch.to_label import (
     sheet,
     to_label,
 )
-from textcls.bundle import Calibration, load_bundle
+from textcls.bundle import load_bundle
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.row_tables import clean_rows, read_tables
 from textcls.inference.classifier import Classifier
+from textcls.manifest import Calibration
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from textcls import storage
 from textcls.batch.evaluate import EVALUATION, measured, write_report
 from textcls.batch.settings import EvaluateSpec
-from textcls.bundle import MANIFEST, Bundle, Origin, make_linked_bundle, stated_metrics
+from textcls.bundle import MANIFEST, Bundle, make_linked_bundle, stated_metrics
 from textcls.data.input_files import expand
 from textcls.data.masked_messages import masked_messages
 from textcls.directories import put_directory
 from textcls.encryption import NO_KEYS, Keys
+from textcls.manifest import Origin
 from textcls.output.claim import OutKind, claim
 from textcls.output.lock import locked
 from textcls.reporting.report import Report, ScoredBundle

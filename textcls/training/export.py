@@ -1,8 +1,8 @@
 """A checkpoint as a bundle.
 
 In: the best checkpoint of a finished run, the tokenizer, the calibration. Out: OUT/bundle, or in a local directory the
-files of a bundle but for the manifest. Not here: the manifest (bundle.py), fitting the temperature (split_scoring.py),
-dividing weights by it (modeling/build.py).
+files of a bundle but for the manifest. Not here: the manifest (manifest.py), fitting the temperature
+(split_scoring.py), dividing weights by it (modeling/build.py).
 """
 
 import json
@@ -14,9 +14,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from textcls import storage
-from textcls.bundle import Manifest, write_bundle
+from textcls.bundle import write_bundle
 from textcls.data.split_blocks import PreparedData
-from textcls.manifest import Privacy
+from textcls.manifest import Manifest, Privacy
 from textcls.modeling.build import fold_temperature
 from textcls.plain_text import json_text
 from textcls.settings.recipe import Recipe

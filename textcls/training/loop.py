@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textcls.bundle import Calibration
+from textcls.manifest import Calibration
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.precision import uses_bf16
 from textcls.progress import StepTimer

@@ -26,10 +26,11 @@ import torch
 from safetensors import SafetensorError
 
 from textcls import storage
-from textcls.bundle import Calibration, make_bundle
+from textcls.bundle import make_bundle
 from textcls.errors import ModelError, StorageError
 from textcls.inference.classifier import Classifier
 from textcls.inference.encoding import Encoded
+from textcls.manifest import Calibration
 from textcls.modeling.batching import padded, token_types
 from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu

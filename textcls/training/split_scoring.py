@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from textcls.bundle import Calibration
+from textcls.manifest import Calibration
 from textcls.modeling.batching import micro_batches
 from textcls.modeling.build import fold_temperature, logits_of
 from textcls.settings.recipe import CalibrationSpec

@@ -4,8 +4,7 @@ In: the budget, the recipe, the directory beside which other runs lie. Out: the 
 for the user. Not here: the budget (budget.py), where these things are written (results.py, export.py).
 """
 
-from textcls.bundle import Calibration
-from textcls.manifest import Privacy
+from textcls.manifest import Calibration, Privacy
 from textcls.settings.privacy import DEFAULTS
 from textcls.settings.recipe import Recipe
 from textcls.settings.yaml_text import set_option
