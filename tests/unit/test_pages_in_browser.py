@@ -8,12 +8,12 @@ import pytest
 
 from tests.unit.test_explanation_page import page as explanations_of
 from tests.unit.test_explanation_page import row
-from tests.unit.test_report_page import full_report, page_of
+from tests.unit.test_report_page import full_report, page_of, with_masks
 from tests.unit.test_reports import NASTY
 
 LABELS = [*NASTY[:4], "好评", "إيجابي", "शिकायत", "x" * 200]
 PAGES = {
-    "single label": lambda: page_of(full_report(LABELS, text="fine but <b>dull</b>")),
+    "single label": lambda: page_of(with_masks(full_report(LABELS, text="fine but <b>dull</b>"))),
     "several labels": lambda: page_of(several_labels(LABELS)),
     "explanations": lambda: explanations_of(row("fine but dull", "好 很好", label="<b>x</b>"), row("x" * 900)),
 }

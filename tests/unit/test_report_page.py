@@ -119,6 +119,20 @@ PRIVATE = {
     "other_runs": ["first was trained on the same rows with epsilon 7.90."],
 }
 
+MASKED = {
+    "rows": {"email": 1_204, "phone": 0, "employee_id": 3},
+    "placeholders": {
+        "train": {"email": 1_100, "phone": 0, "employee_id": 2},
+        "val": {"email": 80, "phone": 0, "employee_id": 1},
+        "test": {"email": 95, "phone": 0, "employee_id": 0},
+    },
+}
+
+
+def with_masks(report: dict[str, Any], masked: dict[str, Any] = MASKED) -> dict[str, Any]:
+    return report | {"rows": report["rows"] | {"masked": masked}}
+
+
 REPORTS = {
     "two labels": full_report(TWO),
     "nasty labels": full_report(NASTY, text="<b>x</b> \u202e\x1b[31m good"),
@@ -131,6 +145,8 @@ REPORTS = {
     | {"title": "Evaluation", "bundle": {"uri": "runs/a/bundle", "digest": "0" * 64}, "files": ["a.csv", "b.csv"]},
     "an early report": report_of(TWO),
     "private training": full_report(TWO) | {"privacy": PRIVATE},
+    "masked texts": with_masks(full_report(TWO)),
+    "an evaluation of masked texts": with_masks(full_report(TWO), {"rows": {"<b>kind</b>": 1}}),
     "without a baseline": report_of(TWO) | {"baseline": {"error": "no words"}},
     "scores alone": {"test": {"rows": 40, "mean_distance": 0.25}},
     "a loss that is no number": report_of(TWO)
@@ -296,6 +312,28 @@ def test_private_training_states_its_bound_what_it_leaves_open_and_other_runs() 
     alone = page_of(full_report(TWO) | {"privacy": PRIVATE | {"other_runs": []}})
     assert "No other run on the same rows is known" in alone
     assert 'id="privacy"' not in page_of(full_report(TWO))
+
+
+def test_the_account_says_which_masks_were_on_and_what_they_found_in_each_split() -> None:
+    texts = Elements(page_of(with_masks(full_report(TWO)))).texts
+    at = texts.index("kind")
+    assert texts[at : at + 5] == ["kind", "rows", "train", "val", "test"]
+    assert texts[at + 5 : at + 10] == ["email", "1,204", "1,100", "80", "95"]
+    assert texts[at + 10 : at + 15] == ["phone", "0", "0", "0", "0"]
+    assert texts[at + 15 : at + 20] == ["employee_id", "3", "2", "1", "0"]
+    assert texts.index("Why rows were rejected; rejects.parquet lists each of them") < at < texts.index("row")
+    # An evaluation splits nothing.
+    texts = Elements(page_of(with_masks(full_report(TWO), {"rows": {"email": 7}}))).texts
+    at = texts.index("kind")
+    assert texts[at : at + 4] == ["kind", "rows", "email", "7"]
+    assert "masked" not in page_of(full_report(TWO))
+
+
+def test_many_kinds_of_personal_data_are_counted_beyond_the_first_50() -> None:
+    shown = page_of(with_masks(full_report(TWO), {"rows": {f"kind_{n}": n for n in range(60)}}))
+    assert "kind_49<" in shown
+    assert "kind_50<" not in shown
+    assert "10 more kinds are not shown here" in shown
 
 
 def test_settings_and_versions_are_on_the_page_the_changed_ones_first() -> None:

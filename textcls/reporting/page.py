@@ -24,7 +24,7 @@ _MANY_CUT = 0.05
 _MOST_OF_GROUP = 12
 # What rows are grouped by, for people who do not know the unit.
 _BY = {"length": "length in tokens"}
-_MOST_SLICES, _MOST_FILES, _MOST_SETTINGS = 120, 20, 250
+_MOST_SLICES, _MOST_FILES, _MOST_KINDS, _MOST_SETTINGS = 120, 20, 50, 250
 # Of each kind, as many as the page has room for.
 _EXAMPLES = (20, 10, 5, 2, 0)
 _VALUE_CHARS, _NAME_CHARS, _TEXT_CHARS = 200, 80, 2_000
@@ -70,6 +70,7 @@ def _page(report: Report, most_examples: int) -> str:
         account=list(_account(report.rows)),
         reject_reasons=_reasons(report.rows),
         outside_where=report.rows.get("outside_where"),
+        masked=_masked(report.rows),
         lengths=_lengths(report),
         files=Bounded.of([visible(file, _VALUE_CHARS) for file in report.files], _MOST_FILES, 0),
         changed=Bounded.of(_changed(settings), _MOST_SETTINGS, 0),
@@ -189,6 +190,19 @@ def _reasons(rows: Mapping[str, Any]) -> Bounded:
     reasons = rows.get("reject_reasons")
     found = sorted(reasons.items(), key=lambda item: -item[1]) if isinstance(reasons, Mapping) else []
     return Bounded.of([(visible(str(reason), _VALUE_CHARS), number) for reason, number in found], _MOST_FILES, 0)
+
+
+def _masked(rows: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The splits in which placeholders were counted, and by kind of personal data (kind, rows that hold it,
+    placeholders in each of these splits); None where nothing is masked."""
+    if not isinstance(masked := rows.get("masked"), Mapping):
+        return None
+    placeholders = masked.get("placeholders", {})
+    kinds = [
+        (visible(str(kind), _NAME_CHARS), held, [found.get(kind, 0) for found in placeholders.values()])
+        for kind, held in masked.get("rows", {}).items()
+    ]
+    return {"splits": list(placeholders), "kinds": Bounded.of(kinds, _MOST_KINDS, 0)}
 
 
 def _lengths(report: Report) -> list[tuple[str, Mapping[str, int]]]:
