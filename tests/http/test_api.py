@@ -20,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
 from textcls.manifest import Calibration, Privacy
-from textcls.serving import schema
 from textcls.serving.batcher import Batcher, QueueFull
+from textcls.serving.refusals import REFUSALS
+from textcls.serving.response_schema import Prediction
 from textcls.serving.scorer import Scorer
 from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
@@ -113,7 +114,7 @@ def test_any_text_at_all_has_an_outcome(service: Service, texts: list[str]) -> N
     assert [sorted(one) in (["error"], PREDICTION) for one in answer.json["predictions"]] == [True] * len(texts)
 
 
-PREDICTION = sorted(schema.Prediction.model_fields)
+PREDICTION = sorted(Prediction.model_fields)
 
 
 def test_nul_and_half_surrogates_are_told_and_their_neighbours_are_scored(service: Service) -> None:
@@ -170,7 +171,7 @@ REFUSED = {
 def test_a_refusal_has_its_status_its_code_and_the_numbers(service: Service, code: str) -> None:
     path, content, headers = REFUSED[code]
     answer = service.ask(path, content, **headers)
-    assert (answer.status, answer.json["error"]["code"]) == (schema.REFUSALS[code][0], code)
+    assert (answer.status, answer.json["error"]["code"]) == (REFUSALS[code][0], code)
     numbers = {"body_too_large": "60014 .* 50000", "too_many_texts": "17 .* 16", "too_many_characters": "2001 .* 2000"}
     assert re.search(numbers.get(code, "."), answer.json["error"]["message"])
     assert ("allow" in answer.headers) == (code == "method_not_allowed")
@@ -213,7 +214,7 @@ def test_overload_is_refused_at_once_with_a_time_to_return(tiny_bundle: Path, mo
 def test_every_refusal_of_the_table_was_met_here() -> None:
     elsewhere = {"unauthorized", "body_timeout", "overloaded", "internal", "not_ready"}
     elsewhere |= {"too_many_words", "unknown_label"}  # test_explain.py
-    assert set(REFUSED) | elsewhere == set(schema.REFUSALS)
+    assert set(REFUSED) | elsewhere == set(REFUSALS)
 
 
 # --- the body --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from textcls.errors import InputError, ServeError
 from textcls.serving.local import haproxy, haproxy_settings
 from textcls.serving.local.haproxy_settings import Unmatched, Wanted, corrected
 from textcls.serving.local.private_sockets import listen_privately
-from textcls.serving.schema import SAFE_HEADERS
+from textcls.serving.refusals import SAFE_HEADERS
 from textcls.settings.serve import ServeSpec
 
 

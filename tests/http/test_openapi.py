@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from textcls.serving import schema
+from textcls.serving.refusals import REFUSALS
 from textcls.settings.serve import ServeSpec
 
 from .conftest import Service, service_of
@@ -57,6 +57,6 @@ def test_the_document_states_the_limits_and_every_refusal_of_the_table(service: 
     assert texts[-1]["maxItems"] == 16
     assert "50000 bytes" in document["info"]["description"]
     told = str(document["paths"])
-    untold = {code for code in schema.REFUSALS if f"`{code}`" not in told}
+    untold = {code for code in REFUSALS if f"`{code}`" not in told}
     # What no operation answers: there is no such operation.
     assert untold == {"method_not_allowed"}

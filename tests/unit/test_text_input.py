@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textcls.data import row_tables
-from textcls.serving.schema import Refusal, read_predict, read_task
+from textcls.serving.refusals import Refusal
+from textcls.serving.request_schema import read_predict, read_task
 from textcls.settings.recipe import TextSpec
 from textcls.settings.serve import ServeSpec
 from textcls.text.normalizer import normalizer_of

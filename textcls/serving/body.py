@@ -1,6 +1,6 @@
 """Reading the body of a request, up to a limit.
 
-In: a request and limits. Out: the bytes of its body, decompressed. Not here: what they mean (schema.py).
+In: a request and limits. Out: the bytes of its body, decompressed. Not here: what they mean (request_schema.py).
 
 The limit holds for the bytes as sent and as decompressed. A compressed body is decompressed piece by piece as it
 arrives, and only up to the limit, so that a small body never takes much memory (a decompression bomb).
@@ -11,7 +11,7 @@ import zlib
 
 from starlette.requests import Request
 
-from textcls.serving.schema import Refusal
+from textcls.serving.refusals import Refusal
 
 _GZIP = ("gzip", "x-gzip")  # the same (RFC 9110, section 8.4.1.3)
 

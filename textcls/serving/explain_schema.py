@@ -1,14 +1,17 @@
 """POST /explain: its request and its response.
 
 In: the bytes of a body, and limits. Out: an input and the label to explain, or a `Refusal`; the response as JSON.
-Not here: what all requests have in common (schema.py), explaining (explainer.py).
+Not here: what all requests and all responses have in common (request_schema.py, response_schema.py), explaining
+(explainer.py).
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from textcls.serving.schema import ONE_TEXT, ModelName, Refusal, StrictModel, parsed
+from textcls.serving.refusals import Refusal
+from textcls.serving.request_schema import ONE_TEXT, StrictModel, parsed
+from textcls.serving.response_schema import ModelName
 from textcls.settings.serve import ServeSpec
 from textcls.text.text_input import TextInput
 

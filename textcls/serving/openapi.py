@@ -1,7 +1,8 @@
 """The OpenAPI document of the service.
 
-In: the limits of a service. Out: its OpenAPI 3.1 document, made from the paths in routes.py and from the models and
-errors in schema.py. Not here: handling requests (api.py).
+In: the limits of a service. Out: its OpenAPI 3.1 document, made from the paths in routes.py, from the models in
+request_schema.py, response_schema.py and explain_schema.py, and from the errors in refusals.py. Not here: handling
+requests (api.py).
 """
 
 from collections.abc import Mapping
@@ -11,18 +12,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from textcls.serving.explain_schema import ExplainRequest, ExplainResponse
+from textcls.serving.refusals import QUEUE_MS, REFUSALS
+from textcls.serving.request_schema import PredictRequest, TaskRequest, inputs_schema
+from textcls.serving.response_schema import ErrorResponse, FailedText, LabelScore, PredictResponse
 from textcls.serving.routes import JSON, ROUTES, ApiRoute
-from textcls.serving.schema import (
-    QUEUE_MS,
-    REFUSALS,
-    ErrorResponse,
-    FailedText,
-    LabelScore,
-    PredictRequest,
-    PredictResponse,
-    TaskRequest,
-    inputs_schema,
-)
 from textcls.settings.serve import ServeSpec
 
 

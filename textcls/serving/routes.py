@@ -1,7 +1,7 @@
 """The paths of the service: one table, from which the router and the OpenAPI document are built.
 
 In: the models of requests and responses. Out: `ROUTES`. Not here: the handlers (api.py), the document (openapi.py), the
-models and errors themselves (schema.py).
+models themselves (request_schema.py, response_schema.py, explain_schema.py), errors (refusals.py).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from textcls.serving.explain_schema import ExplainRequest, ExplainResponse
-from textcls.serving.schema import PredictRequest, PredictResponse, TaskRequest
+from textcls.serving.request_schema import PredictRequest, TaskRequest
+from textcls.serving.response_schema import PredictResponse
 
 JSON = "application/json"
 

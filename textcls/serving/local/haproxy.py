@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from textcls.errors import InputError, ServeError, TextclsError
 from textcls.on_ray import internals
 from textcls.serving.local import haproxy_settings
-from textcls.serving.schema import SAFE_HEADERS, Refusal, to_json
+from textcls.serving.refusals import SAFE_HEADERS, Refusal
+from textcls.serving.response_schema import to_json
 from textcls.settings.serve import ServeSpec
 
 # Runs in place of `haproxy -db -f SETTINGS ...`. `exec` keeps the process id, which Ray monitors.

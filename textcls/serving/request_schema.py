@@ -1,10 +1,7 @@
-"""The HTTP interface: requests, responses, errors and their statuses.
+"""The requests of POST /predict and POST /, and what all requests have in common.
 
-In: the bytes of a request's body, and limits. Out: a checked request, or a `Refusal` with its status; responses as
-JSON. Not here: reading bodies (body.py), the paths (routes.py), the OpenAPI document (openapi.py), the model.
-
-`REFUSALS` is the only table of errors: the service, /docs and the tests read it. A text that cannot be scored is not
-refused: its outcome in the response is an error, and the other texts have scores.
+In: the bytes of a request's body, and limits. Out: a checked request, or a `Refusal`. Not here: reading bodies
+(body.py), the request of POST /explain (explain_schema.py), responses (response_schema.py).
 
 `POST /predict` refuses keys that it does not know. `POST /` is Hugging Face's text-classification task, whose clients
 send more than a service needs: there, unknown keys are ignored. Both refuse what asks for other scores.
@@ -17,59 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 
+from textcls.serving.refusals import Refusal
 from textcls.settings.serve import ServeSpec
 from textcls.tasks.task import FunctionToApply
 from textcls.text.text_input import TextInput
-
-# code: (status, meaning). The message of a response adds what was found and what the limit is.
-REFUSALS: Mapping[str, tuple[int, str]] = {
-    "not_json": (400, "The body is not JSON in UTF-8."),
-    "not_gzip": (400, "The Content-Encoding is gzip, and the body is not one whole gzip member."),
-    "unauthorized": (401, "The service requires a key, and the request has none or a wrong one."),
-    "not_found": (404, "The service has no such path."),
-    "method_not_allowed": (405, "This path does not accept the method."),
-    "body_timeout": (408, "The body did not arrive in time."),
-    "body_too_large": (413, "The body is larger than the limit, as sent or decompressed."),
-    "not_json_type": (415, "The content type is not application/json."),
-    "unknown_encoding": (415, "The Content-Encoding is not gzip. Accept-Encoding names the accepted ones."),
-    "invalid": (422, "The JSON does not have the expected form."),
-    "too_many_texts": (422, "The request has more texts than the limit."),
-    "too_many_characters": (422, "A text has more characters than the limit."),
-    "too_many_words": (422, "The model reads more words of the text than the limit of an explanation."),
-    "unknown_label": (422, "The model does not have the label that is to be explained."),
-    "unusable_text": (422, "The text of a request with one text, not in a list, cannot be scored."),
-    "overloaded": (
-        429,
-        "Too many texts are queued, and the request was rejected. Retry-After says when to try again.",
-    ),
-    "internal": (500, "The service failed; its log gives the reason, with the request's id."),
-    "not_ready": (503, "The model is not loaded yet, or the service is shutting down."),
-}
-
-
-# On every response: a browser must not guess another content type than the stated one.
-SAFE_HEADERS = {"x-content-type-options": "nosniff"}
-QUEUE_MS = "x-queue-ms"
-"""Header of a 429: estimated milliseconds until the queued texts are scored."""
-
-
-class Refusal(Exception):
-    """A request that is answered with an error.
-
-    Args:
-        code: a key of `REFUSALS`.
-        message: what was found, and the limit.
-        retry_after_s: whole seconds after which to try again.
-    """
-
-    def __init__(self, code: str, message: str, *, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.code, self.message, self.status = code, message, REFUSALS[code][0]
-        self.headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
-
-    def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
-        return {"error": {"code": self.code, "message": self.message}}
 
 
 class StrictModel(BaseModel):
@@ -236,97 +184,7 @@ class TaskRequest(_Lenient):
     """For clients of text-embeddings-inference: a text that is cut loses its end."""
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
-class LabelScore(StrictModel):
-    """A label and its probability."""
-
-    label: str
-    score: float = Field(ge=0, le=1)
-
-
-class _Prediction(StrictModel):
-    """What every answer holds."""
-
-    scores: list[LabelScore]
-    """Labels and their probabilities, the most probable first."""
-    tokens: int = Field(ge=0)
-    """Tokens of the whole text."""
-    truncated: bool
-    """Whether the model read only its beginning."""
-    unknown_tokens: int = Field(ge=0)
-    """Tokens that the model read as [UNK]: its vocabulary lacks what they stand for."""
-
-
-class _OfPair(StrictModel):
-    """What an answer for a pair of texts holds as well."""
-
-    first_tokens: int = Field(ge=0)
-    """Tokens of the first text, without special tokens."""
-    second_tokens: int = Field(ge=0)
-    """Tokens of the second text, without special tokens."""
-
-
-class Prediction(_Prediction):
-    """The model's answer for one text, of one label a text."""
-
-    label: str
-    """The most probable label, or `abstain` if the model is not sure enough."""
-    score: float = Field(ge=0, le=1)
-    """Probability of the most probable label."""
-
-
-class SetPrediction(_Prediction):
-    """The model's answer for one text, of any number of labels a text."""
-
-    labels: list[str]
-    """The labels whose probability reaches their threshold, the most probable first; empty: the text has none."""
-    abstained: bool
-    """Whether the model is not sure enough to say that the text has none."""
-
-
-class PairPrediction(Prediction, _OfPair):
-    """The model's answer for one pair of texts, of one label a pair."""
-
-
-class SetPairPrediction(SetPrediction, _OfPair):
-    """The model's answer for one pair of texts, of any number of labels a pair."""
-
-
-class ErrorDetail(StrictModel):
-    """Why there is no answer."""
-
-    code: str
-    message: str
-
-
-class FailedText(StrictModel):
-    """A text without scores. Codes: `empty_text`, `not_unicode`, `text_too_long`, `scoring_failed`."""
-
-    error: ErrorDetail
-
-
-class ModelName(StrictModel):
-    """The bundle that answered; all texts of a request are answered by the same one."""
-
-    digest: str
-    """Identifies the weights and settings."""
-    precision: str
-    """Of the matrix products."""
-
-
-class PredictResponse(StrictModel):
-    """One outcome for each text, in order."""
-
-    predictions: list[Prediction | PairPrediction | SetPrediction | SetPairPrediction | FailedText]
-    model: ModelName
-
-
-class ErrorResponse(StrictModel):
-    """Why the request has no answer."""
-
-    error: ErrorDetail
+# --- reading a body --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -427,8 +285,3 @@ def refuse_other_inputs(inputs: Sequence[TextInput], *, pairs: bool) -> None:
             found = "one text, but the model reads pairs" if pairs else "a pair of texts, but the model reads one text"
             asked = '{"text": ..., "text_pair": ...}' if pairs else '"..." or {"text": ...}'
             raise Refusal("invalid", f"text {place} is {found}; send {asked}")
-
-
-def to_json(content: object) -> bytes:
-    """JSON in UTF-8, for content without half surrogates."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
