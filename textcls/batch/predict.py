@@ -1,74 +1,54 @@
 """Bundle + CSV files -> predictions: every row of the input exactly once, in input order.
 
 In: a verified bundle, settings, an --out. Out: the manifest. OUT holds the manifest and the parts, in input order.
-Not here: the columns of the output (prediction_rows.py), the files in OUT (predictions_dir.py), the actors
-(actor_pool.py).
+Not here: what an actor does with a shard (predict_shard.py), the columns of the output (prediction_rows.py), the files
+in OUT (predictions_dir.py), the actors (actor_pool.py).
 
-    shards ─▶ actors, each: read ─▶ blocks ─▶ tokenize ─▶ score ─▶ one part, one record ─▶ manifest
-
-An actor holds at most three blocks: one that is written, one that is prefetched and one that is read.
+    shards ─▶ actors, each: one shard after another ─▶ parts, records ─▶ manifest
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from textcls import encryption
 from textcls.age_keys import OwnKey, identities
-from textcls.batch.actor_pool import plan_pool, prefetched, run_on_pool
+from textcls.batch.actor_pool import plan_pool, run_on_pool
 from textcls.batch.embedding_pool import EmbeddingPool
 from textcls.batch.explanation_rows import COLUMNS as EXPLANATION_COLUMNS
 from textcls.batch.explanation_rows import Explaining
-from textcls.batch.prediction_rows import (
-    BlockSize,
-    Columns,
-    RowBlock,
-    answer_rows,
-    prediction_table,
-    read_blocks,
-    table_writer,
-)
+from textcls.batch.predict_shard import PartOptions, PredictShard
+from textcls.batch.prediction_counts import lost_files, manifest_of
+from textcls.batch.prediction_rows import Columns
 from textcls.batch.predictions_dir import PredictionsDir
 from textcls.batch.settings import PredictSpec, nothing_scored, with_small_shards
 from textcls.batch.to_label import NAME as TO_LABEL
-from textcls.batch.to_label import RankSpec, candidates, input_names, kept, label_columns, sheet, to_label
+from textcls.batch.to_label import RankSpec, input_names, kept, label_columns, sheet, to_label
 from textcls.bundle import Bundle, precision_asked
 from textcls.data.csv_layout import Layout, layout_notes
-from textcls.data.csv_records import Fields, Shard, read_shard
+from textcls.data.csv_records import Shard, read_shard
 from textcls.data.csv_shards import column_names, plan_shards
 from textcls.data.input_files import InputFile, expand
 from textcls.data.masked_messages import masked_messages
 from textcls.data.read import run_on_ray
 from textcls.data.remedies import CsvFiles, remedy
-from textcls.data.rows import Reason, TextReader
+from textcls.data.rows import Reason
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError
-from textcls.inference.classifier import Classifier, Scores
-from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.lock import locked
 from textcls.progress import ProgressBoard, RowProgress, progress_display
 from textcls.settings.data import DataSpec
-from textcls.text.masks import Masker, masker_of
+from textcls.text.masks import masker_of
 from textcls.text.normalizer import normalizer_of
 
 Say = Callable[[str], None]
 Beside = Callable[[str, Mapping[str, Any], Callable[[str], BinaryIO]], None]
 """Called with the URI of an --out, the manifest, and what opens a part, before the predictions are finished."""
-
-# About ten batches, and a few seconds on a CPU: an actor reports progress once per block.
-_CPU_BLOCK = BlockSize(rows=2_048, text_chars=2**19, chars=2**24)
-_GPU_BLOCK = BlockSize(rows=32_768, text_chars=2**23, chars=2**26)
-# Explaining a row takes as long as predicting it and a variant for each of its words.
-_EXPLAINED_BLOCK_ROWS = 32
-# At most so many rows x labels in a block: 64 MB of scores.
-_BLOCK_SCORES = 2**24
 
 # If more than this share of the rows has an error, the message says what to do about it.
 _MANY_ERRORS = 0.01
@@ -141,15 +121,14 @@ def predict(
     own = OwnKey() if keys.recipients and (rank or explaining) else None
     opened_by = [*own.identities(), *identities(keys.identity_file)] if own else []
     mask = masker_of(bundle.manifest.text) if mask_columns else None
+    options = PartOptions(csv_encoding, all_scores, rank, explaining, mask)
     places = [out, bundle.uri, *(file.uri for file in files)]
     with masked_messages(bundle.manifest.text, say, places) as say, locked(out) as uri:
         own_recipient = own.recipient if own else ""
         target = PredictionsDir.claim(uri, identity, suffix=suffix, keys=keys, own_recipient=own_recipient)
         try:
             with ray_session(verbose=verbose):
-                manifest = _predicted(
-                    bundle, spec, files, data, target, opened_by, csv_encoding, all_scores, rank, explaining, mask, say
-                )
+                manifest = _predicted(bundle, spec, files, data, target, opened_by, options, say)
         except InputError:
             target.abandon()
             raise
@@ -173,15 +152,12 @@ def _predicted(
     data: DataSpec,
     target: PredictionsDir,
     opened_by: Sequence[Any],
-    csv_encoding: str,
-    all_scores: bool,
-    rank: RankSpec | None,
-    explaining: Explaining | None,
-    mask: Masker | None,
+    options: PartOptions,
     say: Say,
 ) -> dict[str, Any]:
     """Writes every part that is not finished; returns the manifest of all parts."""
     layouts, shards = plan_shards(files, data, run=run_on_ray)
+    explaining, rank = options.explaining, options.rank
     last_rows = None
     if explaining is not None and explaining.rows is not None:
         shards, last_rows = _first_rows(shards, layouts, data, explaining.rows)
@@ -191,7 +167,7 @@ def _predicted(
     manifest = bundle.manifest
     more = EXPLANATION_COLUMNS if explaining else ()
     columns = Columns.plan(
-        headers, bundle.task, manifest.labels, all_scores=all_scores, pairs=manifest.pairs, more=more
+        headers, bundle.task, manifest.labels, all_scores=options.all_scores, pairs=manifest.pairs, more=more
     )
     for new, name in columns.renamed.items():
         say(f"  column {name!r} of the CSV is {new!r} in the predictions")
@@ -205,9 +181,7 @@ def _predicted(
         size = plan_pool(spec.scale, items=len(pending))
         verb = "predicting" if explaining is None else "explaining"
         say(f"{verb} {len(pending):,} part{'s' if len(pending) != 1 else ''}: {size}")
-        work = _PredictShard(
-            tuple(shards), tuple(layouts), data, columns, target, csv_encoding, rank, explaining, last_rows, mask
-        )
+        work = PredictShard(tuple(shards), tuple(layouts), data, columns, target, options, last_rows)
         part_bytes = [0 if last_rows is not None else _bytes_of(i, shards, files) for i in range(len(shards))]
         progress = _Progress(part_bytes, records)
         with progress_display(progress.board.take, say, verb=verb):
@@ -217,89 +191,18 @@ def _predicted(
         used = "fp32" if any(records[index]["precision"] == "fp32" for index in pending) else "bf16"
         if note := fp32_note(precision_asked(bundle), used):
             say(f"  {note}")
-    for line in _lost_files(shards, records):
+    for line in lost_files(shards, records):
         say(f"  warning: {line}")
-    predictions = _manifest(bundle, target, shards, records, columns)
+    predictions = manifest_of(bundle, target, shards, records, columns)
     if rank is not None and predictions["labels"]:
         found = kept([target.candidates(index, opened_by) for index in range(len(shards))], rank)
         rows = to_label(found, rank, normalizer_of(bundle.manifest.text), EmbeddingPool(bundle, spec.scale, say))
-        content = sheet(rows, inputs=input_names(bundle, data), labels=label_columns(bundle), encoding=csv_encoding)
+        content = sheet(
+            rows, inputs=input_names(bundle, data), labels=label_columns(bundle), encoding=options.csv_encoding
+        )
         encryption.write_bytes(target.file_uri(TO_LABEL), content, target.recipients())
         predictions["to_label"] = dict(sorted(Counter(row.why for row in rows).items()))
     return predictions
-
-
-@dataclass(frozen=True)
-class _PredictShard:
-    """Predicts one shard: writes its part, then its record. Of the last shard, `last_rows` rows if that is given.
-
-    With `mask`, each cell that is copied from the input is changed by it.
-    """
-
-    shards: tuple[Shard, ...]
-    layouts: tuple[Layout, ...]
-    data: DataSpec
-    columns: Columns
-    target: PredictionsDir
-    csv_encoding: str
-    rank: RankSpec | None = None
-    explaining: Explaining | None = None
-    last_rows: int | None = None
-    mask: Callable[[str], str] | None = None
-
-    def __call__(self, classifier: Classifier, index: int) -> Generator[int, None, dict[str, Any]]:
-        """Yields the number of rows done, block by block; returns the record."""
-        shard = self.shards[index]
-        recipients = self.target.recipients(read_again=self.explaining is not None)
-        rows, truncated = 0, 0
-        labels: Counter[str] = Counter()
-        errors: Counter[str] = Counter()
-        worth: list[pa.Table] = []
-        with (
-            encryption.written_whole(self.target.part_uri(index), recipients) as file,
-            table_writer(file, self.columns.schema, self.target.suffix, self.csv_encoding) as writer,
-        ):
-            for block, encoded in prefetched(self._encoded_blocks(classifier, shard)):
-                scores = classifier.score_encoded(encoded)
-                more = self.explaining.columns(classifier, block.errors, block.inputs) if self.explaining else ()
-                place: dict[str, Any] = {"file": shard.uri, "file_index": shard.file_index}
-                table = prediction_table(block, scores, self.columns, more, **place, mask=self.mask or str)
-                writer.write_table(table)
-                rows += len(table)
-                truncated += int(scores.truncated.sum())
-                labels.update(answer_rows(scores))
-                errors.update(error for error in table["error"].to_pylist() if error is not None)
-                if self.rank is not None:
-                    worth = [kept([*worth, self._candidates(classifier, block, scores, shard)], self.rank)]
-                yield len(table)
-        if self.rank is not None:
-            self.target.write_candidates(index, kept(worth, self.rank))
-        record = {
-            "rows": rows,
-            "labels": dict(sorted(labels.items())),
-            "errors": dict(sorted(errors.items())),
-            "truncated": truncated,
-            "precision": classifier.precision,
-        }
-        self.target.write_record(index, record)
-        return record
-
-    def _candidates(self, classifier: Classifier, block: RowBlock, scores: Scores, shard: Shard) -> pa.Table:
-        text = classifier.bundle.manifest.text
-        place: dict[str, Any] = {"file": shard.uri, "file_index": shard.file_index}
-        return candidates(block, scores, classifier.thresholds, normalizer_of(text), **place, mask=masker_of(text))
-
-    def _encoded_blocks(self, classifier: Classifier, shard: Shard) -> Iterator[tuple[RowBlock, list[Encoded]]]:
-        layout = self.layouts[shard.file_index]
-        size = _CPU_BLOCK if classifier.device == "cpu" else _GPU_BLOCK
-        size = replace(size, rows=max(1, min(size.rows, _BLOCK_SCORES // len(classifier.labels))))
-        records: Iterator[tuple[int, Fields]] = read_shard(shard, layout, self.data)
-        if self.explaining is not None:
-            size = replace(size, rows=_EXPLAINED_BLOCK_ROWS)
-        if self.last_rows is not None and shard == self.shards[-1]:
-            records = islice(records, self.last_rows)
-        for block in read_blocks(records, TextReader(layout, self.data, classifier.bundle.manifest.text), size):
-            yield block, classifier.encode(block.inputs)
 
 
 def _first_rows(
@@ -314,19 +217,6 @@ def _first_rows(
         if not missing:
             break
     return taken, found
-
-
-def _lost_files(shards: Sequence[Shard], records: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence for each file without a scored row, if other files have scored rows."""
-    labelled: Counter[str] = Counter()
-    errors: dict[str, Counter[str]] = {}
-    for index, shard in enumerate(shards):
-        labelled[shard.uri] += sum(records[index]["labels"].values())
-        errors.setdefault(shard.uri, Counter()).update(records[index]["errors"])
-    for uri, reasons in errors.items():
-        if reasons and not labelled[uri] and labelled.total():
-            counted = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
-            yield f"no row of {uri} could be scored: {counted}"
 
 
 class _Progress:
@@ -384,41 +274,4 @@ def _identity(
         "all_scores": all_scores,
         # Left out for UTF-8: jobs that began before this setting existed have no such key.
         **({"csv_encoding": csv_encoding} if csv_encoding != "utf-8" else {}),
-    }
-
-
-def _manifest(
-    bundle: Bundle,
-    target: PredictionsDir,
-    shards: Sequence[Shard],
-    records: Mapping[int, Mapping[str, Any]],
-    columns: Columns,
-) -> dict[str, Any]:
-    """The counts of all parts; they do not depend on interruptions."""
-
-    def total_of(counts: str) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for index in range(len(shards)):
-            total.update(records[index][counts])
-        return dict(sorted(total.items()))
-
-    return {
-        "bundle": {"uri": bundle.uri, "digest": bundle.digest, "labels": list(bundle.manifest.labels)},
-        "rows": sum(record["rows"] for record in records.values()),
-        "labels": total_of("labels"),
-        "errors": total_of("errors"),
-        "truncated": sum(record["truncated"] for record in records.values()),
-        "renamed_columns": columns.renamed,
-        **({"encrypt_to": target.keys.recipients} if target.keys.recipients else {}),
-        "precision": sorted({record["precision"] for record in records.values()}),
-        "versions": bundle.manifest.versions,
-        "files": [
-            {
-                "name": target.part_name(index),
-                "rows": records[index]["rows"],
-                "input": shard.uri,
-                "first_line": shard.first_line,
-            }
-            for index, shard in enumerate(shards)
-        ],
     }

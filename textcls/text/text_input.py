@@ -2,7 +2,7 @@
 
 In: the text columns of a row, or an item of a request. Out: a `TextInput`: its segments for the tokenizer, its key for
 duplicates and the split, its size for queues. Not here: which columns are read (data/rows.py), the JSON of requests
-(serving/schema.py), token ids (tokenizer.py).
+(serving/request_schema.py), token ids (tokenizer.py).
 
 Only this class, the tokenizer and the places that make inputs name the texts of a pair. Tables have a column for each
 field that their inputs use; all other code goes through `segments`.
