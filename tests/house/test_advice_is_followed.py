@@ -259,15 +259,19 @@ FOLLOWED = {
         f"{PRIVATE}test_a_delta_that_allows_to_publish_a_row_comes_with_one_that_does_not"
     ],
     "settings.privacy.refuse_unprivate": [f"{PRIVATE}test_what_is_not_private_comes_with_the_setting_that_is"],
-    "training.rehearsal._check_frame": [f"{REHEARSAL}test_pairs_whose_tokens_have_types_unlike_bert_s_are_refused"],
-    "training.rehearsal._check_vocabulary": [f"{REHEARSAL}test_token_ids_beyond_the_embeddings_are_refused"],
+    "training.rehearsed_tokenizer.check_frame": [
+        f"{REHEARSAL}test_pairs_whose_tokens_have_types_unlike_bert_s_are_refused"
+    ],
+    "training.rehearsed_tokenizer.check_vocabulary": [f"{REHEARSAL}test_token_ids_beyond_the_embeddings_are_refused"],
     "training.rehearsal._check_limit": [
         f"{REHEARSAL}test_the_limit_is_the_model_s_positions_and_the_advised_one_works"
     ],
-    "training.rehearsal._unusable": [f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"],
-    "training.rehearsal._Expected.compare": [f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"],
+    "training.rehearsed_scores.unusable": [f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"],
+    "training.rehearsed_scores.ExpectedScores.compare": [
+        f"{REHEARSAL}test_what_trains_serves_and_what_cannot_is_refused"
+    ],
     "training.rehearsal._export": [f"{ADVICE}test_a_rehearsal_without_room_goes_on_when_there_is_some"],
-    "training.rehearsal._check_tokenizer": [
+    "training.rehearsed_tokenizer.check_tokenizer": [
         f"{ADVICE}test_a_tokenizer_that_transformers_reads_otherwise_can_be_saved_anew"
     ],
     "training.run.train": ["story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again"],

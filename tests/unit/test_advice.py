@@ -401,11 +401,11 @@ def test_a_path_that_leads_nowhere_can_be_corrected(model: Path) -> None:
 def test_a_tokenizer_that_transformers_reads_otherwise_can_be_saved_anew(tiny_bundle: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from textcls.training.rehearsal import _check_tokenizer
+    from textcls.training.rehearsed_tokenizer import check_tokenizer
 
     def attempt(directory: str, max_tokens: int) -> None:
         spec = Recipe().text.model_copy(update={"max_tokens": max_tokens})
-        _check_tokenizer("it", str(tiny_bundle), InputTokenizer(prepare_tokenizer(directory, spec)))
+        check_tokenizer("it", str(tiny_bundle), InputTokenizer(prepare_tokenizer(directory, spec)))
 
     assert "save the tokenizer anew" in todo_of(lambda: attempt(str(tiny_bundle), 8), ModelError)
     AutoTokenizer.from_pretrained(tiny_bundle).save_pretrained(tmp_path)

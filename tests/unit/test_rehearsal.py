@@ -19,18 +19,19 @@ from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
 from textcls.manifest import Calibration
 from textcls.modeling import cpu_training
-from textcls.modeling.build import build_model, head_of
+from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.pretrained import has_token_types, read_config
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
 from textcls.training import rehearsal
 from textcls.training.checkpoint import write_weights
 from textcls.training.export import export_files
 from textcls.training.rehearsal import begin_rehearsal, rehearse
+from textcls.training.rehearsed_scores import Sample, batched
 
 LABELS = ("bad", "good", "so so")
 TEXTS = ["The film was GREAT", "its plot: boring, 10/10?", "café 街", "the [SEP] film", "this movie was awful " * 40]
@@ -220,12 +221,12 @@ def trained(model: Path, target: Path, *, pairs: bool = False, **text: Any) -> P
     ).train()
     adapt_to_cpu(built, alone=True)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
-    input_tokenizer = rehearsal.InputTokenizer(tokenizer, of_pairs=pairs)
-    samples = [rehearsal._Sample.of(input_tokenizer, length) for length in (6, 16)]
-    batch = rehearsal._batched(samples, tokenizer.pad_id)
+    input_tokenizer = InputTokenizer(tokenizer, of_pairs=pairs)
+    samples = [Sample.of(input_tokenizer, length) for length in (6, 16)]
+    batch = batched(samples, tokenizer.pad_id)
     for _ in range(2):
         optimizer.zero_grad()
-        logits_BC = rehearsal.logits_of(built, *batch, bf16=False)
+        logits_BC = logits_of(built, *batch, bf16=False)
         torch.nn.functional.cross_entropy(logits_BC, torch.tensor([0, 1])).backward()
         optimizer.step()
     checkpoint = target.parent / "checkpoint"
