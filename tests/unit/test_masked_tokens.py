@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, normalizers
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
+from tests.tiny_tokenizers import TOKENIZERS, save_with_tokenizer
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
@@ -28,45 +29,12 @@ SPECS = [
     for form in ("NFC", "NFKC", "none")
 ]
 WRITTEN = texts_with_identifiers(1000)
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-NAMES = {"bos_token": 0, "cls_token": 0, "pad_token": 1, "sep_token": 2, "eos_token": 2, "unk_token": 3}
 
 
-def of_bytes() -> Tokenizer:
-    """As RoBERTa's: bytes, a space at the beginning of words, special tokens that are found before the normalizer."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIAL, *alphabet])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    return tokenizer
-
-
-def of_sentence_pieces() -> Tokenizer:
-    """As XLM-RoBERTa's: its normalizer makes ASCII of full-width characters, and one space of several."""
-    letters = [*"▁abcdefghijklmnopqrstuvwxyz0123456789.,!?-()/:@[]_", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "▁film", "给"]
-    pieces = [(piece, 0.0 if piece in SPECIAL else -float(1 + i % 3)) for i, piece in enumerate([*SPECIAL, *letters])]
-    tokenizer = Tokenizer(models.Unigram(pieces, 3, False))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return tokenizer
-
-
-@pytest.fixture(scope="module", params=["word pieces", "bytes", "sentence pieces"])
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def directory(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with a tokenizer of each kind."""
-    found = tmp_path_factory.mktemp("model")
-    shutil.copytree(tiny_model_dir, found, dirs_exist_ok=True)
-    if request.param != "word pieces":
-        tokenizer = of_bytes() if request.param == "bytes" else of_sentence_pieces()
-        tokenizer.add_special_tokens(SPECIAL)
-        tokenizer.save(str(found / "tokenizer.json"))
-        names = {name: SPECIAL[i] for name, i in NAMES.items()}
-        (found / "tokenizer_config.json").write_text(json.dumps(names))
-    return found
+    return save_with_tokenizer(request.param, tiny_model_dir, tmp_path_factory.mktemp("model"))
 
 
 def ids_of(encode: InputTokenizer, texts: list[str]) -> list[list[int]]:
@@ -137,7 +105,23 @@ def test_each_placeholder_is_one_token_wherever_it_stands(directory: Path) -> No
                     "［",
                     "］",
                 ),
-                *("<s>", "</s>", "\u0301", "é", "²³", "①", "\u200b", "－", "://", "www", "\n"),
+                *(
+                    "<s>",
+                    "</s>",
+                    "\u0301",
+                    "é",
+                    "²³",
+                    "①",
+                    "\u200b",
+                    "\xad",
+                    "[SE\u200dP]",
+                    "\x00",
+                    "\u2066",
+                    "－",
+                    "://",
+                    "www",
+                    "\n",
+                ),
             ]
         ),
         max_size=8,
@@ -248,7 +232,7 @@ def test_what_is_masked_is_for_the_recipe_to_say_where_the_model_is_a_bundle(
         (found,), (typed,) = (ids_of(InputTokenizer(files), [one]) for one in (text, expected))
         assert found == typed
         content = json.loads(files.tokenizer_json)["normalizer"]
-        assert json.dumps(content).count('"Regex"') == (len(spec.mask) + 1 if spec.mask else 0)
+        assert json.dumps(content).count('"Regex"') == (len(spec.mask) + 2 if spec.mask else 0)
 
 
 def test_own_patterns_are_masked_like_the_kinds(directory: Path) -> None:

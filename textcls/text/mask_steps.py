@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from textcls.settings.recipe import TextSpec
+from textcls.text.invisible import holds_invisible, is_pattern_within, pattern_within
 from textcls.text.mask_needs import NEEDS, Needs, Searches, digits_in
 from textcls.text.masks import KINDS, PSEUDONYM_DIGITS, mask_kinds
 
@@ -32,7 +33,7 @@ class MaskStep(NamedTuple):
 
     Attributes:
         pattern: what it replaces, for Oniguruma.
-        placeholder: by what; "" for the digits of keyed pseudonyms.
+        placeholder: by what; "" for invisible characters and the digits of keyed pseudonyms.
     """
 
     pattern: str
@@ -48,14 +49,18 @@ def form_steps(form: str) -> list[Any]:
 
 
 def steps_of(spec: TextSpec) -> list[MaskStep]:
-    """The steps of the text settings, in order; the first makes placeholders of keyed pseudonyms."""
+    """The steps of the text settings, in order.
+
+    The first removes invisible characters within identifiers, the second makes placeholders of keyed pseudonyms.
+    """
     kinds = mask_kinds(spec)
     if not kinds:
         return []
     # All in one step, and before any kind finds a number in a pseudonym: only its digits go.
     before = "|".join(rf"\[{kind.placeholder[1:-1]}" for kind in kinds)
     pseudonyms = MaskStep(rf"(?<={before}):[0-9a-f]{{{PSEUDONYM_DIGITS}}}(?=\])", "")
-    return [pseudonyms, *(MaskStep(kind.pattern, kind.placeholder) for kind in kinds)]
+    within = MaskStep(pattern_within(tuple(kind.pattern for kind in kinds)), "")
+    return [within, pseudonyms, *(MaskStep(kind.pattern, kind.placeholder) for kind in kinds)]
 
 
 def as_normalizers(steps: Sequence[MaskStep]) -> list[Any]:
@@ -96,9 +101,9 @@ def is_mask(content: dict[str, Any]) -> bool:
     if content["type"] != "Replace" or (pattern := content["pattern"].get("Regex")) is None:
         return False
     placeholder: str = content["content"]
-    return (
-        _PLACEHOLDER.fullmatch(placeholder) is not None if placeholder else _PSEUDONYMS.fullmatch(pattern) is not None
-    )
+    if placeholder:
+        return _PLACEHOLDER.fullmatch(placeholder) is not None
+    return is_pattern_within(pattern) or _PSEUDONYMS.fullmatch(pattern) is not None
 
 
 class MaskSteps:
@@ -122,6 +127,8 @@ class MaskSteps:
         self.form, self.steps = form, tuple(steps)
         self._needs = [[Searches.of(one) for one in known.get(step.pattern, _NONE)] for step in steps]
         self._every = tuple(range(len(self.steps)))
+        # Bundles of earlier versions remove no invisible characters.
+        self._within = tuple(place for place in self._every if is_pattern_within(self.steps[place].pattern))
         self._normalizers: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, text: str) -> str:
@@ -131,6 +138,13 @@ class MaskSteps:
 
     def needed(self, text: str) -> tuple[int, ...]:
         """The places of the steps that may change a text, ascending."""
+        if self._within and holds_invisible(text):
+            joined = self.taken(self._within, text)
+            if joined != text:
+                return tuple(sorted({*self._within, *self._that_may_match(joined)}))
+        return self._that_may_match(text)
+
+    def _that_may_match(self, text: str) -> tuple[int, ...]:
         digits, ascii_only = digits_in(text), text.isascii()
         # NFKC makes digits, letters and signs of other characters, NFC one letter of one other.
         if not ascii_only and (self.form == "NFKC" or _KELVIN in text):
@@ -138,7 +152,8 @@ class MaskSteps:
         return tuple(
             place
             for place, needs in enumerate(self._needs)
-            if any(digits >= one.digits and one.found(text, ascii_only=ascii_only) for one in needs)
+            if place not in self._within
+            and any(digits >= one.digits and one.found(text, ascii_only=ascii_only) for one in needs)
         )
 
     def taken(self, places: tuple[int, ...], text: str) -> str:

@@ -18,6 +18,7 @@ import regex
 from textcls.settings.mask_patterns import placeholder_of, portable
 from textcls.settings.recipe import TextSpec
 from textcls.text import mask_checks, mask_shapes
+from textcls.text.invisible import Joined, holds_invisible, pattern_within
 from textcls.text.mask_needs import NEEDS, Searches, digits_in
 
 PSEUDONYM_DIGITS = 16
@@ -82,7 +83,7 @@ class Masker:
     """Callable: text -> the text masked for people.
 
     A kind with check digits is masked only where they are right. What they are wrong for may still be of another kind,
-    such as `number`.
+    such as `number`. Invisible characters within a value are replaced with it; all others stay.
 
     Args:
         kinds: what is masked, in the order of replacement.
@@ -91,6 +92,7 @@ class Masker:
     def __init__(self, kinds: Sequence[MaskKind]) -> None:
         # For each kind: its pattern, and searches for what it needs; None if that is not known.
         self._steps = [(kind, regex.compile(kind.pattern), _searches(kind)) for kind in kinds]
+        self._within = regex.compile(pattern_within(tuple(kind.pattern for kind in kinds)))
 
     def __call__(self, text: str) -> str:
         """The text with a placeholder in place of each value; keyed pseudonyms stay."""
@@ -114,7 +116,7 @@ class Masker:
 
         Args:
             text: any text.
-            by: what replaces a value of a kind.
+            by: what replaces a value of a kind; the value has no invisible characters.
         """
         mark = next(char for char in map(chr, _PRIVATE_USE) if char not in text)
         values: dict[str, list[str]] = {}
@@ -138,6 +140,8 @@ class Masker:
         return "".join(part if place % 2 else self._of_part(part, by) for place, part in enumerate(parts))
 
     def _of_part(self, text: str, by: Callable[[MaskKind, str], str]) -> str:
+        joined = Joined(text, self._within) if holds_invisible(text) else None
+        text = text if joined is None else joined.text
         digits, ascii_only = digits_in(text), text.isascii()  # placeholders have none, and are in ASCII
         for kind, pattern, needed in self._steps:
             if needed and not any(digits >= one.digits and one.found(text, ascii_only=ascii_only) for one in needed):
@@ -147,8 +151,8 @@ class Masker:
                 value: str = match[0]
                 return by(kind, value) if kind.confirmed is None or kind.confirmed(value) else value
 
-            text = pattern.sub(replaced, text)
-        return text
+            text = pattern.sub(replaced, text) if joined is None else joined.sub(pattern, replaced)
+        return text if joined is None else joined.restored()
 
 
 def _searches(kind: MaskKind) -> list[Searches] | None:
