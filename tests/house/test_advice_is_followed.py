@@ -123,9 +123,6 @@ FOLLOWED = {
         f"{REMEDIES}test_a_second_header_in_another_order_comes_with_the_commands_that_cut_the_file"
     ],
     "commands.mask._run": [f"{MASKED}test_a_key_file_comes_with_what_it_is_for"],
-    "masking.masked_dir.MaskedDir.claim": [
-        "local_ray/test_mask.py::test_an_interrupted_job_continues_with_its_parts_and_its_key"
-    ],
     "masking.masked_rows.RowMasker._above_rows": [
         f"{MASKED}test_a_first_row_in_place_of_a_header_is_refused_and_can_be_read_as_a_row"
     ],
@@ -149,9 +146,6 @@ FOLLOWED = {
         f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it",
         f"{AUDIT}test_a_private_recipe_is_audited_without_privacy",
     ],
-    "batch.predictions_dir.PredictionsDir.claim": [
-        f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command"
-    ],
     "batch.settings._check_inputs": [
         "unit/test_pairs.py::test_a_batch_job_reads_the_kind_of_input_that_its_bundle_scores"
     ]
@@ -162,6 +156,10 @@ FOLLOWED = {
     "batch.actor_pool.plan_pool": [f"{ADVICE}test_more_workers_than_fit_come_with_settings_that_do"],
     "batch.actor_pool._given_up": ["story/test_batch.py::test_killed_job_goes_on_and_ends_as_if_nothing_had_happened"],
     "output.claim.claim": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"] * 2,
+    "output.claim.claim_or_continue": [
+        f"{ADVICE}test_predictions_begun_otherwise_go_on_with_the_same_command",
+        "local_ray/test_mask.py::test_an_interrupted_job_continues_with_its_parts_and_its_key",
+    ],
     "output.json_files.damaged": [f"{ADVICE}test_an_out_that_holds_something_can_be_left_for_a_new_one"],
     "output.lock._busy": ["unit/test_lock.py::test_a_second_job_is_refused_until_the_first_has_ended"],
     "inference.embeddings.Embedder._of": [

@@ -15,7 +15,6 @@ Not here: claiming in general (output/claim.py), what a part holds (prediction_r
 With recipients, every file that holds texts is encrypted and its name ends with `.age`: all but the JSON files.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ import pyarrow.parquet as pq
 
 from textcls import encryption, storage
 from textcls.encryption import NO_KEYS, Keys
-from textcls.errors import RunDirError
-from textcls.output.claim import OutKind, claim, difference
+from textcls.output.claim import OutKind, claim_or_continue
 from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import NOTE as LOCK_NOTE
 
@@ -83,21 +81,12 @@ class PredictionsDir:
             StorageError: it cannot be written.
         """
         _delete_refused(storage.absolute(out))
-        claimed = claim(out, _PREDICTIONS)
         # Left out without recipients: jobs that began before there were any have no such key.
         encrypted = {"encrypt_to": keys.recipients} if keys.recipients else {}
-        wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity, **encrypted}))
-        if not claimed.is_begun:
-            write_json(claimed.uri, IDENTITY, wanted)
-            return cls(claimed.uri, suffix, keys, own_recipient)
-        begun = read_json(claimed.uri, IDENTITY)
-        if begun != wanted:
-            raise RunDirError(
-                f"{claimed.uri} holds predictions of another job: {difference(begun, wanted)}",
-                todo="give the same command to continue them, or name a new --out",
-            )
-        found = cls(claimed.uri, suffix, keys, own_recipient, resumed=True)
-        found._delete_half_written()
+        claimed = claim_or_continue(out, _PREDICTIONS, {"format_version": FORMAT_VERSION, **identity, **encrypted})
+        found = cls(claimed.uri, suffix, keys, own_recipient, resumed=claimed.is_begun)
+        if found.resumed:
+            found._delete_half_written()
         return found
 
     def part_name(self, index: int) -> str:

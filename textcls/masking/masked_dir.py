@@ -12,7 +12,6 @@ finished. Not here: claiming in general (output/claim.py), what a part holds (ma
     OUT/masked.json                 counts of all files; written last, then progress/ is deleted
 """
 
-import json
 import posixpath
 import re
 import shutil
@@ -25,9 +24,8 @@ import pyarrow.parquet as pq
 
 from textcls import storage
 from textcls.data.file_formats import is_compressed
-from textcls.errors import RunDirError
 from textcls.output.account import REJECTS
-from textcls.output.claim import OutKind, claim, difference
+from textcls.output.claim import OutKind, claim_or_continue
 from textcls.output.json_files import read_json, write_json
 
 MANIFEST = "masked.json"
@@ -40,8 +38,6 @@ _MASKED = OutKind(
     first_file=IDENTITY,
     replaceable=frozenset({"progress", REJECTS}),
 )
-
-
 _RECORD = re.compile(r"part-(\d{5,})\.json")
 
 
@@ -65,17 +61,8 @@ class MaskedDir:
             RunDirError: it holds finished files, another job's, or files of someone else.
             StorageError: it cannot be written.
         """
-        claimed = claim(out, _MASKED)
-        wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
-        if not claimed.is_begun:
-            write_json(claimed.uri, IDENTITY, wanted)
-            return cls(claimed.uri)
-        if (begun := read_json(claimed.uri, IDENTITY)) != wanted:
-            raise RunDirError(
-                f"{claimed.uri} holds masked files of another job: {difference(begun, wanted)}",
-                todo="give the same command to continue them, or name a new --out",
-            )
-        return cls(claimed.uri, resumed=True)
+        claimed = claim_or_continue(out, _MASKED, {"format_version": FORMAT_VERSION, **identity})
+        return cls(claimed.uri, resumed=claimed.is_begun)
 
     def _progress(self, index: int, suffix: str) -> str:
         return storage.join(self.uri, f"progress/part-{index:05d}.{suffix}")

@@ -4,17 +4,19 @@ In: the URI of an --out, and what its kind of job writes there. Out: a `Claim`, 
 Not here: two jobs at once (lock.py), what the files hold.
 
     not there, empty, or only files that the next job may replace  ─▶ a new job takes it
-    the first file is there, the last one is not                   ─▶ its own job may continue; the caller compares
+    the first file is there, the last one is not                   ─▶ its own job may continue
     the last file is there                                         ─▶ refused: finished results are never overwritten
     anything else                                                  ─▶ refused: it belongs to someone else
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from textcls import storage
 from textcls.errors import RunDirError
+from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import NOTE as LOCK_NOTE
 from textcls.plain_text import json_text
 
@@ -77,6 +79,30 @@ def claim(out: str, kind: OutKind) -> Claim:
             todo="name a new directory with --out",
         )
     return Claim(uri, names, is_begun)
+
+
+def claim_or_continue(out: str, kind: OutKind, identity: Mapping[str, Any]) -> Claim:
+    """Claims an --out for a new job, whose identity is written there, or for the same job that began there.
+
+    Args:
+        out: URI of a directory, which need not exist.
+        kind: what the job will write there.
+        identity: everything that what it writes depends on, ready for JSON.
+
+    Raises:
+        RunDirError: as `claim`; or another job began there.
+        StorageError: it cannot be written.
+    """
+    claimed = claim(out, kind)
+    wanted = json.loads(json.dumps(identity))
+    if not claimed.is_begun:
+        write_json(claimed.uri, kind.first_file, wanted)
+    elif (begun := read_json(claimed.uri, kind.first_file)) != wanted:
+        raise RunDirError(
+            f"{claimed.uri} holds {kind.name} of another job: {difference(begun, wanted)}",
+            todo="give the same command to continue them, or name a new --out",
+        )
+    return claimed
 
 
 def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
