@@ -6,12 +6,16 @@ import os
 import re
 import shlex
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from textcls import __main__ as textcls_command
 from textcls.command_line import command, escape_unencodable, exit_status, say
+from textcls.commands import audit as audit_command
+from textcls.commands import mask as mask_command
 from textcls.commands import predict as predict_command
 from textcls.errors import InputError, StorageError
 from textcls.settings.data import DataSpec
@@ -126,6 +130,25 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.Mo
     assert sys.stdout.buffer.getvalue() == line.encode(encoding, "backslashreplace") + b"\n"  # type: ignore[attr-defined]
     print(line, file=sys.stderr, flush=True)
     assert sys.stderr.buffer.getvalue() == line.encode(encoding, "backslashreplace") + b"\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("told", "first_file", "how"),
+    [
+        (predict_command.how_to_continue, "progress/job.json", "the same command continues"),
+        (mask_command._how_to_continue, "progress/job.json", "the same command continues"),
+        (audit_command._how_to_continue, "settings.json", "the same command with --resume continues"),
+    ],
+    ids=["predict", "mask", "audit"],
+)
+def test_ctrl_c_says_how_a_job_that_has_begun_continues(
+    told: Callable[[Namespace], str], first_file: str, how: str, tmp_path: Path
+) -> None:
+    arguments = Namespace(out=str(tmp_path))
+    assert told(arguments) == ""
+    (tmp_path / first_file).parent.mkdir(exist_ok=True)
+    (tmp_path / first_file).touch()
+    assert told(arguments) == f"; {how} {tmp_path}"
 
 
 def test_a_closed_standard_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.continuing import same_command_continues
 from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.commands.train import read_recipe
 from textcls.errors import InputError
@@ -29,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _how_to_continue(arguments: argparse.Namespace) -> str:
     from textcls.audit.run import SETTINGS
 
-    if not storage.exists(storage.join(storage.absolute(arguments.out), SETTINGS)):
-        return ""
-    return f"; the same command with --resume continues {arguments.out}"
+    return same_command_continues(arguments.out, SETTINGS, options="--resume")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,8 +9,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from textcls import storage
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.continuing import same_command_continues
 from textcls.errors import InputError
 
 
@@ -22,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _how_to_continue(arguments: argparse.Namespace) -> str:
     from textcls.masking.masked_dir import IDENTITY
 
-    if not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):
-        return ""
-    return f"; the same command continues {arguments.out}"
+    return same_command_continues(arguments.out, IDENTITY)
 
 
 def _names(text: str) -> list[str]:

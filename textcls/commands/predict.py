@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from textcls import storage
 from textcls.batch.settings import predict_settings
 from textcls.bundle import load_bundle
 from textcls.command_line import add_common_arguments, command, run_command, say
+from textcls.commands.continuing import same_command_continues
 from textcls.commands.keys import add_key_arguments, keys_of
 from textcls.errors import InputError
 from textcls.text.masks import mask_kinds
@@ -27,9 +27,7 @@ def how_to_continue(arguments: argparse.Namespace) -> str:
     """What to do after Ctrl-C, if the job has begun."""
     from textcls.batch.predictions_dir import IDENTITY
 
-    if not storage.exists(storage.join(storage.absolute(arguments.out), IDENTITY)):
-        return ""
-    return f"; the same command continues {arguments.out}"
+    return same_command_continues(arguments.out, IDENTITY)
 
 
 def parser() -> argparse.ArgumentParser:
