@@ -34,7 +34,7 @@ import aiohttp
 import numpy as np
 import psutil
 
-from jobs.bench.inference_speed import sample_texts
+from jobs.bench.demo_rows import sample_texts
 
 _HERE = Path(__file__).resolve().parent
 _SURE = 0.6

@@ -31,23 +31,15 @@ import numpy as np
 import torch
 import torch.onnx
 
-from textcls.data.csv_records import read_shard
-from textcls.data.csv_shards import plan_shards
-from textcls.data.input_files import expand
-from textcls.data.rows import CleanRow, RowCleaner
+from jobs.bench.demo_rows import sample_texts
 from textcls.inference.classifier import Classifier
 from textcls.modeling.batching import micro_batches, padded
-from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.calibration import softmax
-from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import TokenizerFiles
 
 # Batches of ONNX Runtime: padded tokens, and padding tokens above which another batch costs less.
 _MAX_TOKENS, _MAX_PADDING = 2048, 64
-_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
-
-
 # (texts) -> float [texts, labels]: probabilities.
 Scorer = Callable[[list[str]], np.ndarray]
 
@@ -130,16 +122,6 @@ def _compare_pairs(classifier: Classifier, texts: list[str], rounds: int) -> Non
         )
     ratios = [one / other for one, other in zip(rates["pairs"], rates["single"], strict=True)]
     print(f"pairs / single: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-
-
-def sample_texts(source: str, most: int) -> list[str]:
-    """Texts of the demo data, in random order."""
-    recipe = parse_recipe(_RECIPE.read_text(), [f"data.where.source={source}"])
-    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
-    outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
-    rows = [row.input.text for row in outcomes if isinstance(row, CleanRow)]
-    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:most]]
 
 
 def _tokenizer(bundle: str, max_tokens: int) -> TokenizerFiles:

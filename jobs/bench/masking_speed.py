@@ -23,7 +23,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tokenizers import Tokenizer
 
-from jobs.bench.inference_speed import sample_texts
+from jobs.bench.demo_rows import sample_texts
 from textcls.modeling.pretrained import find_model
 from textcls.settings.recipe import MaskName, ModelSpec, TextSpec
 from textcls.text.normalizer import normalizer_of

@@ -20,12 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from textcls.data.csv_records import read_shard
-from textcls.data.csv_shards import plan_shards
-from textcls.data.input_files import expand
-from textcls.data.rows import CleanRow, RowCleaner
-from textcls.settings.recipe_file import parse_recipe
-from textcls.tasks.single_label import SINGLE_LABEL
+from jobs.bench.demo_rows import texts_of
 
 _JOBS = Path(__file__).resolve().parent.parent
 # As in predict.py: rows that are sorted by length together.
@@ -61,14 +56,7 @@ def main() -> None:
 
 def _write_rows(path: Path, source: str, rows: int) -> Path:
     """Writes a CSV with a number of rows."""
-    recipe = parse_recipe((_JOBS / "recipes" / "quickstart.yaml").read_text(), [f"data.where.source={source}"])
-    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    texts = []
-    for shard in shards:
-        cleaner = RowCleaner(layouts[shard.file_index], recipe.data, recipe.text, SINGLE_LABEL)
-        for line, fields in read_shard(shard, layouts[shard.file_index], recipe.data):
-            if isinstance(row := cleaner(line, fields), CleanRow):
-                texts.append(row.input.text)
+    texts = texts_of(source)
     chance = random.Random(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)

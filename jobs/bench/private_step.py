@@ -19,13 +19,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from textcls.data.csv_records import read_shard
-from textcls.data.csv_shards import plan_shards
-from textcls.data.input_files import expand
-from textcls.data.rows import CleanRow, RowCleaner
+from jobs.bench.demo_rows import LABELS, clean_rows, token_rows
 from textcls.modeling import pretrained
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.build import build_model, freeze_embeddings
@@ -33,7 +29,7 @@ from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.training.optimizer import build_optimizer
 from textcls.training.private.budget import Budget
 from textcls.training.private.clipping import RowClipper
@@ -43,7 +39,6 @@ from textcls.training.step import Stepper
 from textcls.training.token_rows import TokenRows
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "private.yaml"
-_LABELS = ("negative", "positive")
 
 
 def main() -> None:
@@ -57,7 +52,7 @@ def main() -> None:
     recipe = parse_recipe(_RECIPE.read_text(encoding="utf-8"))
     directory = pretrained.find_model(recipe.model).directory
     tokenizer = prepare_tokenizer(directory, recipe.text)
-    data = _rows(recipe, tokenizer)
+    data = token_rows(clean_rows(recipe), tokenizer)
     number = arguments.rows_per_step
     print(f"{number} rows a step of {data.lengths.mean():.1f} tokens each, {arguments.threads} threads")
     steps = {name: _stepper(recipe, directory, data, tokenizer, name, number) for name in ("plain", "private")}
@@ -71,23 +66,12 @@ def main() -> None:
     print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
-def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
-    """The rows of the quickstart as in training, read in this process."""
-    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
-    outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
-    rows = [row for row in outcomes if isinstance(row, CleanRow)]
-    ids, _ = InputTokenizer(tokenizer)([row.input for row in rows])
-    labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
-    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
-
-
 def _stepper(
     recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles, name: str, number: int
 ) -> Callable[[int, np.ndarray], Any]:
     """A step of training as workers on CPUs run it."""
     kind, pad_id = SINGLE_LABEL.problem_type, tokenizer.pad_id
-    model = build_model(directory, _LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
+    model = build_model(directory, LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
     freeze_embeddings(model)
     adapt_to_cpu(model, alone=False)
     same: dict[str, Any] = {

@@ -20,13 +20,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from textcls.data.csv_records import read_shard
-from textcls.data.csv_shards import plan_shards
-from textcls.data.input_files import expand
-from textcls.data.rows import CleanRow, RowCleaner
+from jobs.bench.demo_rows import LABELS, clean_rows, token_rows
 from textcls.modeling import pretrained
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.build import build_model
@@ -35,14 +31,15 @@ from textcls.modeling.precision import uses_bf16
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
 from textcls.training import batch_plan
 from textcls.training.optimizer import build_optimizer
 from textcls.training.step import Stepper
 from textcls.training.token_rows import TokenRows
 
 _RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.yaml"
-_LABELS = ("negative", "positive")
+# As many as there are short reviews.
+_ROWS = 8530
 
 
 def main() -> None:
@@ -68,7 +65,9 @@ def main() -> None:
     )
     directory = pretrained.find_model(recipe.model).directory
     tokenizer = prepare_tokenizer(directory, recipe.text)
-    data = _rows(recipe, tokenizer)
+    rows = clean_rows(recipe)
+    chosen = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:_ROWS]]
+    data = token_rows(chosen, tokenizer)
     mean = data.lengths.mean()
     print(f"{len(data):,} rows of {arguments.source}, {mean:.1f} tokens each, {arguments.threads} threads")
     epoch = batch_plan.epoch_batches(data.lengths, 42, 0, 32)
@@ -96,18 +95,6 @@ def main() -> None:
         f"the peak of a 1024-cube product in {'bf16' if bf16 else 'fp32'} is {peak / 1e9:.0f} GFLOP/s "
         f"({used / peak:.0%})"
     )
-
-
-def _rows(recipe: Recipe, tokenizer: TokenizerFiles) -> TokenRows:
-    """The rows of the source as in training, read in this process."""
-    layouts, shards = plan_shards(expand(recipe.data.csv), recipe.data)
-    clean = RowCleaner(layouts[0], recipe.data, recipe.text, SINGLE_LABEL)
-    outcomes = (clean(line, fields) for shard in shards for line, fields in read_shard(shard, layouts[0], recipe.data))
-    rows = [row for row in outcomes if isinstance(row, CleanRow)]
-    rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:8530]]
-    ids, _ = InputTokenizer(tokenizer)([row.input for row in rows])
-    labels = pa.array([_LABELS.index(row.label) for row in rows], pa.int32())
-    return TokenRows([pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "target": labels})])
 
 
 def _usual_loop(directory: str, data: TokenRows, tokenizer: TokenizerFiles) -> Iterator[None]:
@@ -171,7 +158,7 @@ def _rows_per_s(steps: Iterator[None], number: int) -> float:
 def _built(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> Any:
     """The module as textcls trains it."""
     kind, pad_id = SINGLE_LABEL.problem_type, tokenizer.pad_id
-    return build_model(directory, _LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
+    return build_model(directory, LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
 
 
 def _encoder_weights(recipe: Recipe, directory: str, tokenizer: TokenizerFiles) -> int:
