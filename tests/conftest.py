@@ -136,6 +136,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, with which tiny models are fastest, the more so beside other tests."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the tiny model with three labels and a limit of 32 tokens; its head is random but decided."""

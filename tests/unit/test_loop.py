@@ -36,6 +36,8 @@ from textcls.training.private.budget import Budget
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = ("bad", "good", "so so")
 # So that every epoch ends with a short batch.
 ROWS = {"train": 43, "val": 17, "test": 13}
@@ -217,15 +219,6 @@ class Trains:
         outcome = self.loop(context, *settings, budget=budget).run()
         assert isinstance(outcome, TrainOutcome)
         return outcome
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A tiny model is fastest on one thread, the more so beside other tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Differentially private training in this process: what is clipped, added, sampled and repeated; what is secret."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,8 @@ from textcls.training.private.budget import Budget
 from textcls.training.private.clipping import RowClipper
 from textcls.training.private.poisson_plan import PoissonPlan
 from textcls.training.private.randomness import new_key, normals, sampled
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEY = bytes(range(32))
 BUDGET = Budget(
@@ -54,14 +56,6 @@ class TrainsPrivately(Trains):
 
     def __call__(self, context: OneProcess, *settings: str, budget: Budget | None = BUDGET) -> TrainOutcome:
         return super().__call__(context, *settings, budget=budget)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from textcls.training.checkpoint import write_weights
 from textcls.training.export import export_files
 from textcls.training.rehearsal import begin_rehearsal, rehearse
 from textcls.training.rehearsed_scores import Sample, batched
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LABELS = ("bad", "good", "so so")
 TEXTS = ["The film was GREAT", "its plot: boring, 10/10?", "café 街", "the [SEP] film", "this movie was awful " * 40]
@@ -71,15 +73,6 @@ REFUSED: dict[str, dict[str, Any]] = {
 # The positions that a model of a kind has for tokens; those not named have no limit.
 # Those of RoBERTa's kind begin after that of the padding, 0 here; MPNet's padding is always 1.
 LIMITS = {"bert": 40, "electra": 40, "distilbert": 40, "albert": 40, "gpt2": 40, "xlm-roberta": 39, "mpnet": 38}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
