@@ -1,41 +1,35 @@
 """Bundle + labelled CSV files -> the same report that training computes on its test split.
 
 In: a verified bundle, settings, an --out. Out: the report. OUT holds report.json, report.html and report.png, the
-account of rows and the rejects. Not here: reading and cleaning rows (data/), the actors (actor_pool.py), the metrics
-(tasks/).
+account of rows and the rejects. Not here: reading and cleaning rows (data/), what an actor does with a block
+(evaluate_block.py), the actors (actor_pool.py), the metrics (tasks/).
 
 Rows are read and checked as for training, but not split: every row that can be scored is scored, duplicates included.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from textcls import storage
-from textcls.batch.actor_pool import PoolSize, plan_pool, prefetched, run_on_pool
-from textcls.batch.explained_sample import SampleFaithfulness, explained_examples
+from textcls.batch.actor_pool import PoolSize, plan_pool, run_on_pool
+from textcls.batch.evaluate_block import BlockResult, EvaluateBlock
+from textcls.batch.explained_sample import explained_examples
 from textcls.batch.settings import EvaluateSpec, nothing_scored, with_small_shards
 from textcls.bundle import Bundle, precision_asked
 from textcls.data import messages
 from textcls.data.input_files import InputFile, expand
 from textcls.data.masked_messages import masked_messages
 from textcls.data.read import ReadRows, read_rows
-from textcls.data.row_findings import coded_rows, example_inputs, plan_slices, report_parts
-from textcls.data.row_tables import clean_rows, file_and_line, inputs_of, targets_of
-from textcls.data.rows import shown as shown_cell
+from textcls.data.row_findings import example_inputs, plan_slices, report_parts
+from textcls.data.row_tables import file_and_line
 from textcls.data.slice_columns import with_slices
 from textcls.data.spellings import spelling_warnings
-from textcls.data.summary import RowSummary, histogram
 from textcls.encryption import NO_KEYS, Keys
-from textcls.inference.classifier import Classifier, Scores
-from textcls.inference.encoding import Encoded
 from textcls.modeling.precision import fp32_note
 from textcls.on_ray.session import ray_session
 from textcls.output.account import FILES as ACCOUNT_FILES
@@ -51,9 +45,8 @@ from textcls.reporting.picture import draw_report
 from textcls.reporting.report import CalibrationSummary, FaithfulnessScores, Report, ScoredBundle, TokenLengths
 from textcls.reporting.task_scores import TaskScores
 from textcls.reporting.verdict import judged
-from textcls.slices.findings import RowFindings, RowStudy, Studied
-from textcls.tasks.task import RowCounts, Task, no_counts
-from textcls.text.masks import masker_of
+from textcls.slices.findings import RowStudy, Studied
+from textcls.tasks.task import no_counts
 
 Say = Callable[[str], None]
 
@@ -63,8 +56,6 @@ EVALUATION = OutKind(
     last_file="report.json",
     replaceable=ACCOUNT_FILES | report_with_texts.NAMES | {"report.html", "report.png"},
 )
-# Rows that are scored together. The classifier sorts them by length, so that batches need little padding.
-_ROWS_AT_ONCE = 2_048
 
 
 def evaluate(
@@ -195,125 +186,12 @@ def write_report(report: Report, uri: str, keys: Keys, say: Say) -> None:
     write_json(uri, "report.json", report.content())
 
 
-@dataclass
-class _BlockResult:
-    """The result of one block of rows, or of several added up.
-
-    Attributes:
-        counts: of the rows that have scores.
-        studied: slices and examples of these rows.
-        summary: number and token lengths of these rows, and rejects by reason.
-        truncated: rows whose text was cut.
-        rejects: rows that the classifier rejected, in row order within a block.
-        fp32: whether any row was scored in fp32.
-        tested: explanations of a sample of rows.
-    """
-
-    counts: RowCounts
-    studied: Studied
-    summary: RowSummary = field(default_factory=RowSummary)
-    truncated: int = 0
-    rejects: list["_Unscored"] = field(default_factory=list)
-    fp32: bool = False
-    tested: SampleFaithfulness = field(default_factory=SampleFaithfulness)
-
-    def add(self, other: "_BlockResult") -> None:
-        """Adds the result of a later block."""
-        self.counts += other.counts
-        self.studied += other.studied
-        self.summary.add(other.summary)
-        self.truncated += other.truncated
-        self.rejects += other.rejects
-        self.fp32 |= other.fp32
-        self.tested += other.tested
-
-
-@dataclass(frozen=True)
-class _Unscored:
-    """A clean row whose text the classifier rejected.
-
-    Attributes:
-        row_id: see `row_tables`.
-        reason: code of the error.
-        value: the beginning of the text, masked and printable.
-    """
-
-    row_id: int
-    reason: str
-    value: str
-
-
-@dataclass(frozen=True)
-class _EvaluateBlock:
-    """Scores one block of rows.
-
-    Attributes:
-        task: what is predicted.
-        labels: label names in id order.
-        study: finds slices and examples.
-        explained: share of the rows whose explanations are tested.
-    """
-
-    task: Task
-    labels: tuple[str, ...]
-    study: RowStudy
-    explained: float = 0.0
-
-    def __call__(self, classifier: Classifier, block: pa.Table) -> Generator[int, None, _BlockResult]:
-        """Yields the number of rows scored, part by part; returns the result of the block."""
-        found = _BlockResult(no_counts(self.task, self.labels), Studied.of(self.study.no_rows))
-        mask = masker_of(classifier.bundle.manifest.text)
-        for rows, encoded in prefetched(self._encoded_parts(classifier, clean_rows(block))):
-            scores = classifier.score_encoded(encoded)
-            scored = np.array([error is None for error in scores.errors], bool)
-            targets = targets_of(rows["label"], self.task, self.labels)
-            refused = [
-                _Unscored(rows["row_id"][i].as_py(), error.code, _shown_input(rows, i, mask))
-                for i, error in enumerate(scores.errors)
-                if error is not None
-            ]
-            texts = [] if scores.text_tokens is None else scores.text_tokens[scored].T
-            summary = RowSummary(
-                rows=int(scored.sum()),
-                reasons=Counter(one.reason for one in refused),
-                unknown=int(scores.unknown[scored].sum()),
-                token_histogram=histogram(scores.tokens[scored]),
-                text_histograms=[*map(histogram, texts)],
-            )
-            counts = self.task.counts(scores.probabilities[scored], targets[scored], classifier.thresholds)
-            studied = Studied.of(partial(self._findings, classifier, scores, rows, targets, scored))
-            in_fp32 = classifier.precision == "fp32"
-            tested = SampleFaithfulness.of(classifier, rows, self.explained)
-            found.add(_BlockResult(counts, studied, summary, int(scores.truncated.sum()), refused, in_fp32, tested))
-            yield len(rows)
-        return found
-
-    def _findings(
-        self, classifier: Classifier, scores: Scores, rows: pa.Table, targets: np.ndarray, scored: np.ndarray
-    ) -> RowFindings:
-        """Of the rows that have scores: bool [N]."""
-        coded = coded_rows(
-            rows.filter(pa.array(scored)), self.study.plan, scores.tokens[scored], scores.truncated[scored]
-        )
-        return self.study(coded, scores.probabilities[scored], targets[scored], classifier.thresholds)
-
-    def _encoded_parts(self, classifier: Classifier, rows: pa.Table) -> Iterator[tuple[pa.Table, list[Encoded]]]:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = rows.slice(start, _ROWS_AT_ONCE)
-            yield part, classifier.encode(inputs_of(part))
-
-
-def _shown_input(rows: pa.Table, i: int, mask: Callable[[str], str]) -> str:
-    (found,) = inputs_of(rows.slice(i, 1))
-    return shown_cell(" ".join(found.segments), mask)
-
-
 def _scored(
     read: ReadRows, bundle: Bundle, study: RowStudy, size: PoolSize, say: Say, explain_rows: int
-) -> _BlockResult:
+) -> BlockResult:
     """The sum over all blocks, in row order, whatever the order in which they finish."""
     explained = min(1.0, explain_rows / max(read.summary.rows, 1))
-    work, board = _EvaluateBlock(bundle.task, bundle.manifest.labels, study, explained), ProgressBoard()
+    work, board = EvaluateBlock(bundle.task, bundle.manifest.labels, study, explained), ProgressBoard()
     started, done = time.monotonic(), 0
 
     def on_rows(rows: int) -> None:
@@ -323,20 +201,20 @@ def _scored(
 
     with progress_display(board.take, say, verb="scoring"):
         by_block = dict(run_on_pool(work, read.blocks, size, bundle, on_rows=on_rows))
-    total = _BlockResult(no_counts(bundle.task, bundle.manifest.labels), Studied.of(study.no_rows))
+    total = BlockResult(no_counts(bundle.task, bundle.manifest.labels), Studied.of(study.no_rows))
     for index in range(len(read.blocks)):
         total.add(by_block[index])
     return total
 
 
-def _account(read: ReadRows, found: _BlockResult | None) -> Account:
+def _account(read: ReadRows, found: BlockResult | None) -> Account:
     """Where the rows went; without a result, no row is evaluated yet."""
     reasons = read.summary.reasons + (found.summary.reasons if found else Counter())
     outcomes = {"evaluated": found.counts.rows if found else 0, "rejects": reasons.total()}
     return Account(read.summary.read, outcomes, read.summary.outside_where, dict(reasons), read.masked_rows)
 
 
-def _tokens(bundle: Bundle, found: _BlockResult) -> dict[str, Any]:
+def _tokens(bundle: Bundle, found: BlockResult) -> dict[str, Any]:
     """As `RowSummary.token_lengths`, except that truncated rows are those that the classifier has cut."""
     limit = bundle.manifest.text.max_tokens
     return found.summary.token_lengths(limit) | {
@@ -346,7 +224,7 @@ def _tokens(bundle: Bundle, found: _BlockResult) -> dict[str, Any]:
     }
 
 
-def _classifier_rejects(read: ReadRows, found: _BlockResult) -> Iterator[pa.Table]:
+def _classifier_rejects(read: ReadRows, found: BlockResult) -> Iterator[pa.Table]:
     """The rows that the classifier rejected, as rejects.parquet has them."""
     if found.rejects:
         locations = [file_and_line(one.row_id) for one in found.rejects]
@@ -363,7 +241,7 @@ def _classifier_rejects(read: ReadRows, found: _BlockResult) -> Iterator[pa.Tabl
         )
 
 
-def _example(read: ReadRows, found: _BlockResult, reason: str) -> str:
+def _example(read: ReadRows, found: BlockResult, reason: str) -> str:
     """The first row that was rejected for a reason, as `FILE:LINE: TEXT`."""
     one = next(one for one in found.rejects if one.reason == reason)
     return f"{read.location(one.row_id)}: {one.value or '(empty)'}"
