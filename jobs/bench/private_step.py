@@ -1,8 +1,8 @@
-"""Compares a step of private training with a plain one: `python jobs/bench/private_step.py`
+"""Compares steps of private training with a plain one: `python jobs/bench/private_step.py`
 
-Both run in float32 on the quickstart's rows and model with frozen embedding tables, on the same rows and threads. The
-private step computes the norms of the rows' gradients and draws the noise besides. The two alternate; each round gives
-a ratio of their CPU times, which other work on the machine changes little.
+All run in float32 on the quickstart's rows and model with frozen embedding tables, on the same rows and threads. A
+private step computes the norms of the rows' gradients and draws the noise besides; it trains all weights, as the plain
+one, or biases. They alternate; each round gives ratios of their CPU times, which other work changes little.
 """
 
 import argparse
@@ -24,8 +24,9 @@ import torch
 from jobs.bench.demo_rows import LABELS, clean_rows, token_rows
 from textcls.modeling import pretrained
 from textcls.modeling.batching import tokens_at_once
-from textcls.modeling.build import build_model, freeze_embeddings
+from textcls.modeling.build import build_model, freeze_untrained
 from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.settings.privacy import Weights
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -55,24 +56,27 @@ def main() -> None:
     data = token_rows(clean_rows(recipe), tokenizer)
     number = arguments.rows_per_step
     print(f"{number} rows a step of {data.lengths.mean():.1f} tokens each, {arguments.threads} threads")
-    steps = {name: _stepper(recipe, directory, data, tokenizer, name, number) for name in ("plain", "private")}
-    chance, ratios = np.random.default_rng(0), []
+    kinds: dict[str, Weights | None] = {"plain": None, "private, all": "all", "private, biases": "biases"}
+    steps = {name: _stepper(recipe, directory, data, tokenizer, weights, number) for name, weights in kinds.items()}
+    chance, ratios = np.random.default_rng(0), dict[str, list[float]]()
     for round_ in range(arguments.rounds + 1):
         batch = chance.permutation(len(data))[:number]
         seconds = {name: _seconds(step, round_, batch) for name, step in steps.items()}
         if round_:  # the first one runs with cold caches
-            ratios.append(seconds["private"] / seconds["plain"])
-            print(f"plain {seconds['plain']:.2f} CPU s, private {seconds['private']:.2f} CPU s, ratio {ratios[-1]:.2f}")
-    print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            for name in list(seconds)[1:]:
+                ratios.setdefault(name, []).append(seconds[name] / seconds["plain"])
+            print("; ".join(f"{name} {found:.2f} CPU s" for name, found in seconds.items()))
+    for name, found in ratios.items():
+        print(f"{name}: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) of a plain step")
 
 
 def _stepper(
-    recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles, name: str, number: int
+    recipe: Recipe, directory: str, data: TokenRows, tokenizer: TokenizerFiles, weights: Weights | None, number: int
 ) -> Callable[[int, np.ndarray], Any]:
-    """A step of training as workers on CPUs run it."""
+    """A step of training as workers on CPUs run it: of private training of these weights, or the plain one."""
     kind, pad_id = SINGLE_LABEL.problem_type, tokenizer.pad_id
     model = build_model(directory, LABELS, recipe.model, problem_type=kind, pad_id=pad_id, seed=42)
-    freeze_embeddings(model)
+    freeze_untrained(model, weights or "all")
     adapt_to_cpu(model, alone=False)
     same: dict[str, Any] = {
         "model": model,
@@ -84,7 +88,7 @@ def _stepper(
         "pad_id": pad_id,
         "max_tokens": tokens_at_once(recipe.train.max_tokens_per_micro_batch, torch.device("cpu")),
     }
-    if name == "plain":
+    if weights is None:
         return Stepper(**same, wrapped=model, weights_C=None, bf16=False)
     budget = Budget(8.0, 1e-4, "", len(data), number / len(data), 10**6, 1.0, recipe.privacy.max_grad_norm)
     return PrivateStepper(

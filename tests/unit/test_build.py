@@ -4,7 +4,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from textcls.errors import ModelError
 from textcls.modeling.batching import tokens_at_once
-from textcls.modeling.build import build_model, fold_temperature, freeze_unused, head_of, logits_of
+from textcls.modeling.build import build_model, fold_temperature, freeze_untrained, freeze_unused, head_of, logits_of
+from textcls.settings.privacy import Weights
 from textcls.settings.recipe import ModelSpec, TrainSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
@@ -139,6 +140,18 @@ def test_weights_that_no_text_reaches_are_not_waited_for_by_other_ranks(tiny_mod
         distributed.destroy_process_group()
     frozen = [name for name, parameter in models[1].named_parameters() if not parameter.requires_grad]
     assert frozen == ["bert.spare.weight", "bert.spare.bias"]
+
+
+@pytest.mark.parametrize("weights", get_args(Weights))
+def test_private_training_spares_embeddings_and_of_few_weights_the_matrices_of_the_encoder(
+    tiny_model_dir: Path, weights: Weights
+) -> None:
+    model = build(tiny_model_dir)
+    freeze_untrained(model, weights)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    every = {name for name, _ in model.named_parameters() if "_embeddings." not in name}
+    vectors = {name for name in every if name.endswith("bias") or "LayerNorm" in name}
+    assert trained == {"all": every, "biases": vectors | {"classifier.weight"}}[weights]
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from scipy.stats import norm
 from tests.unit.reading import options
 from textcls.errors import InputError, RecipeError
 from textcls.manifest import Calibration
-from textcls.settings.privacy import DEFAULTS
+from textcls.settings.privacy import private_defaults
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.training.private.budget import Budget, budget_of, require_opacus
 from textcls.training.private.disclosure import budget_lines, not_covered, stated
 
+DEFAULTS = private_defaults("biases")
 PRIVATE = "privacy.epsilon=8"
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +35,9 @@ def test_private_training_has_defaults_of_its_own_where_the_recipe_names_none() 
     assert (named.train.epochs, named.train.rows_per_step) == (3, DEFAULTS["train"]["rows_per_step"])
     assert named.calibration.temperature
     assert named.model.dropout == 0.1
+    of_all = parse_recipe("privacy: {weights: all}", [PRIVATE])
+    assert defaults(of_all) == private_defaults("all")
+    assert of_all.train.learning_rate < DEFAULTS["train"]["learning_rate"]
 
 
 def test_a_resolved_private_recipe_is_written_and_read_again() -> None:

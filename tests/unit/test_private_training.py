@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import torch
 from scipy import stats
 
 from tests.unit.test_loop import KINDS, ONE_LABEL, ROWS, Kind, OneProcess, Trains, spy_on_steps, weights
-from textcls.modeling.build import freeze_embeddings, logits_of
+from textcls.modeling.build import freeze_untrained, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
+from textcls.settings.privacy import Weights
 from textcls.settings.recipe import Recipe
 from textcls.training import checkpoint
 from textcls.training.loop import TrainingLoop, TrainOutcome
@@ -41,11 +42,17 @@ of_each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 class TrainsPrivately(Trains):
     """Makes loops of private training with the tiny model."""
 
-    fixed: ClassVar = ("privacy.epsilon=8", "train.rows_per_step=8", "train.epochs=2", "model.dropout=0")
+    fixed: ClassVar = (
+        "privacy.epsilon=8",
+        "privacy.weights=all",
+        "train.rows_per_step=8",
+        "train.epochs=2",
+        "model.dropout=0",
+    )
 
     def built(self, recipe: Recipe) -> Any:
         model = super().built(recipe)
-        freeze_embeddings(model)
+        freeze_untrained(model, recipe.privacy.weights)
         adapt_to_cpu(model, alone=False)
         return model
 
@@ -123,17 +130,24 @@ def gradient_of_step(
 
 
 @of_each_kind
+@pytest.mark.parametrize("weights", get_args(Weights))
 def test_without_noise_and_scaling_a_run_has_the_weights_of_plain_training(
-    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    tiny_model_dir: Path, tmp_path: Path, kind: Kind, weights: Weights
 ) -> None:
     """On the same batches, all of the expected size; the plain gradient is not scaled either."""
     private = TrainsPrivately(tiny_model_dir, kind)
-    settings = ("train.epochs=1", "train.rows_per_step=43", "train.max_grad_norm=1e9", "train.learning_rate=0.01")
+    settings = (
+        f"privacy.weights={weights}",
+        "train.epochs=1",
+        "train.rows_per_step=43",
+        "train.max_grad_norm=1e9",
+        "train.learning_rate=0.01",
+    )
     budget = replace(BUDGET, sampling_rate=1.0, noise_multiplier=0.0, max_grad_norm=1e9)
     one = private.loop(OneProcess(tmp_path / "private"), *settings, budget=budget)
     others = ("train.weight_decay=0", "train.warmup_fraction=0", "model.dropout=0", "calibration.temperature=false")
     other = Trains(tiny_model_dir, kind).loop(OneProcess(tmp_path / "plain"), *settings, *others)
-    freeze_embeddings(other.model)
+    freeze_untrained(other.model, weights)
     begun = trained(one)
     for step in range(3):
         one._take_step(step, np.arange(43))

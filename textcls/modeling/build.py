@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from textcls.errors import ModelError
+from textcls.settings.privacy import Weights
 from textcls.settings.recipe import ModelSpec
 
 _DROPOUTS = (
@@ -137,11 +138,19 @@ def freeze_unused(model: Any, ids: Sequence[int]) -> None:
     model.train(training)
 
 
-def freeze_embeddings(model: Any) -> None:
-    """Keeps every embedding table of a module as it is."""
+def freeze_untrained(model: Any, weights: Weights) -> None:
+    """Keeps what private training does not train as it is: embedding tables, and with `biases` the encoder's matrices.
+
+    Training biases, norms and the head alone is BiTFiT (Ben Zaken et al. 2022; with privacy, Bu et al. 2022,
+    arXiv:2210.00036).
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.weight.requires_grad_(False)
+    if weights == "biases":
+        for parameter in model.base_model.parameters():
+            if parameter.ndim >= 2:
+                parameter.requires_grad_(False)
 
 
 def layers_like_bert(model: Any) -> Any:

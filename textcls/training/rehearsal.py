@@ -115,7 +115,7 @@ def _rehearse(
     samples = samples_for(model, input_tokenizer)
     expected = ExpectedScores.of(name, model, task, samples, longest, tokenizer.pad_id)
     if recipe.privacy.epsilon is not None:
-        _check_private_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
+        _check_private_training(recipe, model, expected, tokenizer.pad_id)
     _check_training(name, model, _labels(recipe), expected, tokenizer.pad_id)
     with tempfile.TemporaryDirectory(prefix="textcls-rehearsal-") as directory:
         bundle = os.path.join(directory, "bundle")
@@ -187,16 +187,23 @@ def _check_training(name: str, model: Any, labels: Sequence[str], expected: Expe
     model.zero_grad(set_to_none=True)
 
 
-def _check_private_training(
-    name: str, model: Any, labels: Sequence[str], expected: ExpectedScores, pad_id: int
-) -> None:
+def _check_private_training(recipe: Recipe, model: Any, expected: ExpectedScores, pad_id: int) -> None:
     """Refuses a model in which a row has no gradient of its own."""
     from textcls.training.private.rehearsal import refuse_without_row_gradients  # needs opacus
 
-    samples, task = [expected.samples[0], expected.samples[-1]], expected.task
+    samples, task, labels = [expected.samples[0], expected.samples[-1]], expected.task, _labels(recipe)
     together, alone = batched(samples, pad_id), [batched([one], pad_id) for one in samples]
     targets_B = target_tensor(task.encode([task.label_of(labels[:1])] * 2, labels))
-    refuse_without_row_gradients(name, model, task.problem_type, together, alone, targets_B, samples[0].ids)
+    refuse_without_row_gradients(
+        recipe.model.pretrained,
+        model,
+        task.problem_type,
+        together,
+        alone,
+        targets_B,
+        samples[0].ids,
+        recipe.privacy.weights,
+    )
 
 
 def _export(model: Any, head: str, bundle: str, recipe: Recipe, task: Task, tokenizer: TokenizerFiles) -> None:

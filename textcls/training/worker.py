@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from textcls.errors import InputError
-from textcls.modeling.build import build_model, freeze_embeddings, freeze_unused, head_of
+from textcls.modeling.build import build_model, freeze_untrained, freeze_unused, head_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.modeling.precision import bf16_support, refuse_bf16_without_support
 from textcls.modeling.pretrained import Pretrained
@@ -186,5 +186,5 @@ def _built(arguments: WorkerArguments, context: RayContext) -> tuple[Any, str]:
     if context.world_size > 1 or arguments.budget is not None:
         freeze_unused(model, tokenizer_of(arguments.tokenizer).sample(_SAMPLE_TOKENS))
     if arguments.budget is not None:
-        freeze_embeddings(model)
+        freeze_untrained(model, arguments.recipe.privacy.weights)
     return model, head

@@ -5,7 +5,7 @@ for the user. Not here: the budget (budget.py), where these things are written (
 """
 
 from textcls.manifest import Calibration, Privacy
-from textcls.settings.privacy import DEFAULTS
+from textcls.settings.privacy import private_defaults
 from textcls.settings.recipe import Recipe
 from textcls.settings.yaml_text import set_option
 from textcls.training.private.budget import Budget
@@ -55,7 +55,7 @@ def budget_lines(budget: Budget, recipe: Recipe) -> list[str]:
     lines = [f"private training: epsilon {budget.epsilon:.2f}, delta {budget.delta:.2g} for each row; {noise}"]
     values = {
         f"{section}.{key}": (getattr(getattr(recipe, section), key), default)
-        for section, defaults in DEFAULTS.items()
+        for section, defaults in private_defaults(recipe.privacy.weights).items()
         for key, default in defaults.items()
     }
     own = ", ".join(f"{key} {found}" for key, (found, default) in values.items() if found == default)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from textcls.errors import ModelError
-from textcls.modeling.build import freeze_embeddings, freeze_unused, logits_of
+from textcls.modeling.build import freeze_untrained, freeze_unused, logits_of
+from textcls.settings.privacy import Weights
 from textcls.training.optimizer import row_losses
 from textcls.training.private.clipping import RowClipper
 
@@ -31,6 +32,7 @@ def refuse_without_row_gradients(
     alone: Sequence[Batch],
     targets_B: torch.Tensor,
     ids: Sequence[int],
+    weights: Weights,
 ) -> None:
     """Does nothing if the gradient of each row is found in a batch as it is of the row alone.
 
@@ -42,12 +44,13 @@ def refuse_without_row_gradients(
         alone: the same of each row.
         targets_B: of the rows.
         ids: token ids of any text.
+        weights: `privacy.weights`: what is trained.
 
     Raises:
         ModelError: it is not: opacus refuses a layer, or a layer mixes rows.
     """
     try:
-        _compare(model, problem_type, together, alone, targets_B, ids)
+        _compare(model, problem_type, together, alone, targets_B, ids, weights)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise ModelError(
             f"{name} cannot be trained privately: {error}",
@@ -57,11 +60,17 @@ def refuse_without_row_gradients(
 
 
 def _compare(
-    model: Any, problem_type: str, together: Batch, alone: Sequence[Batch], targets_B: torch.Tensor, ids: Sequence[int]
+    model: Any,
+    problem_type: str,
+    together: Batch,
+    alone: Sequence[Batch],
+    targets_B: torch.Tensor,
+    ids: Sequence[int],
+    weights: Weights,
 ) -> None:
     """Raises an error of any kind if the norms of the gradients are not found, or differ."""
     freeze_unused(model, ids)
-    freeze_embeddings(model)
+    freeze_untrained(model, weights)
     model.train()
     clipper = RowClipper(model, 1.0)
     try:
