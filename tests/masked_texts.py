@@ -1,13 +1,22 @@
-"""Made-up identifiers of every kind in text, and the same text with the placeholders typed by hand."""
+"""Made-up identifiers of every kind in text, the same text with the placeholders typed by hand, and with invisible
+characters within the identifiers."""
 
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
+import regex
+
 from textcls.settings.recipe import MaskName
+from textcls.text.invisible import INVISIBLE
 
 ALL_KINDS = get_args(MaskName)
+INVISIBLE_CHARS = regex.findall(INVISIBLE, "".join(chr(code) for code in (*range(0xD800), *range(0xE000, 0x110000))))
+# Those that people have met, and some of each range.
+KNOWN_INVISIBLE = (
+    "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u202a\u202e\u2066\u2069\u180e\ufe00\ufe0f\u061c\x00\U000e0041"
+)
 _FULL_WIDTH = {ord(one): ord(one) + 0xFEE0 for one in string.ascii_letters + string.digits}
 _BETWEEN = (" film ", "给", "! ", " (see) ", " café ", "\n", " the ", "。", "，和", ", ")
 _AFTER_URL = _BETWEEN[:7]  # signs without a space after them may belong to it
@@ -64,4 +73,25 @@ def texts_with_identifiers(number: int, *, seed: int = 0) -> list[Written]:
         for kind, value, joint in zip(kinds, values, joints[1:], strict=True):
             text, typed = text + value + joint, typed + f"[{kind.upper()}]" + joint
         found.append(Written(text, typed, tuple(values)))
+    return found
+
+
+def divided(value: str, chance: random.Random, chars: Sequence[str] = INVISIBLE_CHARS) -> str:
+    """A value with invisible characters in one to three places within it, one to three in each."""
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randint(1, len(value) - 1)
+        value = value[:place] + "".join(chance.choices(chars, k=chance.randint(1, 3))) + value[place:]
+    return value
+
+
+def divided_texts(written: Sequence[Written], *, chars: Sequence[str] = INVISIBLE_CHARS) -> list[str]:
+    """The texts with invisible characters within each value, and within nothing else."""
+    chance, found = random.Random(0), []
+    for one in written:
+        text, place = one.text, 0
+        for value in one.values:
+            start = text.index(value, place)
+            hidden = divided(value, chance, chars)
+            text, place = text[:start] + hidden + text[start + len(value) :], start + len(hidden)
+        found.append(text)
     return found

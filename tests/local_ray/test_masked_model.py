@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from tests.http.conftest import service_of
 from tests.local_ray.conftest import prepared_data, small_recipe
-from tests.masked_texts import ALL_KINDS, texts_with_identifiers
+from tests.masked_texts import ALL_KINDS, KNOWN_INVISIBLE, divided_texts, texts_with_identifiers
 from textcls.batch.predict import predict
 from textcls.batch.settings import predict_settings
 from textcls.bundle import load_bundle
@@ -25,6 +25,9 @@ from textcls.training.run import dry_run, train
 
 MASKS = [f"text.mask=[{', '.join(ALL_KINDS)}]", "text.max_tokens=64", "scale.workers=1", "scale.cpus_per_worker=1"]
 WRITTEN = texts_with_identifiers(1000)
+# Invisible characters divide the identifiers of every third text.
+TEXTS = [one.text for one in WRITTEN]
+TEXTS[::3] = divided_texts(WRITTEN[::3], chars=KNOWN_INVISIBLE)
 TRAINED = 300
 # Rows that differ in nothing but their phone number.
 CALLS = 40
@@ -37,8 +40,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with found.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
-        for i, one in enumerate(WRITTEN[:TRAINED]):
-            rows.writerow([f"{'great' if i % 2 else 'awful'} {one.text}", "good" if i % 2 else "bad"])
+        for i, text in enumerate(TEXTS[:TRAINED]):
+            rows.writerow([f"{'great' if i % 2 else 'awful'} {text}", "good" if i % 2 else "bad"])
         rows.writerows([f"call (555) 555-{i:04}", "good"] for i in range(CALLS))
     return found
 
@@ -58,7 +61,7 @@ def test_1000_texts_full_of_identifiers_score_alike_everywhere(
 ) -> None:
     bundle = load_bundle(str(run[0] / "bundle"))
     assert bundle.manifest.text.mask == ALL_KINDS
-    texts = [one.text for one in WRITTEN]
+    texts = TEXTS
     classifier = Classifier.load(bundle.uri, device="cpu")
     scores = classifier.scores(texts)
     assert scores.errors == (None,) * len(texts)

@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers
 
-from tests.masked_texts import ALL_KINDS, Written, texts_with_identifiers
+from tests.masked_texts import (
+    ALL_KINDS,
+    INVISIBLE_CHARS,
+    KNOWN_INVISIBLE,
+    divided,
+    divided_texts,
+    texts_with_identifiers,
+)
 from tests.tiny_tokenizers import TOKENIZERS, save_with_tokenizer
 from textcls.masking.pseudonyms import PseudonymKey
 from textcls.settings.pattern_tree import Chars, Look, Node, parsed, parts_of
@@ -27,9 +34,6 @@ from textcls.text.words import words_of
 
 ALL = TextSpec(mask=ALL_KINDS, max_tokens=512)
 EVERY = [chr(code) for code in (*range(0xD800), *range(0xE000, 0x110000))]
-CHARS = [char for char in EVERY if regex.match(INVISIBLE, char)]
-# Those that are known by name, and some of each range.
-NAMED = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u202a\u202e\u2066\u2069\u180e\ufe00\ufe0f\u061c\x00\U000e0041"
 WITHIN = pattern_within(tuple(kind.pattern for kind in KINDS.values()))
 # Invisible characters that mean something, and that are within no identifier.
 MEANT = [
@@ -38,29 +42,8 @@ MEANT = [
 ]
 
 
-def divided(value: str, chance: random.Random, chars: str | list[str] = CHARS) -> str:
-    """A value with invisible characters in one to three places within it, one to three in each."""
-    for _ in range(chance.randint(1, 3)):
-        place = chance.randint(1, len(value) - 1)
-        value = value[:place] + "".join(chance.choices(chars, k=chance.randint(1, 3))) + value[place:]
-    return value
-
-
-def texts_of(written: list[Written], *, seed: int = 0) -> list[str]:
-    """The texts with invisible characters within each value, and within nothing else."""
-    chance, found = random.Random(seed), []
-    for one in written:
-        text, place = one.text, 0
-        for value in one.values:
-            start = text.index(value, place)
-            hidden = divided(value, chance)
-            text, place = text[:start] + hidden + text[start + len(value) :], start + len(hidden)
-        found.append(text)
-    return found
-
-
 WRITTEN = texts_with_identifiers(300, seed=18)
-DIVIDED = texts_of(WRITTEN)
+DIVIDED = divided_texts(WRITTEN)
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -87,11 +70,11 @@ def by_transformers(files: TokenizerFiles, texts: list[str], target: Path) -> An
 def test_the_format_characters_and_controls_of_unicode_are_invisible_and_nothing_that_is_seen() -> None:
     spaces = set("\t\n\v\f\r\x85")
     expected = {char for char in EVERY if unicodedata.category(char) in ("Cf", "Cc")} - spaces
-    assert expected.union(NAMED) <= set(CHARS)
+    assert expected.union(KNOWN_INVISIBLE) <= set(INVISIBLE_CHARS)
     # Beside them: variation selectors, fillers, and unassigned characters that Unicode keeps free for such ones.
-    rest = {unicodedata.category(char) for char in CHARS if char not in expected}
+    rest = {unicodedata.category(char) for char in INVISIBLE_CHARS if char not in expected}
     assert rest == {"Mn", "Lo", "Cn"}
-    assert not set(CHARS).intersection(char for kind in KINDS.values() for char in kind.placeholder + " \t\n")
+    assert not set(INVISIBLE_CHARS).intersection(char for kind in KINDS.values() for char in kind.placeholder + " \t\n")
 
 
 def test_both_engines_know_the_same_invisible_characters() -> None:
@@ -100,8 +83,8 @@ def test_both_engines_know_the_same_invisible_characters() -> None:
 
 
 def test_each_is_noticed_and_nothing_else() -> None:
-    assert "".join(char for char in EVERY if holds_invisible(f"a{char}")) == "".join(CHARS)
-    assert not [char for char in CHARS if not holds_invisible(f"給é\n{char}给")]
+    assert "".join(char for char in EVERY if holds_invisible(f"a{char}")) == "".join(INVISIBLE_CHARS)
+    assert not [char for char in INVISIBLE_CHARS if not holds_invisible(f"給é\n{char}给")]
     assert not holds_invisible("\r\n\t\v\f\u3000\xa0\u2028")
 
 
@@ -179,7 +162,7 @@ def test_each_character_is_found_in_each_kind(name: str, tiny_model_dir: Path) -
         one.values[0] for one in WRITTEN if one.typed.strip().count("[") == 1 and f"[{name.upper()}]" in one.typed
     ]
     placeholder = KINDS[name].placeholder
-    for char in NAMED:
+    for char in KNOWN_INVISIBLE:
         plain = chance.choice(values)
         value = divided(plain, chance, char)
         assert normalize(f"给{value}。") == normalize(f"给{placeholder}。"), ascii(value)
@@ -206,7 +189,7 @@ PARTS = st.sampled_from(
     [
         *(value for one in WRITTEN[:40] for value in one.values),
         *("film", " ", "给", "[PAD]", "[SEP]", "[SE\u200bP]", "[EMAIL]", "[CARD:0123456789abcdef]", "1", "2024", "@"),
-        *(".com", "é", "e\u0301", "①", "ＰＡＤ", "://", "www", "\n", "می\u200cخ", "❤\ufe0f", *NAMED),
+        *(".com", "é", "e\u0301", "①", "ＰＡＤ", "://", "www", "\n", "می\u200cخ", "❤\ufe0f", *KNOWN_INVISIBLE),
     ]
 )
 
