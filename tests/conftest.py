@@ -184,7 +184,7 @@ def save_tiny_bundle(
     from textcls.settings.data import DataSpec
     from textcls.settings.recipe import ModelSpec, Recipe, TextSpec, TrainSpec
     from textcls.tasks.single_label import SINGLE_LABEL
-    from textcls.text.tokenizer import prepare_tokenizer
+    from textcls.text.tokenizer_files import prepare_tokenizer
 
     task = task or SINGLE_LABEL
     spec = TextSpec(**({"max_tokens": 32} | text))

@@ -17,7 +17,8 @@ from textcls.data.rows import CleanRow, RowCleaner
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.training.token_rows import TokenRows
 
 LABELS = ("negative", "positive")

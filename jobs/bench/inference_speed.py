@@ -36,7 +36,7 @@ from textcls.inference.classifier import Classifier
 from textcls.modeling.batching import micro_batches, padded
 from textcls.tasks.calibration import softmax
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 
 # Batches of ONNX Runtime: padded tokens, and padding tokens above which another batch costs less.
 _MAX_TOKENS, _MAX_PADDING = 2048, 64

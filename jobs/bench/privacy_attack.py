@@ -46,7 +46,7 @@ from textcls.on_ray.session import ray_session
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe, recipe_text
 from textcls.tasks.registry import task_of
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training.run import train
 from textcls.training.run_dir import IDENTITY
 

@@ -30,7 +30,7 @@ from textcls.settings.privacy import Weights
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.training.optimizer import build_optimizer
 from textcls.training.private.budget import Budget
 from textcls.training.private.clipping import RowClipper

@@ -31,7 +31,7 @@ from textcls.modeling.precision import uses_bf16
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.training import batch_plan
 from textcls.training.optimizer import build_optimizer
 from textcls.training.step import Stepper

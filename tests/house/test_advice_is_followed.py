@@ -231,8 +231,10 @@ FOLLOWED = {
         "story/test_full_disk.py::test_run_goes_on_when_a_full_disk_has_room_again",
         "story/test_faults.py::test_storage_that_fails_for_a_while_costs_time_and_nothing_else",
     ],
-    "text.tokenizer._pad_id": [f"{REHEARSAL}test_a_padding_token_named_as_advised_makes_a_decoder_work"],
-    "text.tokenizer._unloadable": ["unit/test_tokenizer.py::test_sentence_pieces_are_refused_with_what_converts_them"],
+    "text.tokenizer_files._pad_id": [f"{REHEARSAL}test_a_padding_token_named_as_advised_makes_a_decoder_work"],
+    "text.tokenizer_files._unloadable": [
+        "unit/test_tokenizer.py::test_sentence_pieces_are_refused_with_what_converts_them"
+    ],
     "training.checkpoint.check_checkpoint": [f"{ADVICE}test_a_damaged_checkpoint_can_be_removed_for_the_one_before_it"]
     * 3,
     "tracking.mlflow.mlflow_requested": ["unit/test_events.py::test_mlflow_that_is_asked_for_and_missing_is_told"],

@@ -19,7 +19,7 @@ from textcls.data.split_blocks import PreparedData, split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.registry import task_of
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 
 
 @pytest.fixture(scope="package", autouse=True)

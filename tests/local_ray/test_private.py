@@ -19,7 +19,7 @@ from tests.local_ray.test_training import weights, wrapped
 from textcls.bundle import load_bundle
 from textcls.errors import RunDirError
 from textcls.modeling.pretrained import find_model
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.tracking.journal import Journal
 from textcls.training import attempts, run
 from textcls.training.checkpoint import KEY

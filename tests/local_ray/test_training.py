@@ -32,7 +32,7 @@ from textcls.manifest import Excluded
 from textcls.modeling.pretrained import find_model
 from textcls.settings.scale import ScaleSpec
 from textcls.tasks.metrics import Counts
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.tracking.journal import Journal
 from textcls.training import attempts, run
 from textcls.training.checkpoint import TrainingState

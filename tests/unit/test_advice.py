@@ -58,7 +58,8 @@ from textcls.settings.yaml_text import set_option
 from textcls.tasks.registry import task_of
 from textcls.tasks.shares import rounded_shares
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training import scaling as training_workers
 from textcls.training.checkpoint import MANIFEST as CHECKPOINT
 from textcls.training.run_dir import RunDir

@@ -19,7 +19,7 @@ from textcls.settings.privacy import Weights
 from textcls.settings.recipe import ModelSpec, TrainSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training.optimizer import (
     build_optimizer,
     class_weights,

@@ -22,7 +22,7 @@ from textcls.modeling import precision
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import uses_bf16
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 
 WORDS = ["great", "AWFUL", "the film", "café", "boring", "ending", "10/10", "\x00", "naïve", "?!"]
 TEXTS = st.lists(

@@ -22,7 +22,8 @@ from textcls.inference.located import Located, locate
 from textcls.modeling.batching import padded
 from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
+from textcls.text.tokenizer import tokenizer_of
+from textcls.text.tokenizer_files import TokenizerFiles
 
 PLANTED = {"awfulz": "bad", "fineq": "good", "boringx": "so so"}
 NONE = "none"

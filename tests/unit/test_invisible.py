@@ -29,7 +29,8 @@ from textcls.text.invisible import INVISIBLE, holds_invisible, is_pattern_within
 from textcls.text.masks import KINDS, MaskKind, masker_of
 from textcls.text.normalizer import build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.text.words import words_of
 
 ALL = TextSpec(mask=ALL_KINDS, max_tokens=512)

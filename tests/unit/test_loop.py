@@ -27,7 +27,7 @@ from textcls.slices.groups import FileGroup, SlicePlan
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
 from textcls.training.export import export_files

@@ -19,7 +19,8 @@ from textcls.settings.recipe_file import parse_recipe
 from textcls.text.masks import KINDS, mask_kinds
 from textcls.text.normalizer import build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.text.words import words_of
 
 ALL = TextSpec(mask=ALL_KINDS, max_tokens=64)

@@ -17,10 +17,11 @@ from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text import normalizer as normalizer_module
-from textcls.text import tokenizer as tokenizer_module
+from textcls.text import tokenizer_files as files_module
 from textcls.text.normalizer import TextNormalizer, build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training.baseline import train_baseline
 
 SPECS = [
@@ -97,7 +98,7 @@ def films_are_movies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return normalizers.Sequence([normalizers.Replace("film", "movie"), *_steps(build_normalizer(spec))])
 
     monkeypatch.setattr(normalizer_module, "build_normalizer", build)
-    monkeypatch.setattr(tokenizer_module, "build_normalizer", build)
+    monkeypatch.setattr(files_module, "build_normalizer", build)
     normalizer_of.cache_clear()
     yield
     normalizer_of.cache_clear()

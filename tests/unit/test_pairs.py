@@ -27,7 +27,8 @@ from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.pair_frame import PairFrame, longest_first
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.training.token_rows import TokenRows
 
 PAIR = "data.pair=[question, answer]"

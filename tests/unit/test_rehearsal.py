@@ -26,7 +26,8 @@ from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 from textcls.training import rehearsal
 from textcls.training.checkpoint import write_weights
 from textcls.training.export import export_files

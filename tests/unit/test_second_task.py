@@ -31,7 +31,7 @@ from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.slices.groups import FileGroup, SlicePlan
 from textcls.tasks import registry
-from textcls.text.tokenizer import prepare_tokenizer
+from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training.export import export_bundle
 from textcls.training.loop import TrainingLoop, TrainOutcome
 from textcls.training.token_rows import TokenRows

@@ -1,4 +1,4 @@
-"""The laws of textcls/text/tokenizer.py: text -> token ids, the same for whatever loads the files."""
+"""The laws of tokenizer.py and tokenizer_files.py in textcls/text: the same ids for whatever loads the files."""
 
 import json
 import pickle
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
-from textcls.text import tokenizer as text_module
+from textcls.text import tokenizer_files as files_module
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer, tokenizer_of
+from textcls.text.tokenizer import InputTokenizer, tokenizer_of
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 
 SPECS = [
     TextSpec(lowercase=lowercase, unicode_form=form, max_tokens=12)
@@ -219,7 +220,7 @@ def test_a_tokenizer_that_exists_in_python_only_is_refused(tiny_model_dir: Path,
 
 
 def test_sentence_pieces_are_refused_with_what_converts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(files_module, "find_spec", lambda name: None)
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"no such library")
     with pytest.raises(ModelError, match=r"sentencepiece\.bpe\.model needs the package sentencepiece") as caught:

@@ -14,7 +14,8 @@ from textcls.inference.classifier import Classifier
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import TextSpec
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, prepare_tokenizer
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer
 
 TEXTS = ["great film", "great ☃ film", "☃ ☃", "☃ " * 300]
 

@@ -45,7 +45,7 @@ from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.masks import MaskKind, masker_of
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 
 PLANTED = identifiers(48)
 VALUES = [value for _, value in PLANTED]

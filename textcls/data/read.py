@@ -42,7 +42,7 @@ from textcls.tasks.task import Task
 from textcls.text.masks import masker_of
 from textcls.text.placeholders import placeholder_ids
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 
 
 @dataclass(frozen=True)

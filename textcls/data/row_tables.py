@@ -35,7 +35,8 @@ from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import Task
 from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
+from textcls.text.tokenizer import tokenizer_of
+from textcls.text.tokenizer_files import TokenizerFiles
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
 _TABLE_ROWS = 20_000

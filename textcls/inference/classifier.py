@@ -29,7 +29,7 @@ from textcls.modeling.cpu_scoring import RaggedModel
 from textcls.modeling.precision import fp32_note, uses_bf16
 from textcls.tasks.task import Task, ranked
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.text.windows import mean_over_windows
 from textcls.text.words import TextSpan
 

@@ -23,7 +23,7 @@ from textcls.modeling.precision import uses_bf16
 from textcls.modeling.pretrained import has_token_types, most_tokens, read_config
 from textcls.settings.recipe import ModelSpec, TextSpec
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
 from textcls.text.windows import mean_over_windows
 
 

@@ -2,7 +2,7 @@
 
 In: a `ModelSpec`. Out: a directory with `config.json`, `model.safetensors` and the tokenizer's files, and their hashes.
 Not here: the same files on another machine (training/model_files.py), building a module from them (modeling/build.py),
-the tokenizer (text/tokenizer.py).
+the tokenizer (text/tokenizer_files.py).
 """
 
 import glob

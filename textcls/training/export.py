@@ -20,7 +20,7 @@ from textcls.manifest import Manifest, Privacy
 from textcls.modeling.build import fold_temperature
 from textcls.plain_text import json_text
 from textcls.settings.recipe import Recipe
-from textcls.text.tokenizer import TokenizerFiles
+from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.training import checkpoint
 from textcls.training.loop import TrainOutcome
 

@@ -29,7 +29,7 @@ from textcls.output.account import write_account, write_conflicts, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
+from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
 from textcls.training.rehearsal import begin_rehearsal
 from textcls.training.run_dir import RunDir
 

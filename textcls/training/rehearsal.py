@@ -34,7 +34,8 @@ from textcls.modeling.build import build_model, head_of, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import InputTokenizer, TokenizerFiles, read_tokenizer_config
+from textcls.text.tokenizer import InputTokenizer
+from textcls.text.tokenizer_files import TokenizerFiles, read_tokenizer_config
 from textcls.training.checkpoint import read_weights, write_weights
 from textcls.training.export import export_files
 from textcls.training.optimizer import row_losses

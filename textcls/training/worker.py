@@ -22,7 +22,8 @@ from textcls.settings.recipe import Recipe
 from textcls.slices.findings import RowStudy
 from textcls.slices.groups import SlicePlan
 from textcls.tasks.task import Task
-from textcls.text.tokenizer import TokenizerFiles, tokenizer_of
+from textcls.text.tokenizer import tokenizer_of
+from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
 from textcls.training.model_files import model_here
 from textcls.training.private.budget import Budget, require_opacus
