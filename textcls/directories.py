@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +16,17 @@ from textcls import storage
 from textcls.errors import InputError, RunDirError, StorageError
 
 
-def put_directory(source: str, uri: str, *, last: str) -> None:
+def put_directory(source: str, uri: str, *, last: str, owner_only: Collection[str] = ()) -> None:
     """Publishes a copy of a flat local directory: a reader that finds the file `last` finds all files.
 
     Locally the directory appears by one rename. Remotely the file `last` is uploaded last; an upload that was
     interrupted can be repeated over its remains.
+
+    Args:
+        source: a flat local directory.
+        uri: where to; nothing is there yet.
+        last: the file that makes it complete.
+        owner_only: files that only their owner may read; in object storage the bucket's rules decide.
 
     Raises:
         RunDirError: the target already holds other files.
@@ -37,7 +44,7 @@ def put_directory(source: str, uri: str, *, last: str) -> None:
                 os.mkdir(beside)
                 for name in names:
                     with open(os.path.join(source, name), "rb") as file:
-                        storage.write_durably(file, os.path.join(beside, name))
+                        storage.write_durably(file, os.path.join(beside, name), owner_only=name in owner_only)
         return
     existing = set(storage.names_in(uri))
     if last in existing or existing - set(names):
@@ -80,11 +87,11 @@ def cache_directory(kind: str) -> str:
     return directory
 
 
-def download_directory(uri: str, cache: str) -> str:
+def download_directory(uri: str, cache: str, *, owner_only: Collection[str] = ()) -> str:
     """The path of a local copy, inside the directory `cache`, of the files directly in a remote directory.
 
     Each state of the remote directory (names, sizes and times of its files) is downloaded once. The copy appears by one
-    rename, so several processes may download at the same time.
+    rename, so several processes may download at the same time. Files in `owner_only` are for their owner alone.
 
     Raises:
         InputError: there is no such directory, or it is empty.
@@ -109,7 +116,11 @@ def download_directory(uri: str, cache: str) -> str:
             with storage.moved_into_place(copy) as beside:
                 os.mkdir(beside)
                 for file in files:
-                    _copy_file(file.path, os.path.join(beside, file.base_name), store, fs.LocalFileSystem())
+                    target = os.path.join(beside, file.base_name)
+                    if file.base_name in owner_only:
+                        # pyarrow truncates the file that is there, and its mode stays.
+                        os.close(storage.open_for_owner(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+                    _copy_file(file.path, target, store, fs.LocalFileSystem())
         except OSError:
             if not os.path.isdir(copy):  # else another process was faster, and its copy is as good
                 raise

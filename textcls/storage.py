@@ -252,13 +252,18 @@ def moved_into_place(path: str) -> Iterator[str]:
         raise
 
 
-def write_durably(content: BinaryIO, path: str) -> None:
-    """Writes a local file and waits until it is on the disk."""
-    with open(path, "wb") as out:
+def write_durably(content: BinaryIO, path: str, *, owner_only: bool = False) -> None:
+    """Writes a local file, for all users or its owner alone, and waits until it is on the disk."""
+    with open(path, "wb", opener=open_for_owner if owner_only else None) as out:
         shutil.copyfileobj(content, out, BUFFER_BYTES)
         out.flush()
         # Before the rename that publishes it: in the other order, a power cut can leave the name without the bytes.
         os.fsync(out.fileno())
+
+
+def open_for_owner(path: str, flags: int) -> int:
+    """The `opener` of a new file that its owner alone may read."""
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""How a worker talks to the coordinator: without waiting in a step, and no more often than needed."""
+"""How a worker talks to the coordinator: without waiting in a step, and no more often than needed; its checkpoints."""
 
+import shutil
+import stat
 from pathlib import Path
 from types import SimpleNamespace as Some
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from textcls import storage
 from textcls.errors import TrainingError
 from textcls.progress import StepProgress
-from textcls.training import ray_context
+from textcls.training import checkpoint, ray_context
 from textcls.training.coordinator import Coordinator
 from textcls.training.ray_context import RayContext
 
@@ -56,7 +59,11 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
     monkeypatch.setattr(
         ray_context,
         "time",
-        Some(monotonic=lambda: clock.now, sleep=lambda seconds: setattr(clock, "now", clock.now + seconds)),
+        Some(
+            monotonic=lambda: clock.now,
+            perf_counter=lambda: clock.now,
+            sleep=lambda seconds: setattr(clock, "now", clock.now + seconds),
+        ),
     )
     actor.clock = clock
     monkeypatch.setattr(ray_context, "own_node", lambda: "a-node")
@@ -139,3 +146,36 @@ def test_leftovers_of_killed_workers_of_this_run_are_removed(
     context_of(actor, 0, tmp_path)
     assert not left.exists()
     assert other.exists()
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["Ray's latest", "an earlier attempt's"])
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_the_secret_of_private_training_is_for_its_owner_alone_wherever_it_is_a_file(
+    actor: Actor,
+    tmp_path: Path,
+    where: str,
+    resumed: bool,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempt = f"{request.getfixturevalue('s3') if where == 's3' else tmp_path}/run/attempt-0001"
+    actor.rank = 0
+    context = RayContext(actor, run_id="a-run", attempt_uri=attempt, resume_uri="", hang_timeout_s=5.0)
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    for name in ("model.safetensors", checkpoint.KEY, checkpoint.MANIFEST):
+        (staged / name).write_bytes(b"1")
+    monkeypatch.setattr(ray_context.internals, "reported_checkpoint", lambda name: Some(path=f"bucket/run/{name}"))
+    latest = context._upload(Some(path=str(staged)), "step-00000007")
+    shutil.rmtree(staged)
+
+    uri = context.checkpoint_uri(7)
+    assert storage.names_in(uri) == [checkpoint.MANIFEST, "model.safetensors", checkpoint.KEY]
+    context._resume_uri = uri if resumed else ""
+    ray_context.ray.train.get_checkpoint = lambda: None if resumed else latest
+    with context.latest_checkpoint() as directory:
+        assert directory is not None
+        assert checkpoint.read_key(directory) == b"1"
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in Path(directory).iterdir()}
+    assert modes[checkpoint.KEY] == 0o600
+    assert modes["model.safetensors"] & 0o044, "others may read the rest"

@@ -21,7 +21,7 @@ from textcls.plain_text import json_text
 
 MANIFEST = "checkpoint.json"
 KEY = "private.key"
-"""The secret of private training. It is nowhere else, and deleted with the checkpoints."""
+"""The secret of private training. It is nowhere else, for its owner alone, and deleted with the checkpoints."""
 _FORMAT = 1
 
 
@@ -87,7 +87,7 @@ def write_checkpoint(
             moments[f"exp_avg_sq.{name}"] = of_one["exp_avg_sq"]
     save_file(moments, os.path.join(directory, "optimizer.safetensors"))
     if key:
-        with open(os.path.join(directory, KEY), "wb", opener=_owner_only) as file:
+        with open(os.path.join(directory, KEY), "wb", opener=storage.open_for_owner) as file:
             file.write(key)
     content = {
         "format": _FORMAT,
@@ -125,10 +125,6 @@ def read_key(directory: str) -> bytes:
     """The secret of private training in a checkpoint that `check_checkpoint` accepts."""
     with open(os.path.join(directory, KEY), "rb") as file:
         return file.read()
-
-
-def _owner_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def write_weights(directory: str, model: Any) -> None:
@@ -182,7 +178,7 @@ def local_copy(uri: str) -> Iterator[str]:
         yield uri
         return
     with tempfile.TemporaryDirectory(prefix="textcls-checkpoint-") as cache:
-        yield download_directory(uri, cache)
+        yield download_directory(uri, cache, owner_only=(KEY,))
 
 
 def _go_back(uri: str) -> str:

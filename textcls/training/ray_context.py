@@ -101,11 +101,10 @@ class RayContext:
     @contextmanager
     def latest_checkpoint(self) -> Iterator[str | None]:
         """Ray Train's latest checkpoint of this attempt, else an earlier attempt's, else None."""
-        if latest := ray.train.get_checkpoint():
-            with latest.as_directory() as directory:
-                yield directory
-        elif self._resume_uri:
-            with checkpoint.local_copy(self._resume_uri) as directory:
+        latest = ray.train.get_checkpoint()
+        # Not Ray's copy of a remote one: everyone on the node could read the secret of private training in it.
+        if uri := self.checkpoint_uri(_step_of(latest.path)) if latest else self._resume_uri:
+            with checkpoint.local_copy(uri) as directory:
                 yield directory
         else:
             yield None
@@ -136,9 +135,9 @@ class RayContext:
         # A restarted worker repeats steps, with the same result.
         if not storage.exists(storage.join(target, checkpoint.MANIFEST)):
             started = time.perf_counter()
-            put_directory(staged.path, target, last=checkpoint.MANIFEST)
+            put_directory(staged.path, target, last=checkpoint.MANIFEST, owner_only=(checkpoint.KEY,))
             seconds = round(time.perf_counter() - started, 3)
-            self.report_event("checkpoint_saved", step=int(name.rpartition("-")[2]), seconds=seconds)
+            self.report_event("checkpoint_saved", step=_step_of(name), seconds=seconds)
         return internals.reported_checkpoint(name)
 
     def wait_for_checkpoints(self) -> None:
@@ -177,3 +176,7 @@ def _staging_prefix(attempt_uri: str) -> str:
 
 def _directory_of(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _step_of(directory: str) -> int:
+    return int(directory.rpartition("-")[2])
