@@ -134,6 +134,11 @@ class Slice(Part):
     """Of the test against all other rows; None where the slice is not tested."""
 
     @property
+    def of_column(self) -> bool:
+        """Whether the value is a cell of the CSV, or a range of them."""
+        return self.by.startswith("column ")
+
+    @property
     def words(self) -> str:
         """The rows in words, as the subject of a sentence."""
         kind, _, column = self.by.partition(" ")
@@ -157,6 +162,8 @@ class SliceScores(Part):
     """Grouped by `by`, in the order of display."""
     not_tested: dict[str, str] = Field({})
     """`by` -> why none of its slices is tested, as a sentence."""
+    left_out: dict[str, str] = Field({})
+    """`by` -> why none of its slices is here, as a sentence."""
 
     @property
     def tested(self) -> int:

@@ -14,7 +14,7 @@ falling importance:
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from textcls.plain_text import visible
 from textcls.reporting.intervals import macro_f1_interval
@@ -48,6 +48,18 @@ def judged(report: Report, *, own_test: TaskScores | None = None) -> Report:
     """The report with its verdict, if there is one; see `verdict_of`."""
     verdict = verdict_of(report, own_test=own_test)
     return report if verdict is None else report.model_copy(update={"verdict": verdict})
+
+
+def without_slices(report: Report, kept: SliceScores) -> Report:
+    """The report with some of its slices alone; its verdict names no other one."""
+    changed: dict[str, Any] = {"slices": kept}
+    said = _worse_slice(report.slices) if report.slices else None
+    if report.verdict and said:
+        sentences = (report.verdict.sentence, *report.verdict.notes)
+        left = [one if one != said else _worse_slice(kept) for one in sentences]
+        told = [one for one in left if one]
+        changed["verdict"] = Verdict(sentence=told[0], notes=tuple(told[1:])) if told else None
+    return report.model_copy(update=changed)
 
 
 def _findings(report: Report, own_test: TaskScores | None) -> Iterator[str]:

@@ -111,7 +111,9 @@ def _leave_report(make: Callable[[], Report], run: RunDir, say: Say) -> Report |
             report = judged(report)
         _write(report, run, say)
         with side_product("report.png", say):
-            storage.write_bytes(storage.join(run.uri, "report.png"), draw_report(report))
+            storage.write_bytes(
+                storage.join(run.uri, "report.png"), draw_report(report_with_texts.for_all(report, run.keys))
+            )
     return report
 
 
