@@ -8,7 +8,8 @@ from typing import get_args
 from stdnum import iban, luhn
 from stdnum.cn import ric
 
-from textcls.settings.recipe import MaskName, TextSpec
+from textcls.settings.mask_names import MaskName
+from textcls.settings.recipe import TextSpec
 
 OWN = {"employee_id": r"(?<![A-Za-z0-9])E\d{6}(?!\d)"}
 EVERY = TextSpec(mask=get_args(MaskName), mask_patterns=OWN)

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 
 import regex
 
-from textcls.settings.recipe import MaskName
+from textcls.settings.mask_names import MaskName
 from textcls.text.invisible import INVISIBLE
 
 ALL_KINDS = get_args(MaskName)

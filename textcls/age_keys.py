@@ -18,6 +18,7 @@ IDENTITY = "TEXTCLS_AGE_IDENTITY"
 IDENTITY_FILE = "TEXTCLS_AGE_IDENTITY_FILE"
 """The environment variable that names a file of identities."""
 
+_IN_ENVIRONMENT = f"put the key itself there, or set {IDENTITY_FILE} to the file that holds it"
 _SECRET = "age-secret-key-"
 _KEY_CHARS = 62
 
@@ -98,12 +99,13 @@ def identities(identity_file: str = "") -> list[Any]:
         texts.append((IDENTITY, text))
     found = []
     for place, text in texts:
+        todo = _IN_ENVIRONMENT if place == IDENTITY else "name the file that `age-keygen -o FILE` has written"
         of_place = [
-            _identity(line, f"{place}, line {n}") for n, line in enumerate(text.splitlines(), 1) if _key_in(line)
+            _identity(line, f"{place}, line {n}", todo) for n, line in enumerate(text.splitlines(), 1) if _key_in(line)
         ]
         if not of_place:
             raise InputError(
-                f"{place} holds no identity", expected="a line AGE-SECRET-KEY-1...", todo="fill it, or unset it"
+                f"{place} holds no identity", expected="a line AGE-SECRET-KEY-1...", todo=f"{todo}, or unset it"
             )
         found += of_place
     return found
@@ -113,7 +115,7 @@ def _key_in(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
-def _identity(line: str, place: str) -> Any:
+def _identity(line: str, place: str, todo: str) -> Any:
     import pyrage
 
     try:
@@ -123,5 +125,5 @@ def _identity(line: str, place: str) -> Any:
         raise InputError(
             f"{place}, is {kind}",
             expected="AGE-SECRET-KEY-1..., without a passphrase",
-            todo="name the file that `age-keygen -o FILE` has written",
+            todo=todo,
         ) from None

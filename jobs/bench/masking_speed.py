@@ -25,7 +25,8 @@ from tokenizers import Tokenizer
 
 from jobs.bench.demo_rows import sample_texts
 from textcls.modeling.pretrained import find_model
-from textcls.settings.recipe import MaskName, ModelSpec, TextSpec
+from textcls.settings.mask_names import MaskName
+from textcls.settings.recipe import ModelSpec, TextSpec
 from textcls.text.normalizer import normalizer_of
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer import InputTokenizer

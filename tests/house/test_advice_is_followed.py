@@ -135,7 +135,17 @@ FOLLOWED = {
         "local_ray/test_mask.py::test_rows_that_cannot_be_parsed_are_counted_and_too_many_of_them_end_the_job"
     ],
     "masking.settings.mask_settings": [
-        f"{MASKED}test_a_mask_job_without_anything_to_mask_or_with_other_settings_is_refused"
+        f"{MASKED}test_a_mask_job_without_anything_to_mask_or_with_other_settings_is_refused",
+        "unit/test_mask_patterns.py::test_a_wrong_kind_is_told_with_the_list_that_is_meant",
+    ],
+    "settings.mask_names.kinds": ["unit/test_mask_patterns.py::test_a_wrong_kind_is_told_with_the_list_that_is_meant"]
+    * 2,
+    "settings.mask_patterns.named_patterns": ["unit/test_mask_patterns.py::test_a_pattern_without_a_name_is_given_one"],
+    "settings.mask_patterns._refuse_controls": [
+        "unit/test_mask_patterns.py::test_a_border_of_a_word_in_double_quotes_is_not_accepted_as_a_backspace"
+    ],
+    "settings.privacy.PrivacySpec._is_a_budget": [
+        "unit/test_mask_patterns.py::test_an_epsilon_that_is_no_budget_is_told_a_usual_one"
     ],
     "audit.run._claim": [f"{AUDIT}test_an_audit_continues_only_with_resume_and_its_own_settings"] * 3,
     "audit.memory.refuse_too_large": [

@@ -10,7 +10,15 @@ import pyrage
 
 from textcls import encryption
 from textcls.encryption import Keys
-from textcls.output.account import FILES, REJECT_SCHEMA, Account, write_account, write_conflicts, write_rejects
+from textcls.output.account import (
+    FILES,
+    REJECT_SCHEMA,
+    Account,
+    unused_patterns,
+    write_account,
+    write_conflicts,
+    write_rejects,
+)
 
 TRAINED = Account(
     10, {"train": 4, "val": 1, "test": 2, "rejects": 2, "duplicates": 1}, outside_where=5, reject_reasons={"ragged": 2}
@@ -52,6 +60,8 @@ def test_an_account_names_what_was_masked_if_anything_is(tmp_path: Path) -> None
     none = dataclasses.replace(TRAINED, masked_rows={"email": 0, "card": 0})
     assert none.masked_line == "masked: no row holds any email, card"
     assert TRAINED.masked_line == ""
+    own = dataclasses.replace(TRAINED, masked_rows={"badge": 0, "email": 0, "staff": 2})
+    assert unused_patterns(own) == ["no row holds any badge: check the pattern text.mask_patterns.badge"]
 
 
 def test_rejects_are_written_table_by_table_even_if_there_is_none(tmp_path: Path) -> None:

@@ -274,6 +274,23 @@ def test_what_is_no_identity_is_refused_and_not_repeated_until_it_is_one(
     assert len(identities(str(path))) == 1
 
 
+@pytest.mark.parametrize("content", ["garbage", "FILE", "# nothing"])
+def test_a_variable_that_holds_no_key_is_told_the_two_that_work(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key.txt"
+    path.write_text(SECRET)
+    monkeypatch.setenv(IDENTITY, str(path) if content == "FILE" else content)
+    with pytest.raises(InputError) as error:
+        identities()
+    assert f"put the key itself there, or set {IDENTITY_FILE} to the file" in error.value.todo
+    monkeypatch.setenv(IDENTITY, SECRET)
+    assert len(identities()) == 1
+    monkeypatch.delenv(IDENTITY)
+    monkeypatch.setenv(IDENTITY_FILE, str(path))
+    assert len(identities()) == 1
+
+
 def test_a_missing_file_of_identities_can_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name the file that `age-keygen -o FILE` has written"):
         identities(str(tmp_path / "key.txt"))

@@ -1,8 +1,11 @@
 """A user's own patterns: both engines read them as Python does, and none that could run away is taken."""
 
+import json
 import re
+import shlex
 import string
 import unicodedata
+from itertools import pairwise
 
 import pytest
 import regex
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, normalizers
 
 from textcls.errors import RecipeError
+from textcls.masking.settings import mask_settings
 from textcls.settings.mask_patterns import portable
 from textcls.settings.pattern_cost import MOST_STEPS, check_cost
 from textcls.settings.pattern_tree import MOST_REPEATS, parsed, widths
@@ -275,3 +279,81 @@ def test_a_recipe_with_such_a_pattern_is_refused(patterns: str, message: str) ->
 def test_what_the_messages_advise_is_taken() -> None:
     for advised in ("a+b", r"(?:[\w-]+\.){1,20}\w+", "x+", r"[A-Z]{4,}\d"):
         assert parse_recipe("", [f"text.mask_patterns={{own: '{advised}'}}"]).text.mask_patterns == {"own": advised}
+
+
+def refused(*overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as error:
+        parse_recipe("", overrides)
+    return error.value
+
+
+def advised_by(error: RecipeError) -> list[str]:
+    """The values of the `--set` in an advice, as a shell passes them on."""
+    words = shlex.split(error.todo.partition(" In a recipe:")[0])
+    return [value for option, value in pairwise(words) if option == "--set"]
+
+
+@pytest.mark.parametrize("char", [chr(code) for code in (*range(9), 11, 12, *range(14, 32), 0x85)])
+def test_control_characters_of_double_quotes_are_refused_and_the_advice_is_what_was_meant(char: str) -> None:
+    pattern = f"{char}[E][0-9]{{6}}{char}"
+    error = refused(f"text.mask_patterns={json.dumps({'own': pattern})}")
+    assert "control character" in error.found
+    text = parse_recipe("", advised_by(error)).text
+    (meant,) = text.mask_patterns.values()
+    assert re.fullmatch(meant, "E123456" if char == "\b" else f"{char}E123456{char}")
+    assert parse_recipe(f"text: {{mask_patterns: {{{error.todo.partition(' In a recipe: ')[2]}}}}}").text == text
+
+
+def test_a_border_of_a_word_in_double_quotes_is_not_accepted_as_a_backspace() -> None:
+    error = refused(r'text.mask_patterns={a: "\b[E][0-9]{6}\b"}')
+    assert advised_by(error) == [r"text.mask_patterns.a=\b[E][0-9]{6}\b"]
+    masker = masker_of(parse_recipe("", advised_by(error)).text)
+    assert masker("a E123456.") == "a [A]."
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"[A-Z]{1}\d{6}", r"{x}\d", r"\*\d", r"&\d", r"!\d", r"%\d", r"@\d", r"#\d", r"a\d #b", "-5", "~5", "null5"],
+)
+def test_a_pattern_after_its_name_is_taken_as_it_is(pattern: str) -> None:
+    assert parse_recipe("", [f"text.mask_patterns.a={pattern}"]).text.mask_patterns == {"a": pattern}
+
+
+def test_a_pattern_after_its_name_may_be_in_quotes_of_yaml() -> None:
+    for quoted in (r"'E\d{6}'", r'"E\\d{6}"'):
+        assert parse_recipe("", [f"text.mask_patterns.a={quoted}"]).text.mask_patterns == {"a": r"E\d{6}"}
+    assert "leave out the quotes" in refused(r'text.mask_patterns.a="E\d{6}"').todo
+
+
+def test_a_pattern_without_a_name_is_given_one() -> None:
+    error = refused(r"text.mask_patterns=E\d{6}")
+    assert "a name for each pattern" in error.found
+    assert parse_recipe("", advised_by(error)).text.mask_patterns == {"own": r"E\d{6}"}
+    assert advised_by(refused("text.mask_patterns=[A-Z]"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "meant"),
+    [
+        ("email,phone", "in brackets", ("email", "phone")),
+        ("[emial]", "did you mean email?", ("email",)),
+        ("[Email, ip]", "did you mean email?", ("email", "ip")),
+        ("email,fone", "did you mean phone?", ("email", "phone")),
+        ("[qqq]", "there is no kind 'qqq'\n", ("email", "phone")),
+    ],
+)
+def test_a_wrong_kind_is_told_with_the_list_that_is_meant(given: str, said: str, meant: tuple[str, ...]) -> None:
+    error = refused(f"text.mask={given}")
+    assert said in error.found
+    assert parse_recipe("", advised_by(error)).text.mask == meant
+    with pytest.raises(RecipeError, match="--mask emial,phone: there is no kind 'emial'; did you mean email") as caught:
+        mask_settings(["a.csv"], ["emial", "phone"], [], [])
+    assert caught.value.todo == "--mask email,phone"
+
+
+@pytest.mark.parametrize("epsilon", ["0", "-1", "2000", "none"])
+def test_an_epsilon_that_is_no_budget_is_told_a_usual_one(epsilon: str) -> None:
+    error = refused(f"privacy.epsilon={epsilon}")
+    assert "from 0.1 to 1000" in error.found
+    assert "--set privacy.epsilon=8 is usual" in error.todo
+    assert parse_recipe("", advised_by(error)).privacy.epsilon == 8

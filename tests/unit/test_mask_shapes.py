@@ -13,7 +13,8 @@ from stdnum import iban, luhn
 from stdnum.cn import ric
 from tokenizers import Regex, normalizers
 
-from textcls.settings.recipe import MaskName, TextSpec
+from textcls.settings.mask_names import MaskName
+from textcls.settings.recipe import TextSpec
 from textcls.text.masks import KINDS, masker_of
 
 Random = random.Random

@@ -7,7 +7,8 @@ import regex
 from tokenizers import Regex, normalizers
 
 from textcls.errors import RecipeError
-from textcls.settings.recipe import MaskName, TextSpec
+from textcls.settings.mask_names import MaskName
+from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
 from textcls.text.masks import KINDS, mask_kinds, masker_of
 

@@ -238,6 +238,14 @@ def test_messages_are_masked_and_places_counts_and_advice_stay() -> None:
     assert said == ["from [EMAIL]", "from x@example.com"]
 
 
+def test_own_patterns_leave_the_figures_and_the_advice_of_a_job_and_mask_what_is_quoted() -> None:
+    mask = MessageMask(TextSpec(mask_patterns={"a": "5", "any": r"\d{2,}", "staff": r"E\d{6}"}))
+    own = "tokens a row: 50% have at most 15, 95% 1,250; 5 of 555 rows; --set train.rows_per_step=55"
+    assert mask(own) == own
+    assert mask("rejected 5: bad label, like '5' in line 25") == "rejected 5: bad label, like '[A]' in line 25"
+    assert mask("no number: E123456") == "no number: [STAFF]"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, DataError, OSError])
 def test_errors_are_masked_with_their_causes_and_keep_their_class(error: Any) -> None:
     cause = TypeError("about x@example.com")

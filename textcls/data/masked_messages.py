@@ -4,23 +4,25 @@ In: the text settings; lines for the user, and errors of any class. Out: the sam
 that are quoted in files (rows.py masks those when it quotes them); what an identifier is (text/masks.py).
 
 Cells are masked where they are quoted. This module also covers what a library puts in the message of an error. A
-message also holds what is no cell: counts, places of files and advice. So numbers
-that stand free in it stay, and so do the places that the job was given.
+message also holds what is no cell: counts, places of files and advice. So numbers that stand free in it stay, whatever
+an own pattern finds, and so do the places that the job was given.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from textcls import storage
 from textcls.errors import InputError, TextclsError
 from textcls.settings.recipe import TextSpec
-from textcls.text.masks import Masker, mask_kinds, masker_of
+from textcls.text.masks import KINDS, Masker, MaskKind, mask_kinds, masker_of
 
 Say = Callable[[str], None]
 
 # What stands in quotes is a cell or a name; after an equals sign it is advice, which must work.
 _QUOTED = re.compile(r"(=?)('[^'\n]*'|\"[^\"\n]*\")")
+_FIGURE = re.compile(r"[\d\s.,:%/+-]+")
 _LIMIT = 10  # errors that one error may have as causes
 
 
@@ -34,7 +36,7 @@ class MessageMask:
 
     def __init__(self, text: TextSpec, places: Sequence[str] = ()) -> None:
         self._cell = masker_of(text)
-        self._message = Masker([kind for kind in mask_kinds(text) if kind.name != "number"])
+        self._message = Masker([_but_figures(kind) for kind in mask_kinds(text) if kind.name != "number"])
         kept = sorted({name for place in places for name in _names(place)}, key=len, reverse=True)
         self._places = re.compile("|".join(map(re.escape, kept))) if kept else None
 
@@ -50,6 +52,11 @@ class MessageMask:
 
     def _masked(self, part: str) -> str:
         return self._message(_QUOTED.sub(lambda found: found[0] if found[1] else self._cell(found[0]), part))
+
+
+def _but_figures(kind: MaskKind) -> MaskKind:
+    """The kind; if it is a user's own, without what is nothing but a number, as the job's own figures are."""
+    return kind if kind.name in KINDS else replace(kind, confirmed=lambda value: not _FIGURE.fullmatch(value))
 
 
 def _names(place: str) -> Iterator[str]:

@@ -79,6 +79,9 @@ def mask(
                 target.abandon()
             raise
         target.finish(manifest)
+        for name in spec.text.mask_patterns:
+            if not manifest["kinds"][name]:
+                say(f"  warning: no cell holds any {name}: check the pattern text.mask_patterns.{name}")
     return manifest
 
 

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from textcls.errors import RecipeError
 from textcls.settings.data import DataSpec
+from textcls.settings.mask_names import KINDS, problem
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import resolve
 from textcls.settings.spec import Spec
@@ -72,6 +73,13 @@ def mask_settings(
             raise RecipeError(
                 f"--set {override!r}: {key} has no meaning here", expected=f"text.mask, text.mask_patterns, {known}"
             )
+    wrong, meant = problem(kinds)
+    if wrong:
+        raise RecipeError(
+            f"--mask {','.join(kinds)}: {wrong}",
+            expected=f"one or more of {', '.join(KINDS)}",
+            todo=f"--mask {','.join(meant or ('email', 'phone'))}",
+        )
     content: dict[str, Any] = {"data": {"csv": list(csv), "masked": list(columns)}, "text": {"mask": list(kinds)}}
     spec = resolve(MaskSpec, content, overrides, source="the arguments")
     if not spec.text.mask and not spec.text.mask_patterns:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from textcls import encryption, storage
 from textcls.encryption import NO_KEYS, Keys
 from textcls.output.json_files import write_json
+from textcls.settings.mask_names import KINDS
 
 ACCOUNT = "rows.json"
 REJECTS = "rejects.parquet"
@@ -97,6 +98,15 @@ class Account:
             return f"masked: no row holds any {', '.join(self.masked_rows)}"
         totals = [f"{split} {sum(found.values()):,}" for split, found in self.placeholders.items()]
         return f"masked: {', '.join(held)}" + (f"; placeholders: {', '.join(totals)}" if totals else "")
+
+
+def unused_patterns(account: Account) -> list[str]:
+    """A warning for each pattern of the user's own that no row holds: it may be mistyped."""
+    return [
+        f"no row holds any {name}: check the pattern text.mask_patterns.{name}"
+        for name, rows in account.masked_rows.items()
+        if not rows and name not in KINDS
+    ]
 
 
 def write_account(out: str, account: Account, **details: Any) -> None:

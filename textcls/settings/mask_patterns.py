@@ -9,14 +9,18 @@ A pattern runs in two engines: Oniguruma, as part of `tokenizer.json`, and the p
 
 import functools
 import re
+import shlex
+import unicodedata
 from collections.abc import Mapping
 
 from textcls.settings.pattern_cost import check_cost
 from textcls.settings.pattern_tree import anchors, parsed, widths
+from textcls.settings.spec import UnfitError
 
 MOST_NAME_CHARS = 30
 _NAME = re.compile(r"[A-Za-z]+(?:_[A-Za-z]+)*")
 # Tokens in brackets that tokenizers have anyway.
+_WRITTEN = {"\a": r"\a", "\b": r"\b", "\v": r"\v", "\f": r"\f"}
 _OF_TOKENIZERS = {"mask", "cls", "sep", "pad", "unk", "bos", "eos", "unused"}
 
 
@@ -64,6 +68,49 @@ def portable(pattern: str) -> str:
     return str(tree)
 
 
+def pattern_option(name: str, pattern: str) -> str:
+    """The `--set` for one pattern, which takes it as it is; quoted for a shell."""
+    return f"--set {shlex.quote(f'text.mask_patterns.{name}={pattern}')}"
+
+
+def named_patterns(value: object) -> object:
+    """The value itself.
+
+    Raises:
+        UnfitError: it is no mapping, such as a pattern without a name.
+    """
+    if value is None or isinstance(value, Mapping):
+        return value
+    pattern = value if isinstance(value, str) and _is_usable(value) else r"E\d{6}"
+    raise UnfitError("expected a name for each pattern", todo=pattern_option("own", pattern))
+
+
+def _is_usable(pattern: str) -> bool:
+    try:
+        check_patterns({"own": pattern})
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_controls(name: str, pattern: str) -> None:
+    """Refuses characters that nobody types, and that an escape in YAML's double quotes becomes.
+
+    Raises:
+        UnfitError: with the pattern as it was meant.
+    """
+    held = [char for char in pattern if unicodedata.category(char) == "Cc" and char not in "\t\n\r"]
+    if not held:
+        return
+    meant = "".join(_WRITTEN.get(char, f"\\x{ord(char):02x}") if char in held else char for char in pattern)
+    quotes = "" if "'" in meant else f" In a recipe: {name}: '{meant}'"
+    raise UnfitError(
+        f"the pattern {name} ({pattern!r}) holds the control character {held[0]!r}: in double quotes, YAML reads "
+        f"{_WRITTEN.get(held[0], 'an escape')} as that",
+        todo=f"put the pattern in single quotes, or give it by its name: {pattern_option(name, meant)}{quotes}",
+    )
+
+
 def check_patterns(patterns: Mapping[str, str]) -> None:
     """Refuses patterns that cannot be used.
 
@@ -74,6 +121,7 @@ def check_patterns(patterns: Mapping[str, str]) -> None:
     from tokenizers import Regex
 
     for name, pattern in patterns.items():
+        _refuse_controls(name, pattern)
         try:
             written = portable(pattern)
             Regex(written)

@@ -8,7 +8,7 @@ Not here: the noise that epsilon needs (training/private/budget.py).
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from textcls.settings.spec import Spec, UnfitError
 from textcls.settings.yaml_text import set_option
@@ -55,6 +55,18 @@ class PrivacySpec(Spec):
     max_grad_norm: float = Field(0.1, gt=0)
     """The gradient of each row is scaled down to this norm, in place of `train.max_grad_norm`, and the noise is
     proportional to it. AdamW scales gradients anyway, so it matters little as long as most rows are scaled."""
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _is_a_budget(cls, value: object) -> object:
+        try:
+            fits = value is None or isinstance(value, bool) or 0.1 <= float(str(value)) <= 1000
+        except ValueError:
+            fits = False
+        if not fits:
+            todo = f"{set_option('privacy.epsilon', 8)} is usual; without the setting, training is not private"
+            raise UnfitError("expected a number from 0.1 to 1000", todo=todo)
+        return value
 
 
 def with_private_defaults(content: object) -> object:

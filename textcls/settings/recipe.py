@@ -14,12 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from textcls.settings.data import DataSpec
-from textcls.settings.mask_patterns import check_names, check_patterns
+from textcls.settings.mask_names import KINDS, MaskName, kinds
+from textcls.settings.mask_patterns import check_names, check_patterns, named_patterns
 from textcls.settings.privacy import PrivacySpec, refuse_unprivate, with_private_defaults
 from textcls.settings.report import ReportSpec
 from textcls.settings.scale import ScaleSpec
 from textcls.settings.serve import ServeSpec
-from textcls.settings.spec import Name, Spec, at_least, names, without_password
+from textcls.settings.spec import Name, Spec, at_least, without_password
 
 OF_NO_LEARNING = {"report", "scale", "serve"}
 """The sections that never change what is learned: a resumed run may have others."""
@@ -64,11 +65,6 @@ class SplitSpec(Spec):
         return self
 
 
-MaskName = Literal[
-    "email", "phone", "url", "ip", "card", "iban", "cn_id", "cn_mobile", "cn_plate", "passport", "number"
-]
-
-
 class TextSpec(Spec):
     """How text becomes token ids. Stored in the bundle; training, batch jobs and HTTP all use it."""
 
@@ -86,13 +82,13 @@ class TextSpec(Spec):
     """What becomes of a longer text: truncated; `windows` of max_tokens, a quarter of which overlaps; or refused in use
     and truncated in training. Windows share the label of their row in training, and its score is the mean over them.
     With 128 tokens, a text of 300 is 3 windows, at three times the cost in training and in use."""
-    mask: Annotated[tuple[MaskName, ...], BeforeValidator(names)] = ()
+    mask: Annotated[tuple[MaskName, ...], BeforeValidator(kinds)] = ()
     """Kinds of personal data that the model never sees: with `[email, phone]`, `write to a@example.com` is read as
     `write to [EMAIL]`. One or more of email, phone, url, ip, card, iban, cn_id, cn_mobile, cn_plate, passport and
     number (five or more digits in a row); their order does not matter. A kind with check digits (card, iban, cn_id) is
     masked for the model wherever its shape is found, and in what is written for people only where the check digits are
     right."""
-    mask_patterns: dict[Name, Name] = Field({})
+    mask_patterns: Annotated[dict[Name, Name], BeforeValidator(named_patterns)] = Field({})
     """More to mask: name -> regular expression of Python. `{employee_id: 'E\\d{6}'}` puts `[EMPLOYEE_ID]` in place of
     E123456. They apply before the kinds of `mask`, in the order of their names. A pattern that could run for very long
     on some text is refused; `*` and `+` repeat at most 200 times."""
@@ -105,7 +101,7 @@ class TextSpec(Spec):
     @field_validator("mask_patterns")
     @classmethod
     def _usable(cls, value: dict[str, str]) -> dict[str, str]:
-        check_names(list(value), get_args(MaskName))
+        check_names(list(value), KINDS)
         check_patterns(value)
         return dict(sorted(value.items()))
 

@@ -58,7 +58,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, source: str = "rec
     Args:
         text: YAML, a mapping of sections.
         overrides: `section.key=value` each, applied in order. A value is a literal name, or YAML in quotes, brackets or
-            braces; it replaces the earlier value.
+            braces; it replaces the earlier value. A pattern of `text.mask_patterns.NAME` is YAML in quotes alone.
         source: names the recipe in messages.
 
     Raises:
@@ -120,13 +120,27 @@ def _apply(spec: type[Spec], content: dict[str, Any], override: str) -> None:
     if not equals or len(keys) < 2 or not all(keys):
         raise RecipeError(f"--set {override!r}", expected="section.key=value, such as --set train.epochs=2")
     try:
-        parsed = read_value(value)
+        parsed = _value(keys, value)
     except ValueError as error:
         todo = _once(error) if isinstance(error, RepeatedKeyError) else _readable(spec, content, keys, value.strip())
+        if _is_pattern(keys):
+            todo = (
+                'leave out the quotes: after its name a pattern needs none, and may begin with ["] in place of a quote'
+            )
         raise RecipeError(
             f"--set {override[:_LONG_VALUE]!r}: the value is not valid YAML: {error}", todo=todo
         ) from None
     _put(content, keys, parsed, override)
+
+
+def _is_pattern(keys: Sequence[str]) -> bool:
+    return list(keys[:-1]) == ["text", "mask_patterns"]
+
+
+def _value(keys: Sequence[str], value: str) -> Any:
+    """The value of a `--set`; a pattern is taken as it is, unless it is in quotes."""
+    stripped = value.strip(" \t\r\n")
+    return stripped if _is_pattern(keys) and stripped and stripped[0] not in "'\"" else read_value(value)
 
 
 def _put(content: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
@@ -185,7 +199,7 @@ def _in_quotes(
         for keys, value in map(_parts, reversed(overrides)):
             if list(problem["loc"][: len(keys)]) != keys:
                 continue
-            parsed, typed = read_value(value), value.strip()
+            parsed, typed = _value(keys, value), value.strip()
             if typed[:1] in ("{", "[") and _several(spec, content, keys):
                 word = re.search(r"\b(null|Null|NULL)\b|~", typed)
                 named = _with_word(parsed, word[0]) if word else None

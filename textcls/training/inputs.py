@@ -25,7 +25,7 @@ from textcls.data.split_blocks import PreparedData, split_rows, training_account
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import RecipeError
 from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config
-from textcls.output.account import write_account, write_conflicts, write_rejects
+from textcls.output.account import unused_patterns, write_account, write_conflicts, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
 from textcls.tasks.task import Task
@@ -159,6 +159,8 @@ def read(
     say(f"  {prepared.account}")
     if masked := prepared.account.masked_line:
         say(f"  {masked}")
+    for warning in unused_patterns(prepared.account):
+        say(f"  warning: {warning}")
     checks.refuse_conflicts(rows.data, prepared.account.read, prepared.account.reject_reasons)
     checks.refuse_empty_splits(rows.data, recipe.split, rows.labels, prepared.class_counts)
     say(f"  {messages.token_line(prepared, recipe.text)}")
