@@ -26,6 +26,7 @@ from textcls.masking.pseudonyms import PseudonymKey
 from textcls.settings.pattern_tree import Chars, Look, Node, parsed, parts_of
 from textcls.settings.recipe import TextSpec
 from textcls.text.invisible import INVISIBLE, holds_invisible, is_pattern_within, pattern_within
+from textcls.text.letters import OF_WORDS, WITHOUT_SPACES
 from textcls.text.masks import KINDS, MaskKind, masker_of
 from textcls.text.normalizer import build_normalizer, normalizer_of
 from textcls.text.text_input import TextInput
@@ -103,6 +104,13 @@ def test_whatever_can_be_part_of_an_identifier_counts(name: str) -> None:
     sets = list(consumed(parsed(KINDS[name].pattern)))
     assert not [one for one in sets if one.negated or one.categories]
     parts = {chr(code) for one in sets for first, last in one.ranges for code in range(first, last + 1)}
+    if name in ("email", "url"):  # of the letters of all scripts, those that nothing invisible shapes; marks never
+        letters = regex.findall(f"[{OF_WORDS}{WITHOUT_SPACES}]", "".join(EVERY))
+        few = [one for one in sets if sum(last - first for first, last in one.ranges) < 100]
+        listed = {chr(first) for one in few for first, _ in one.ranges}
+        unshaped = {one for one in letters if one < "\u0531" or "\u1d00" <= one < "\u2070"}
+        marks = {one for one in letters if unicodedata.category(one)[0] == "M"}
+        parts = parts.difference(letters) | listed | unshaped - marks
     of_plane = [char for char in EVERY if char < "\U00010000" and char != "\n"]
     kept = within.sub("", "\n".join(f"{char}\u200b{char}" for char in of_plane)).split("\n")
     gone = {char for char, line in zip(of_plane, kept, strict=True) if line == char + char}

@@ -40,9 +40,7 @@ def test_there_is_a_kind_for_every_name_and_a_placeholder_for_every_kind() -> No
 )
 def test_each_kind_is_masked_for_people_and_for_the_model(text: str, masked: str) -> None:
     assert masker_of(ALL)(text) == masked
-    for kind in mask_kinds(ALL):
-        text = normalizers.Replace(Regex(kind.pattern), kind.placeholder).normalize_str(text)
-    assert text == masked
+    assert by_model(ALL, text) == masked
 
 
 def test_wrong_check_digits_are_masked_for_the_model_alone() -> None:
@@ -54,12 +52,45 @@ def test_wrong_check_digits_are_masked_for_the_model_alone() -> None:
     assert masker_of(ALL).counts(text) == {"number": 2}
 
 
-def test_own_patterns_come_first_and_nothing_is_masked_by_default() -> None:
+def by_model(spec: TextSpec, text: str) -> str:
+    """The text as the model reads it."""
+    for kind in mask_kinds(spec):
+        text = normalizers.Replace(Regex(kind.pattern), kind.placeholder).normalize_str(text)
+    return text
+
+
+def test_own_patterns_come_before_the_kinds_of_digits_and_nothing_is_masked_by_default() -> None:
     spec = TextSpec(mask=("number",), mask_patterns={"employee_id": r"E\d{6}"})
     assert [kind.name for kind in mask_kinds(spec)] == ["employee_id", "number"]
     assert masker_of(spec)("E123456 and 123456") == "[EMPLOYEE_ID] and [NUMBER]"
     assert mask_kinds(TextSpec()) == ()
     assert masker_of(TextSpec())("a@example.com") == "a@example.com"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "DE89370400440532013000",
+        "mail-E123456@example.com",
+        "https://example.com/E123456/7",
+        "www.example.com/?id=E123456",
+    ],
+)
+def test_an_own_pattern_does_not_tear_addresses_and_account_numbers(value: str) -> None:
+    spec = ALL.model_copy(update={"mask_patterns": {"employee_id": r"E\d{6}"}})
+    names = [kind.name for kind in mask_kinds(spec)]
+    assert names == ["url", "email", "iban", "employee_id", *list(KINDS)[3:]]
+    masked = masker_of(ALL)(value)
+    assert masked in ("[IBAN]", "[EMAIL]", "[URL]")
+    text, expected = f"{value}, E123456", f"{masked}, [EMPLOYEE_ID]"
+    assert (masker_of(spec)(text), by_model(spec, text)) == (expected, expected)
+
+
+def test_an_own_pattern_tears_no_placeholder_of_the_kinds_before_it() -> None:
+    spec = TextSpec(mask=("email",), mask_patterns={"word": "(?i)mail"})
+    assert [kind.name for kind in mask_kinds(spec)] == ["word", "email"]
+    text, expected = "mail a@example.com", "[WORD] [EMAIL]"
+    assert (masker_of(spec)(text), by_model(spec, text)) == (expected, expected)
 
 
 @pytest.mark.parametrize(

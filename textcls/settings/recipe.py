@@ -90,8 +90,9 @@ class TextSpec(Spec):
     right."""
     mask_patterns: Annotated[dict[Name, Name], BeforeValidator(named_patterns)] = Field({})
     """More to mask: name -> regular expression of Python. `{employee_id: 'E\\d{6}'}` puts `[EMPLOYEE_ID]` in place of
-    E123456. They apply before the kinds of `mask`, in the order of their names. A pattern that could run for very long
-    on some text is refused; `*` and `+` repeat at most 200 times."""
+    E123456. They apply after email, url and iban and before the other kinds of `mask`, in the order of their names. A
+    pattern that may match inside longer numbers or words wants `(?<![0-9A-Za-z])` in front. A pattern that could run
+    for very long on some text is refused; `*` and `+` repeat at most 200 times."""
 
     @field_validator("mask")
     @classmethod

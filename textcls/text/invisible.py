@@ -31,6 +31,10 @@ INVISIBLE = str(Chars(_RANGES))
 
 _BRACKETS = ((0x5B, 0x5B), (0x5D, 0x5D))  # a placeholder counts as the value that it stands for
 _PRINTED = (0x20, 0x7E)
+# To Cyrillic; Latin and Greek with marks; full width: scripts of which nothing invisible shapes the words.
+_WITHOUT_SHAPES = (range(0x531), range(0x1D00, 0x2070), range(0xFF01, 0xFF5F))
+_ALEF, _KO_KAI = 0x627, 0xE01  # letters of Arabic and Thai, of which it does
+_MOST_OF_A_SCRIPT = 3000
 _JAMO = range(0x1100, 0x1200)  # Unicode's normal forms compose these, and marks, with what precedes them
 _ANY = re.compile(INVISIBLE)
 _SEEN = bytes(code for code in range(0x80) if not _ANY.match(chr(code)))
@@ -42,10 +46,11 @@ _WITHIN = re.compile(r"(\[[^\]]+\])\(\?<=\[.+\]\1\)\(\?>\1\*\)\(\?=\[.+\]\)", re
 def pattern_within(patterns: tuple[str, ...]) -> str:
     """The pattern of invisible characters between two characters that can be part of what these patterns match.
 
-    Of sets that do not list their characters, such as `\\w`, `.` and `[^@]`, those of ASCII count, and all digits.
+    Of sets that do not list their characters, such as `\\w`, `.` and `[^@]`, those of ASCII count, and all digits. Of
+    the letters of all scripts, which addresses can consist of, those of Latin, Greek and Cyrillic count.
     """
     sets = [one for pattern in patterns for one in _consumed(parsed(pattern))]
-    ranges = {pair for one in sets if not one.negated for pair in one.ranges}
+    ranges = {pair for one in sets if not one.negated for pair in _of_scripts_without_shapes(one.ranges)}
     unlisted = any(one.negated or one.categories for one in sets)
     more = (*_BRACKETS, *((_PRINTED,) if unlisted else ()), *_without_marks(ranges))
     ids = parsed(str(Chars(more, ("\\d",) if unlisted else ())))  # which merges the ranges
@@ -114,6 +119,14 @@ def _consumed(node: Node) -> Iterator[Chars]:
     elif not isinstance(node, Look):
         for part in parts_of(node):
             yield from _consumed(part)
+
+
+def _of_scripts_without_shapes(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The ranges of a set; of the letters of all scripts, those of which nothing invisible shapes the words."""
+    shaped = any(first <= one <= last for first, last in ranges for one in (_ALEF, _KO_KAI))
+    if not shaped or sum(last - first for first, last in ranges) < _MOST_OF_A_SCRIPT:
+        return ranges
+    return tuple(pair for pair in ranges if any(pair[0] in block for block in _WITHOUT_SHAPES))
 
 
 def _without_marks(ranges: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:

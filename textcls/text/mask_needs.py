@@ -30,7 +30,7 @@ class Needs(NamedTuple):
 
 
 NEEDS: dict[str, tuple[Needs, ...]] = {
-    "url": (Needs(0, ("://", r"\.[a-zA-Z]{2}", r"w[wW]{2}\.", r"W[wW]{2}\.")),),
+    "url": (Needs(0, ("://", r"\.[a-zA-Z]{2}", r"w[wW]{2}\.", r"W[wW]{2}\.", r"\.[рР]")),),
     "email": (Needs(0, ("@",)),),
     "ip": (Needs(4, (r"\d\.",)), Needs(0, (":[0-9a-fA-F:]",))),
     "iban": (Needs(2, (r"[A-Za-z]\d\d",)),),

@@ -24,6 +24,9 @@ from textcls.text.mask_needs import NEEDS, Searches, digits_in
 PSEUDONYM_DIGITS = 16
 """Hexadecimal digits of a keyed pseudonym, such as `[EMAIL:0123456789abcdef]`, which `textcls mask --keyed` writes."""
 
+BEFORE_OWN = ("url", "email", "iban")
+"""Kinds that are replaced before own patterns: a pattern such as `E\\d{6}` would find its own in the midst of them."""
+
 _PSEUDONYM = regex.compile(rf"(\[[A-Z][A-Z0-9_]*:[0-9a-f]{{{PSEUDONYM_DIGITS}}}\])")
 _PRIVATE_USE = range(0xE000, 0xF900)
 
@@ -60,8 +63,8 @@ KINDS: dict[str, MaskKind] = {
     for kind in (
         _kind("url", mask_shapes.URL),
         _kind("email", mask_shapes.EMAIL),
-        _kind("ip", mask_shapes.IP),
         _kind("iban", mask_shapes.IBAN, mask_checks.is_iban),
+        _kind("ip", mask_shapes.IP),
         _kind("cn_id", mask_shapes.CN_ID, mask_checks.is_cn_id),
         _kind("card", mask_shapes.CARD, mask_checks.is_card),
         _kind("cn_mobile", mask_shapes.CN_MOBILE),
@@ -74,9 +77,16 @@ KINDS: dict[str, MaskKind] = {
 
 
 def mask_kinds(spec: TextSpec) -> tuple[MaskKind, ...]:
-    """The kinds that the settings mask, in the order of replacement: own patterns first, `number` last."""
-    own = (_kind(name, portable(pattern)) for name, pattern in spec.mask_patterns.items())
-    return (*own, *(kind for kind in KINDS.values() if kind.name in spec.mask))
+    """The kinds that the settings mask, in the order of replacement.
+
+    Own patterns come after what they could tear, `BEFORE_OWN`, and before all other kinds; `number` is the last. One
+    that could tear a placeholder of these comes before them.
+    """
+    kinds = [kind for kind in KINDS.values() if kind.name in spec.mask]
+    first = [kind for kind in kinds if kind.name in BEFORE_OWN]
+    own = [_kind(name, portable(pattern)) for name, pattern in spec.mask_patterns.items()]
+    early = [kind for kind in own if any(regex.search(kind.pattern, one.placeholder) for one in first)]
+    return (*early, *first, *(kind for kind in own if kind not in early), *kinds[len(first) :])
 
 
 class Masker:
