@@ -84,6 +84,7 @@ OTHER = {
     "train.seed": "7",
     "privacy.epsilon": "8.0",
     "privacy.delta": "1.0e-6",
+    "privacy.weights": "all",
     "privacy.max_grad_norm": "1.0",
     "calibration.temperature": "false",
     "calibration.min_precision": "0.9",
