@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXTCLS = ROOT / "textcls"
 # Attention has a softmax over tokens, whatever is predicted.
-ATTENTION = {"modeling/cpu_scoring.py", "modeling/cpu_training.py"}
+ATTENTION = {"modeling/cpu_layers.py", "modeling/cpu_training.py"}
 # The network's loss, by the problem type that the task names.
 LOSSES = {"training/optimizer.py"}
 # The setting that names a task.

@@ -1,7 +1,7 @@
 """Decides whether matrix products run in bfloat16, and handles `bf16` on hardware without it.
 
 In: the requested precision, a device. Out: yes or no; an error for a training run, a line of text for a bundle.
-Not here: the matrix products themselves (build.py, cpu_scoring.py).
+Not here: the matrix products themselves (build.py, cpu_layers.py).
 
 `auto` uses bf16 where the hardware multiplies it. An explicit `bf16` also runs where it is emulated, at a fifth to a
 half of fp32's speed. Where oneDNN does not support bf16 (x86 before AVX-512), PyTorch falls back to plain loops that
