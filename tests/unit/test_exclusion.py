@@ -246,7 +246,9 @@ def test_nothing_to_exclude_leaves_the_rows_as_they_are(rows: Path, tmp_path: Pa
     empty = tmp_path / "none.txt"
     empty.write_text("")
     assert kept(excluding(rows, empty)) == kept(before) == list(TEXTS.values())
-    assert excluding(rows, empty).excluded.entries == 0
+    read = excluding(rows, empty)
+    assert read.excluded.entries == 0
+    assert [line for line in read_lines(read) if "warning" in line and "hold no entry" in line]
 
 
 # --- nothing of it is repeated ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.identifiers import EVERY, identifiers
-from textcls.commands.mask import main
+from textcls.commands.mask import main, parser
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.errors import DataError, InputError
@@ -182,6 +182,15 @@ def test_a_key_file_comes_with_what_it_is_for(tmp_path: Path, capsys: pytest.Cap
     path.write_text(HEX)
     assert main([*command, "--keyed"]) == 2
     assert "none.csv: no such file" in capsys.readouterr().err
+
+
+def test_a_column_with_a_comma_in_its_name_is_named_in_quotes() -> None:
+    arguments = ["--csv", "a.csv", "--out", "out", "--columns"]
+    assert parser().parse_args([*arguments, '"note, x", text']).columns == ["note, x", "text"]
+    assert parser().parse_args([*arguments, "a,b c"]).columns == ["a", "b c"]
+    for wrong in ("", "a,,b", "a\nb"):
+        with pytest.raises(SystemExit):
+            parser().parse_args([*arguments, wrong])
 
 
 def test_a_delimiter_that_is_in_a_placeholder_is_refused_without_quotes(tmp_path: Path) -> None:

@@ -150,8 +150,12 @@ def test_a_dry_run_lists_rows_only_where_no_run_is(tmp_path: Path) -> None:
     write_json(str(tmp_path / "new"), "rows.json", {})
     claim_for_account(str(tmp_path / "new"))
     write_json(str(tmp_path / "new"), "run.json", {})
-    with pytest.raises(RunDirError, match="is not empty"):
+    with pytest.raises(RunDirError, match="holds a run"):
         claim_for_account(str(tmp_path / "new"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cat.png").touch()
+    with pytest.raises(RunDirError, match="is not empty"):
+        claim_for_account(str(tmp_path / "other"))
 
 
 def test_a_run_is_resumed_with_the_recipients_it_began_with_as_advised(tmp_path: Path) -> None:

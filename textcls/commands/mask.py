@@ -5,6 +5,7 @@ statuses 1 and 130 the same command continues. Not here: the masking itself (mas
 """
 
 import argparse
+import csv
 import os
 import time
 from collections.abc import Sequence
@@ -26,8 +27,12 @@ def _how_to_continue(arguments: argparse.Namespace) -> str:
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
+    """A list of names with commas between; a name that holds a comma is in double quotes, as in a CSV."""
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error:  # a line break
+        names = []
+    if not names or not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of names, such as email,phone")
     return names
 
@@ -44,7 +49,11 @@ def parser() -> argparse.ArgumentParser:
         "--mask", type=_names, default=[], metavar="KIND,...", help="what to mask, such as email,phone: see text.mask"
     )
     parser.add_argument(
-        "--columns", type=_names, default=[], metavar="NAME,...", help="the columns to mask (all columns)"
+        "--columns",
+        type=_names,
+        default=[],
+        metavar="NAME,...",
+        help="the columns to mask (all columns); one with a comma in its name in double quotes: '\"name, first\",text'",
     )
     parser.add_argument(
         "--keyed",

@@ -60,6 +60,8 @@ def _exclusion_lines(read: ReadRows) -> Iterator[str]:
         f"  excluded {done.rows:,} rows by {done.entries:,} entries of data.exclude (digest {done.digest[:12]}; the "
         "manifest of the bundle has all of it)"
     )
+    if not done.entries:
+        yield "  warning: the files of data.exclude hold no entry: if rows were to be taken out, none was"
     nearly = read.summary.nearly_excluded
     unmet = exclusion.unmet(read.summary.excluded)
     gone = [exclusion.places[number] for number in unmet if not nearly.get(str(number))]

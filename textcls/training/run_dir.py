@@ -278,6 +278,8 @@ def claim_for_account(uri: str) -> None:
     Raises:
         RunDirError: it holds a run, or files of someone else.
     """
+    if storage.exists(storage.join(uri, IDENTITY)):
+        raise RunDirError(f"{uri} holds a run", todo="name a new --out for the account of a dry run")
     claim(uri, _ACCOUNT)
 
 
