@@ -2,6 +2,7 @@
 
 import importlib.util
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def test_the_budget_is_shown_with_the_settings_that_the_mode_would_choose() -> N
     assert "train.rows_per_step 1024" in lines[1]
     assert "train.epochs" not in lines[1]
     assert [options(line) for line in lines[2:]] == [[f"train.epochs={DEFAULTS['train']['epochs']}"]]
+
+
+def test_steps_of_more_rows_than_there_are_come_with_a_note() -> None:
+    said = budget_lines(replace(BUDGET, rows=238, sampling_rate=1.0), parse_recipe("", [PRIVATE]))
+    assert "1,024 is more than the 238 training rows: every row takes part in every step" in said[-1]
 
 
 def test_a_bundle_states_its_bound_and_what_the_bound_leaves_open() -> None:

@@ -66,6 +66,11 @@ def budget_lines(budget: Budget, recipe: Recipe) -> list[str]:
             lines.append(
                 f"  note: the recipe sets {key} to {found}; private training would: {set_option(key, default)}"
             )
+    if recipe.train.rows_per_step > budget.rows:
+        lines.append(
+            f"  note: train.rows_per_step {recipe.train.rows_per_step:,} is more than the {budget.rows:,} training "
+            "rows: every row takes part in every step"
+        )
     return lines
 
 
