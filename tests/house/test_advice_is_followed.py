@@ -311,6 +311,7 @@ FOLLOWED = {
         f"{SEALED}test_a_tar_that_holds_anything_but_files_side_by_side_is_refused",
         f"{SEALED}test_a_file_without_a_bundle_is_refused_until_one_is_sealed",
     ],
+    "training.run_dir.claim_for_account": ["unit/test_run_dir.py::test_a_dry_run_lists_rows_only_where_no_run_is"],
     "training.run_dir.RunDir.bind_model": [
         "unit/test_run_dir.py::test_a_run_is_resumed_with_the_very_model_it_began_with"
     ],

@@ -150,8 +150,10 @@ def test_a_dry_run_lists_rows_only_where_no_run_is(tmp_path: Path) -> None:
     write_json(str(tmp_path / "new"), "rows.json", {})
     claim_for_account(str(tmp_path / "new"))
     write_json(str(tmp_path / "new"), "run.json", {})
-    with pytest.raises(RunDirError, match="holds a run"):
+    with pytest.raises(RunDirError, match="holds a run") as caught:
         claim_for_account(str(tmp_path / "new"))
+    assert "name a new --out" in caught.value.todo
+    claim_for_account(str(tmp_path / "another"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "cat.png").touch()
     with pytest.raises(RunDirError, match="is not empty"):
