@@ -120,7 +120,7 @@ def test_settings_with_own_patterns_can_be_a_key() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("text.mask=emial", "Input should be 'email'"),
+        ("text.mask=emial", "did you mean email?"),
         ("text.mask_patterns.email=x", "'email' is the name of a built-in kind"),
         ("text.mask_patterns.mask=x", "[MASK] is a token of BERT's kind"),
         ("text.mask_patterns.a1=x", "'a1' cannot be the name of a pattern"),
