@@ -12,7 +12,7 @@ area near 0.5 says something only if the same canaries are found in a run withou
 
     python jobs/bench/privacy_attack.py --out runs/attack/plain --passes 6 --set train.epochs=1 \\
         --set train.learning_rate=3e-4 --set train.label_smoothing=0 --set model.dropout=0
-    python jobs/bench/privacy_attack.py --out runs/attack/private --set privacy.epsilon=8 --set train.epochs=20 \\
+    python jobs/bench/privacy_attack.py --out runs/attack/private --set privacy.epsilon=8 --set train.epochs=5 \\
         --set train.learning_rate=0.01 --set train.label_smoothing=0
 
 Both train on the rows of the quickstart and the same canaries. With --passes every row is in the file several times, so
