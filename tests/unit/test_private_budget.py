@@ -39,6 +39,9 @@ def test_private_training_has_defaults_of_its_own_where_the_recipe_names_none() 
     of_all = parse_recipe("privacy: {weights: all}", [PRIVATE])
     assert defaults(of_all) == private_defaults("all")
     assert of_all.train.learning_rate < DEFAULTS["train"]["learning_rate"]
+    for wrong in ("none", "[all]", "{all: 1}", "null"):
+        with pytest.raises(RecipeError, match=r"privacy\.weights"):
+            parse_recipe("", [PRIVATE, f"privacy.weights={wrong}"])
 
 
 def test_a_resolved_private_recipe_is_written_and_read_again() -> None:

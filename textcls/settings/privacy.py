@@ -6,7 +6,7 @@ Not here: the noise that epsilon needs (training/private/budget.py).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -78,8 +78,8 @@ def with_private_defaults(content: object) -> object:
     if not isinstance(content, dict) or _given(content.get("privacy")).get("epsilon") is None:
         return content
     weights = _given(content.get("privacy")).get("weights", "biases")
-    if weights not in _RATES:
-        return content
+    if weights not in get_args(Weights):
+        return content  # refused where the section is checked
     sections = {name: defaults | _given(content.get(name)) for name, defaults in private_defaults(weights).items()}
     return content | {name: section for name, section in sections.items() if _is_section(content.get(name))}
 

@@ -50,40 +50,31 @@ def refuse_without_row_gradients(
         ModelError: it is not: opacus refuses a layer, or a layer mixes rows.
     """
     try:
-        _compare(model, problem_type, together, alone, targets_B, ids, weights)
+        freeze_unused(model, ids)
+        freeze_untrained(model, weights)
+        model.train()
+        clipper = RowClipper(model, 1.0)
+        try:
+            with clipper.watching():
+                logits_BC = logits_of(model, *together, bf16=False)
+            norms_B = clipper.add(row_losses(problem_type, logits_BC, targets_B, None, 0.0))
+        finally:
+            clipper.detach()
+            model.zero_grad(set_to_none=True)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for row, batch in enumerate(alone):
+            loss = row_losses(
+                problem_type, logits_of(model, *batch, bf16=False), targets_B[row : row + 1], None, 0.0
+            ).sum()
+            expected = torch.nn.utils.get_total_norm(torch.autograd.grad(loss, trained))
+            if not torch.isclose(norms_B[row], expected, rtol=_TOLERANCE):
+                raise ValueError(
+                    f"the gradient of a row has norm {norms_B[row]:.4g} in a batch and {expected:.4g} alone"
+                )
+        model.requires_grad_(True).eval()
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise ModelError(
             f"{name} cannot be trained privately: {error}",
             expected="a model in which each row has a gradient of its own",
             todo="choose another model.pretrained: BERT, RoBERTa, ELECTRA, DistilBERT and MPNet have one",
         ) from error
-
-
-def _compare(
-    model: Any,
-    problem_type: str,
-    together: Batch,
-    alone: Sequence[Batch],
-    targets_B: torch.Tensor,
-    ids: Sequence[int],
-    weights: Weights,
-) -> None:
-    """Raises an error of any kind if the norms of the gradients are not found, or differ."""
-    freeze_unused(model, ids)
-    freeze_untrained(model, weights)
-    model.train()
-    clipper = RowClipper(model, 1.0)
-    try:
-        with clipper.watching():
-            logits_BC = logits_of(model, *together, bf16=False)
-        norms_B = clipper.add(row_losses(problem_type, logits_BC, targets_B, None, 0.0))
-    finally:
-        clipper.detach()
-        model.zero_grad(set_to_none=True)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for row, batch in enumerate(alone):
-        loss = row_losses(problem_type, logits_of(model, *batch, bf16=False), targets_B[row : row + 1], None, 0.0).sum()
-        expected = torch.nn.utils.get_total_norm(torch.autograd.grad(loss, trained))
-        if not torch.isclose(norms_B[row], expected, rtol=_TOLERANCE):
-            raise ValueError(f"the gradient of a row has norm {norms_B[row]:.4g} in a batch and {expected:.4g} alone")
-    model.requires_grad_(True).eval()
