@@ -160,13 +160,15 @@ def test_its_log_tells_how_far_it_was(nodes: Nodes, trained: str) -> None:
         assert re.search(line, trained), trained
 
 
-def test_reading_tokenizing_and_training_spread_over_the_workers(
+def test_training_takes_every_worker_and_nothing_is_read_or_tokenized_on_the_head(
     operator: Operator, nodes: Nodes, trained: str
 ) -> None:
-    places = operator.places("reviews")
-    for part in ("(_read_shard)", "(_tokenized)", "RayTrainWorker"):
+    places, workers = operator.places("reviews"), nodes.ids(workers_only=True)
+    # So few rows may all be read on the node whose processes start first.
+    for part in ("(_read_shard)", "(_tokenized)"):
         (where,) = [ids for name, ids in places.items() if part in name and "." not in name]
-        assert where == nodes.ids(workers_only=True), places
+        assert where <= workers, places
+    assert places["RayTrainWorker"] == workers
 
 
 def test_a_stopped_run_is_resumed_on_the_cluster(operator: Operator, nodes: Nodes, trained: str) -> None:

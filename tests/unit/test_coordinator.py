@@ -114,7 +114,9 @@ def test_elastic_workers_are_rescaled_once_more_have_fitted_for_a_while(
     assert reason_after(20) is None, "the room has gone"
     cluster["b"] = {"CPU": 1.0}
     assert reason_after(29) is None
-    assert reason_after(2) == StopReason("rescaled", "more workers fit")
+    assert reason_after(2) == StopReason("rescaled", "more workers fit", workers=3)
+    cluster["c"] = {"CPU": 64.0}
+    assert reason_after(2) == StopReason("rescaled", "more workers fit", workers=4)
 
 
 @pytest.mark.parametrize("current", [TrainingWorkers(4, False, 1), TrainingWorkers(2, False, 1)])
@@ -134,3 +136,25 @@ def test_an_attempt_has_as_many_elastic_workers_as_fit(
     cluster |= {"a": {"CPU": cpus}, "draining": {"CPU": 64.0}}
     assert available_workers(FOUR) == TrainingWorkers(count, False, 1)
     assert available_workers(TWO) is TWO
+
+
+@pytest.mark.parametrize(("known", "count"), [(0, 1), (1, 1), (2, 3)])
+def test_an_attempt_waits_for_room_that_there_was_when_the_last_one_was_stopped(
+    clock: Clock, cluster: dict[str, dict[str, float]], monkeypatch: pytest.MonkeyPatch, known: int, count: int
+) -> None:
+    began = clock.now
+
+    def free() -> dict[str, dict[str, float]]:
+        return {"a": {"CPU": 1.0}, "b": {"CPU": 2.0 if clock.now - began > 20 else 0.0}}
+
+    monkeypatch.setattr(internals, "free_resources", free)
+    assert available_workers(FOUR, known).count == count
+
+
+def test_an_attempt_does_not_wait_for_ever_for_room_that_has_gone(
+    clock: Clock, cluster: dict[str, dict[str, float]]
+) -> None:
+    began = clock.now
+    cluster["a"] = {"CPU": 1.0}
+    assert available_workers(FOUR, 3).count == 1
+    assert 55 < clock.now - began < 65

@@ -94,8 +94,10 @@ class _Attempts:
 
     def outcome(self) -> TrainOutcome:
         """Of the last attempt."""
+        known = 0
         while True:
-            workers = available_workers(self._planned)
+            workers = available_workers(self._planned, known)
+            known = 0
             if self._elastic:
                 self._say(f"  training with {workers}")
             policy = RescalePolicy(self._planned, workers, self._recipe.scale.resize_after_s)
@@ -116,6 +118,7 @@ class _Attempts:
                 self._recompute_blocks()
                 continue
             reason = self._stop_reason
+            known = reason.workers
             self._say(f"  {reason.message}: resuming from step {outcome.step:,} with other workers")
             self._journal.record(reason.event, step=outcome.step, workers=workers.count, reason=reason.message)
 

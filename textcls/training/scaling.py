@@ -20,6 +20,8 @@ from textcls.settings.scale import ScaleSpec
 
 # How long an elastic run waits for room for all its workers: Ray frees the CPUs of the last attempt with a delay.
 _FREE_AGAIN_S = 5.0
+# The same where it is known that there is room: on a busy machine Ray takes longer.
+_KNOWN_ROOM_S = 60.0
 # How often the cluster is asked about its nodes.
 _ASK_EVERY_S = 2.0
 # How long a node may take to import torch and report what its processor can multiply.
@@ -128,12 +130,19 @@ def _processor_support() -> str:
     return bf16_support(torch.device("cpu"))
 
 
-def available_workers(planned: TrainingWorkers) -> TrainingWorkers:
-    """The workers of the next attempt: of elastic ones as many as there is room for now, and at least `min_count`."""
+def available_workers(planned: TrainingWorkers, known: int = 0) -> TrainingWorkers:
+    """The workers of the next attempt: of elastic ones as many as there is room for now, and at least `min_count`.
+
+    Args:
+        planned: what the recipe asks for.
+        known: how many fitted when the last attempt was stopped, see `StopReason`.
+    """
     if planned.min_count is None:
         return planned
-    until = time.monotonic() + _FREE_AGAIN_S
-    while (room := _room(planned)) < planned.count and time.monotonic() < until:
+    started = time.monotonic()
+    while (room := _room(planned)) < planned.count:
+        if time.monotonic() - started >= (_KNOWN_ROOM_S if room < known else _FREE_AGAIN_S):
+            break
         time.sleep(_FREE_AGAIN_S / 10)  # the cluster offers no notification
     return replace(planned, count=max(planned.min_count, min(planned.count, room)), min_count=None)
 
@@ -145,10 +154,12 @@ class StopReason:
     Attributes:
         event: `preempted` or `rescaled`.
         message: for the user.
+        workers: how many workers fit, those that train included; 0 if it is not known.
     """
 
     event: str
     message: str
+    workers: int = 0
 
 
 class RescalePolicy:
@@ -177,10 +188,14 @@ class RescalePolicy:
         if draining := internals.draining_nodes().intersection(nodes):
             nodes_are = f"{len(draining)} nodes of the workers are" if len(draining) > 1 else "a node of the workers is"
             return StopReason("preempted", f"{nodes_are} being drained")
-        if self._planned.min_count is None or self._current.count >= self._planned.count or not _room(self._planned):
+        if self._planned.min_count is None or self._current.count >= self._planned.count:
+            return None
+        if not (room := _room(self._planned)):
             self._full_at = now
             return None
-        return StopReason("rescaled", "more workers fit") if now - self._full_at >= self._stable_s else None
+        if now - self._full_at < self._stable_s:
+            return None
+        return StopReason("rescaled", "more workers fit", min(self._planned.count, self._current.count + room))
 
 
 def _fitting(workers: TrainingWorkers, node: Mapping[str, float]) -> int:
