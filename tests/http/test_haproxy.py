@@ -56,7 +56,7 @@ class Front:
 
     def sent(self, method: str = "POST", **headers: str) -> http.client.HTTPConnection:
         """A connection with a request on it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection.request(method, "/predict", b"{}" if method == "POST" else None, headers)
         return connection
 
@@ -73,7 +73,7 @@ class Front:
             self.replica.open.clear()
             before = self.replica.asked
             held = [waiting.enter_context(closing(self.sent())) for _ in range(MOST)]
-            for _ in range(500):
+            for _ in range(6000):
                 if self.replica.asked == before + MOST:
                     break
                 time.sleep(0.01)  # requests under way in another process
@@ -88,7 +88,7 @@ def front_of(folder: Path, spec: ServeSpec) -> Iterator[Front]:
     lines = [
         "defaults",
         "  mode http",
-        *(f"  timeout {what} 10s" for what in ("connect", "client", "server")),
+        *(f"  timeout {what} 60s" for what in ("connect", "client", "server")),
         "frontend front",
         f"  bind 127.0.0.1:{port}",
         "  default_backend replicas",
@@ -102,7 +102,7 @@ def front_of(folder: Path, spec: ServeSpec) -> Iterator[Front]:
     process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", settings])
     try:
         front = Front(replica, port)
-        for _ in range(100):
+        for _ in range(1200):
             with suppress(ConnectionRefusedError):
                 front.ask("GET")
                 break

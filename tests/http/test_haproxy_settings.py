@@ -195,7 +195,7 @@ def server(kind: type[ThreadingHTTPServer], address: Any, headers: dict[str, str
 def ask(port: int, path: str = "/info") -> tuple[int, bytes]:
     """(status, body) of the answer, which comes as soon as HAProxy listens."""
     for _ in range(600):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         with suppress(ConnectionRefusedError), closing(connection):
             connection.request("GET", path, headers={"authorization": "Bearer secret"})
             answer = connection.getresponse()

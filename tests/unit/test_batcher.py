@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from textcls.serving.batcher import Answer, Batcher, QueueFull
 from textcls.settings.serve import ServeSpec
 
-BOUND_S = 20
+BOUND_S = 60
 
 
 def run(story: Callable[[], Awaitable[Any]]) -> Any:
