@@ -83,7 +83,7 @@ def test_what_the_cluster_can_never_give_is_refused_at_once(
     train = ("train", user.home, "--recipe", "recipe.yaml", "--out", "out")
     refused = on_cluster(*train, *settings).calmly(2)
     assert f"the recipe asks for {told}; the cluster's nodes have 2 CPUs and 0 GPUs" in refused.err
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300  # not after scale.start_timeout_s
     assert not (user.home / "out").exists()
 
 
