@@ -17,7 +17,7 @@ import torch
 from textcls.modeling.batching import micro_batches
 from textcls.modeling.build import logits_of
 from textcls.settings.recipe import TrainSpec
-from textcls.training import batch_plan
+from textcls.training.batch_plan import share_of
 from textcls.training.optimizer import clip_gradients, learning_rate, row_losses
 from textcls.training.token_rows import TokenRows
 
@@ -30,53 +30,65 @@ class StepCost(NamedTuple):
     real_tokens: int
 
 
-@dataclass(frozen=True)
-class Stepper:
-    """Runs steps; holds what stays the same from one to the next.
+@dataclass(frozen=True, kw_only=True)
+class AnyStepper:
+    """What a plain step and a private one have in common: how they begin, and what stays the same for all steps.
 
     Attributes:
         model: the bare module.
-        wrapped: the module that averages gradients over ranks; the bare one if there is one rank.
         optimizer: over the module's parameters.
         data: the training rows.
         spec: the loop's settings.
         problem_type: the task's; chooses the loss.
-        weights_C: class weights, or None.
         total_steps: steps of the whole run.
         pad_id: id of the padding token.
-        bf16: whether matrix products run in bfloat16.
         max_tokens: the most padded tokens of a micro-batch.
         rank: this process among `world_size`.
         world_size: processes that share each batch.
     """
 
     model: Any
-    wrapped: Any
     optimizer: torch.optim.Optimizer
     data: TokenRows
     spec: TrainSpec
     problem_type: str
-    weights_C: torch.Tensor | None
     total_steps: int
     pad_id: int
-    bf16: bool
     max_tokens: int
     rank: int = 0
     world_size: int = 1
 
-    def __call__(self, step: int, batch: np.ndarray) -> StepCost:
-        """Takes step number `step` (0-based) on the rows `batch` (int64 [rows of the global batch])."""
+    def begin(self, step: int, batch: np.ndarray) -> np.ndarray:
+        """Seeds dropout, sets the learning rate and clears the gradients; returns this rank's rows of `batch`."""
         torch.manual_seed(step_seed(self.spec.seed, step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.spec)
-        lengths, device = self.data.lengths, next(self.model.parameters()).device
-        share = batch_plan.share_of(batch, lengths, self.rank, self.world_size)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        return share_of(batch, self.data.lengths, self.rank, self.world_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepper(AnyStepper):
+    """Runs plain steps.
+
+    Attributes:
+        wrapped: the module that averages gradients over ranks; the bare one if there is one rank.
+        weights_C: class weights, or None.
+        bf16: whether matrix products run in bfloat16.
+    """
+
+    wrapped: Any
+    weights_C: torch.Tensor | None
+    bf16: bool
+
+    def __call__(self, step: int, batch: np.ndarray) -> StepCost:
+        """Takes step number `step` (0-based) on the rows `batch` (int64 [rows of the global batch])."""
+        share, device = self.begin(step, batch), next(self.model.parameters()).device
         # A rank without a row in a short batch still takes part in the all-reduce, with a loss of weight 0.
         weight = 1 / len(batch) if len(share) else 0.0
         windows = self.data.windows_of(share) if len(share) else self.data.windows_of(batch[:1])[:1]
         parts = micro_batches(windows, self.data.window_lengths, self.max_tokens)
-        self.wrapped.train()
-        self.optimizer.zero_grad(set_to_none=True)
         loss_sum, padded = torch.zeros((), dtype=torch.float64, device=device), 0
         for i, part in enumerate(parts):
             micro = self.data.batch(part, self.pad_id).to(device)
@@ -93,7 +105,7 @@ class Stepper:
             padded += micro.input_ids_BL.numel()
         clip_gradients(self.model, self.spec.max_grad_norm)
         self.optimizer.step()
-        return StepCost(loss_sum, padded if len(share) else 0, int(lengths[share].sum()))
+        return StepCost(loss_sum, padded if len(share) else 0, int(self.data.lengths[share].sum()))
 
     def _averaged(self, last_part: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are averaged over the ranks once a step, with its last part."""

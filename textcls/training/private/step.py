@@ -11,67 +11,38 @@ still adds noise. The sum is divided by the rows that are expected, because thei
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from textcls.modeling.batching import micro_batches
 from textcls.modeling.build import logits_of
-from textcls.settings.recipe import TrainSpec
-from textcls.training.batch_plan import share_of
-from textcls.training.optimizer import learning_rate, row_losses
+from textcls.training.optimizer import row_losses
 from textcls.training.private.budget import Budget
 from textcls.training.private.clipping import RowClipper
 from textcls.training.private.randomness import normals
-from textcls.training.step import StepCost, step_seed
-from textcls.training.token_rows import TokenRows
+from textcls.training.step import AnyStepper, StepCost
 
 
-@dataclass(frozen=True)
-class PrivateStepper:
-    """Runs steps; holds what stays the same from one to the next.
+@dataclass(frozen=True, kw_only=True)
+class PrivateStepper(AnyStepper):
+    """Runs private steps, of a model with frozen embedding tables on rows of one window.
 
     Attributes:
-        model: the bare module, with frozen embedding tables.
-        clipper: attached to it.
-        optimizer: over the module's parameters.
-        data: the training rows, each of one window.
-        spec: the loop's settings.
-        problem_type: the task's; chooses the loss.
+        clipper: attached to the model.
         budget: the noise, and what a row is scaled down to.
         key: the run's secret.
-        total_steps: steps of the whole run.
-        pad_id: id of the padding token.
-        max_tokens: the most padded tokens of a micro-batch.
         sum_over_ranks: replaces a tensor by its sum over all ranks.
-        rank: this process among `world_size`.
-        world_size: processes that share each batch.
     """
 
-    model: Any
     clipper: RowClipper
-    optimizer: torch.optim.Optimizer
-    data: TokenRows
-    spec: TrainSpec
-    problem_type: str
     budget: Budget
     key: bytes
-    total_steps: int
-    pad_id: int
-    max_tokens: int
     sum_over_ranks: Callable[[torch.Tensor], None]
-    rank: int = 0
-    world_size: int = 1
 
     def __call__(self, step: int, batch: np.ndarray) -> StepCost:
         """Takes step number `step` (0-based) on the rows `batch` (int64 [rows of the batch])."""
-        torch.manual_seed(step_seed(self.spec.seed, step, self.rank))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.total_steps, self.spec)
-        share = share_of(batch, self.data.lengths, self.rank, self.world_size)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        share = self.begin(step, batch)
         loss_sum, padded = self._add_gradients(share)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         sums = torch.cat([torch.zeros_like(one).ravel() if one.grad is None else one.grad.ravel() for one in trained])
