@@ -1,5 +1,6 @@
 """Explanations as columns of parts: each row has its own, errors included, and a page is made of them again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +18,10 @@ from textcls.data.input_files import expand
 from textcls.data.rows import TextReader
 from textcls.errors import InputError
 from textcls.inference.classifier import Classifier
-from textcls.inference.explain import explain, refuse_unknown
+from textcls.inference.explain import Method, explain, merged, refuse_unknown
 from textcls.reporting.explanation_page import explanation_page
 from textcls.tasks.multi_label import MULTI_LABEL
+from textcls.text.text_input import TextInput
 
 LABELS = ("bad", "<b>good</b>", "so so")
 TEXTS = ["the film was great", "", "电影好看 great", "film " * 100, "a <i>boring</i> \U0001f3ac ending"]
@@ -89,6 +91,40 @@ def test_the_page_is_made_of_the_parts(classifier: Classifier, csv: Path) -> Non
         assert "<b>good</b>" not in page
         assert "&lt;b&gt;good&lt;/b&gt;" in page
         assert "<i>boring</i>" not in page
+
+
+@pytest.mark.parametrize("method", ["leave_one_out", "integrated_gradients"])
+@pytest.mark.parametrize("pairs", [False, True], ids=["one text", "pairs"])
+def test_parts_and_page_have_the_words_of_the_text_itself_with_placeholders_in_it(
+    method: Method, pairs: bool, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    # As POST /explain divides it; what it shows as one word is one word here too.
+    text, words = "联系a@example.com给[b@example.com]看", ["联", "系", "[EMAIL]", "给", "[", "[EMAIL]", "]", "看"]
+    one = TextInput(text, text) if pairs else TextInput(text)
+    uri = save_tiny_bundle(tiny_model_dir, tmp_path / "bundle", pairs=pairs, mask=("email",))
+    classifier = Classifier.load(str(uri), precision="fp32", threads=1)
+    texts, explanations = Explaining(method, ("good",)).columns(classifier, [None], [one])
+    (found,) = explanations.to_pylist()[0]
+    assert [word["word"] for word in found["words"]] == words * len(one.segments)
+    ((expected,),) = explain(classifier, [one], labels=("good",), method=method)
+    assert [word["effect"] for word in found["words"]] == pytest.approx([w.effect for w in expected.words], abs=1e-4)
+    of_row = {"file": ["a.csv"], "line": [2], "error": [None], "unknown_tokens": [0]}
+    table = pa.table(of_row | {"texts": texts, "explanations": explanations})
+    (row,) = explained_rows([table], method)
+    (shown,) = row.explanations
+    by_sign = merged(expected.words, one.segments)
+    assert len(shown.words) == len(by_sign) < len(found["words"])
+    assert [word.effect for word in shown.words] == pytest.approx([word.effect for word in by_sign], abs=1e-4)
+    page = explanation_page([row], title="Explanations")
+    assert page.count('<tr><th scope="row"><bdi>[EMAIL]</bdi></th>') == 2 * len(one.segments)
+
+
+def test_a_masked_name_without_spaces_is_shown_by_itself(tiny_model_dir: Path, tmp_path: Path) -> None:
+    text = "请张小明看"
+    uri = save_tiny_bundle(tiny_model_dir, tmp_path / "bundle", mask_patterns={"name": "张小明"})
+    ((found,),) = explain(Classifier.load(str(uri), precision="fp32", threads=1), [text], labels=("good",))
+    all_for = [replace(word, effect=1.0) for word in found.words]
+    assert [text[word.start : word.end] for word in merged(all_for, [text])] == ["请", "张小明", "看"]
 
 
 def test_a_label_that_the_bundle_lacks_is_refused_before_anything_is_read() -> None:

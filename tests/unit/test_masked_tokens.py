@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +298,42 @@ def test_both_texts_of_a_pair_have_words_of_whole_identifiers(tiny_model_dir: Pa
     assert [segments[word.text][word.start : word.end] for word in words] == [
         *("mail", "a@example.com", "or", "call", "13800001234", "now")
     ]
+
+
+_NEIGHBOURS = (
+    "系",
+    "ー",
+    "ไ",
+    "ไม่",
+    "한",
+    "a",
+    "Straße",
+    "e\u0301",
+    "é",
+    "_",
+    "7",
+    "[",
+    "]",
+    "[[",
+    "!",
+    "，",
+    "(",
+    "\U0001f600",
+    "👩‍👧",
+    "|",
+    "'",
+)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC", "none"])
+def test_a_placeholder_is_a_word_of_its_own_beside_any_character(form: str, directory: Path) -> None:
+    spec = TextSpec.model_validate({"mask": ALL_KINDS, "max_tokens": 512, "unicode_form": form})
+    encode = InputTokenizer(prepare_tokenizer(str(directory), spec))
+    for one, kind in product(_NEIGHBOURS, KINDS.values()):
+        for before, after in ((one, ""), ("", one), (one, one), (f"{one} ", f" {one}"), (kind.placeholder, one)):
+            placeholders = (kind.placeholder, f"{kind.placeholder[:-1]}:0123456789abcdef]")
+            for text, placeholder in ((f"{before}{each}{after}", each) for each in placeholders):
+                ((part,),) = encode.spans([TextInput(text)])
+                words, _ = words_of([text], (span for span in part if span is not None))
+                found = [(word.start, word.end) for word in words]
+                assert (len(before), len(before) + len(placeholder)) in found, (text, [text[slice(*w)] for w in found])

@@ -50,6 +50,7 @@ class Word:
         end: code points up to its end.
         effect: on the logit of the label; above 0 it speaks for the label.
         score_without: the probability of the label without the word; None unless it was left out by itself.
+        masked: whether the model reads a placeholder in its place.
     """
 
     text: int
@@ -57,6 +58,7 @@ class Word:
     end: int
     effect: float
     score_without: float | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,15 @@ def merged(words: Sequence[Word], segments: Sequence[str]) -> list[Word]:
     """The words as they are shown: in text that is written without spaces, neighbours of one sign become one word.
 
     The effects are added up. A merged word has no `score_without`, since its characters were not left out together.
+    What is masked stays a word of its own.
 
     Args:
         words: of an explanation.
         segments: the texts of the input.
     """
     spans = [TextSpan(word.text, word.start, word.end) for word in words]
-    runs = runs_without_spaces(segments, spans, [np.sign(word.effect) for word in words])
+    keys = [(np.sign(word.effect), place if word.masked else None) for place, word in enumerate(words)]
+    runs = runs_without_spaces(segments, spans, keys)
     return [
         words[run[0]]
         if len(run) == 1
@@ -246,6 +250,7 @@ def effects(
                 located.words[group[-1]].end,
                 effect=float(means_VC[0, label] - means_VC[variant, label]),
                 score_without=float(scores_VC[variant, label]),
+                masked=len(group) == 1 and located.words[group[0]].masked,
             )
             for variant, group in enumerate(variants.words, 1)
         ]
@@ -307,7 +312,10 @@ def _integrated(classifier: Classifier, located: Located, asked: Sequence[str] |
                 "integrated_gradients",
                 float(scores.probabilities[0, classifier.labels.index(name)]),
                 float(found.logits[k]),
-                tuple(Word(*span, effect) for span, effect in zip(located.words, effects, strict=True)),
+                tuple(
+                    Word(span.text, span.start, span.end, effect, masked=span.masked)
+                    for span, effect in zip(located.words, effects, strict=True)
+                ),
                 located.unseen,
                 rest=float(by_token_KT[k, places < 0].sum()),
                 remainder=float(found.remainders[k]),

@@ -21,6 +21,9 @@ from textcls.text.masks import mask_kinds
 # A placeholder alone, between letters, between words, in text without spaces, and beside another.
 _AROUND = ("{0}", "a{0}a", "a {0} a", "中{0}中", "{0}{0}", " {0}.")
 
+# What it may begin with: NFKC makes the first of the others.
+_OPENING = "[\uff3b\ufe47"
+
 
 def without_masks(normalizer: Any) -> Any:
     """A normalizer without the steps that mask, as a bundle has them that is trained again; None for None."""
@@ -76,6 +79,18 @@ def _check(backend: Any, placeholder: str, directory: str) -> None:
                 expected="a tokenizer whose normalizer leaves brackets, capital or small letters and _ as they are",
                 todo="choose another model.pretrained, or --set text.mask=[] and mask the texts before",
             )
+
+
+def typed_from(text: str, start: int, end: int) -> int:
+    """Where a placeholder that a text itself has begins, in code points.
+
+    Args:
+        text: as it was written.
+        start: where its token begins, as a tokenizer says: with the white space before it, or with the character before
+            it in a script without spaces.
+        end: where its token ends.
+    """
+    return max(start, *(text.rfind(bracket, start, end) for bracket in _OPENING))
 
 
 class MaskedEncoding:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from textcls.text.pair_frame import EncodedPairs, PairFrame, longest_first
-from textcls.text.placeholders import MaskedEncoding
+from textcls.text.placeholders import MaskedEncoding, typed_from
 from textcls.text.text_input import TextInput
 from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.text.windows import overlap_of
@@ -199,7 +199,9 @@ class InputTokenizer:
             if own is None:
                 return None
             start, end = ends
-            return TextSpan(index, origins.get(end, start) if id_ in masked else start, end)
+            if id_ not in masked:
+                return TextSpan(index, start, end)
+            return TextSpan(index, origins[end] if end in origins else typed_from(text, start, end), end, masked=True)
 
         return [list(map(span, one.ids, one.offsets, one.sequence_ids)) for one in parts]
 

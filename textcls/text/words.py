@@ -7,6 +7,7 @@ Words are found in the text itself and not in its tokens, so that they are the s
 and digits, with what joins them (don't, well-made, 10/10); single characters of the scripts that are written without
 spaces, like Chinese; other signs, equal ones in a row together (!!!). Combining marks and the parts of an emoji stay
 with the character before them. Where a token covers several words, as pieces of Chinese text do, they count as one.
+What is masked, an identifier or its placeholder, is a word of its own, whatever its neighbours are.
 """
 
 from bisect import bisect_left, bisect_right
@@ -33,11 +34,13 @@ class TextSpan(NamedTuple):
         text: index of the text among the input's segments: 0, or 1 for the second of a pair.
         start: code points of this text before the part.
         end: code points of this text up to the end of the part.
+        masked: whether the model reads it as a placeholder: an identifier, or a placeholder that the text has.
     """
 
     text: int
     start: int
     end: int
+    masked: bool = False
 
 
 def words_of(segments: Sequence[str], tokens: Iterable[TextSpan]) -> tuple[list[TextSpan], dict[TextSpan, int]]:
@@ -55,7 +58,8 @@ def words_of(segments: Sequence[str], tokens: Iterable[TextSpan]) -> tuple[list[
     words: list[TextSpan] = []
     word_of: dict[TextSpan, int] = {}
     for text, (written, own) in enumerate(zip(segments, by_text, strict=True)):
-        spans = [found.span() for found in _WORD.finditer(written)]
+        masked = {(token.start, token.end) for token in own if token.masked}
+        spans = _divided(written, sorted(masked))
         if not own or not spans:
             continue
         covered = {token: _covered(written, token, spans) for token in own}
@@ -69,9 +73,20 @@ def words_of(segments: Sequence[str], tokens: Iterable[TextSpan]) -> tuple[list[
         place_of = {group: len(words) + place for place, group in enumerate(used)}
         for group in used:
             first, last = bisect_left(groups, group), bisect_right(groups, group) - 1
-            words.append(TextSpan(text, spans[first][0], spans[last][1]))
+            words.append(TextSpan(text, spans[first][0], spans[last][1], first == last and spans[first] in masked))
         word_of |= {token: place_of[groups[first]] for token, (first, _) in covered.items()}
     return words, word_of
+
+
+def _divided(written: str, masked: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(start, end) of all words of a text, in order, of which those that are masked are known."""
+    spans: list[tuple[int, int]] = []
+    place = 0
+    for start, end in masked:
+        spans += [found.span() for found in _WORD.finditer(written, place, start)]
+        spans.append((start, end))
+        place = end
+    return spans + [found.span() for found in _WORD.finditer(written, place)]
 
 
 def _covered(written: str, token: TextSpan, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
