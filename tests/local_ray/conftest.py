@@ -13,9 +13,10 @@ import ray
 
 from textcls.batch import actor_pool
 from textcls.data.input_files import expand
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.slice_columns import with_slices
-from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.data.split_blocks import split_rows
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
 from textcls.tasks.registry import task_of

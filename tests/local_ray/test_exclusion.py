@@ -10,7 +10,7 @@ import ray
 
 from tests.local_ray.conftest import KINDS, Kind, rewritten, small_recipe, write_reviews
 from textcls.audit.run import AuditOptions, audit
-from textcls.data.split_blocks import PreparedData
+from textcls.data.prepared_rows import PreparedData
 from textcls.settings.recipe import Recipe
 from textcls.tasks.registry import task_of
 from textcls.training.inputs import find_sources, read

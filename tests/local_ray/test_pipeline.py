@@ -13,8 +13,9 @@ import ray
 
 from tests.local_ray.conftest import KINDS, Kind, prepared_data, read, rewritten, small_recipe, write_reviews
 from textcls.data import split_blocks
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.spellings import Spellings
-from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.data.split_blocks import split_rows
 from textcls.errors import DataError
 from textcls.on_ray.session import ray_session
 from textcls.training.run import dry_run

@@ -24,7 +24,7 @@ from textcls.tracking.journal import Journal
 from textcls.training import attempts, run
 from textcls.training.checkpoint import KEY
 from textcls.training.inputs import TrainingInputs
-from textcls.training.loop import TrainOutcome
+from textcls.training.loop_result import TrainOutcome
 from textcls.training.private.budget import Budget
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import TrainingWorkers

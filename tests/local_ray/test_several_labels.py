@@ -21,7 +21,7 @@ from textcls.batch.predict import predict
 from textcls.batch.settings import evaluate_settings, predict_settings
 from textcls.bundle import Bundle, load_bundle
 from textcls.data import conflicts
-from textcls.data.split_blocks import PreparedData
+from textcls.data.prepared_rows import PreparedData
 from textcls.errors import DataError
 from textcls.inference.classifier import Classifier
 from textcls.on_ray.session import ray_session

@@ -26,7 +26,7 @@ from tests.local_ray.conftest import (
     small_recipe,
     write_reviews,
 )
-from textcls.data.split_blocks import PreparedData
+from textcls.data.prepared_rows import PreparedData
 from textcls.errors import ModelError, RecipeError, TrainingError
 from textcls.manifest import Excluded
 from textcls.modeling.pretrained import find_model
@@ -38,7 +38,7 @@ from textcls.training import attempts, run
 from textcls.training.checkpoint import TrainingState
 from textcls.training.export import export_bundle
 from textcls.training.inputs import TrainingInputs
-from textcls.training.loop import TrainOutcome
+from textcls.training.loop_result import TrainOutcome
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import StopReason, TrainingWorkers, plan_training_workers
 from textcls.training.worker import train_worker

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import save_tiny_bundle
-from textcls.data import row_tables
+from textcls.data import row_tokens
 from textcls.errors import BundleError
 from textcls.inference import classifier as classifier_module
 from textcls.inference.classifier import Classifier, PaddedModel
@@ -149,8 +149,8 @@ def test_training_reads_the_windows_that_are_scored(tiny_model_dir: Path, tmp_pa
     bundle = save_tiny_bundle(tiny_model_dir, tmp_path / "windows", on_long="windows")
     texts = ["film", "film " * 30, "film " * 31, " ".join(f"{WORDS[i % 7]} film" for i in range(60)), "film " * 500]
     table = pa.table({"text": texts})
-    rows = row_tables.tokenized(table, TokenizerFiles.load(str(bundle)), "windows").to_pylist()
-    cut = row_tables.tokenized(table, TokenizerFiles.load(str(bundle))).to_pylist()
+    rows = row_tokens.tokenized(table, TokenizerFiles.load(str(bundle)), "windows").to_pylist()
+    cut = row_tokens.tokenized(table, TokenizerFiles.load(str(bundle))).to_pylist()
     for row, shorter, scored in zip(rows, cut, Classifier.load(str(bundle)).encode(texts), strict=True):
         ends = np.cumsum(row["windows"])[:-1]
         assert [part.tolist() for part in np.split(row["input_ids"], ends)] == scored.windows

@@ -31,7 +31,8 @@ from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training import step as step_module
 from textcls.training.context import UNSCORED
 from textcls.training.export import export_files
-from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
+from textcls.training.loop import TrainingLoop
+from textcls.training.loop_result import Stopped, TrainOutcome
 from textcls.training.private.budget import Budget
 from textcls.training.studied_rows import StudiedRows
 from textcls.training.token_rows import TokenRows

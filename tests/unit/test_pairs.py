@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from textcls.batch.settings import UnlabelledSpec, evaluate_settings, predict_settings
 from textcls.bundle import load_bundle
-from textcls.data import row_tables
+from textcls.data import row_tables, row_tokens
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
@@ -147,8 +147,8 @@ def test_tables_of_pairs_hold_the_tokens_of_both_texts(tmp_path: Path, tiny_mode
     (read,) = row_tables.read_tables(shards[0], layouts[0], data, TextSpec(), SINGLE_LABEL)
     assert read.schema == row_tables.schema_of(data)
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=LIMIT), token_types=typed)
-    table = row_tables.tokenized(read, files)
-    assert table.slice(0, 0).schema == row_tables.tokenized(read.slice(0, 0), files).schema
+    table = row_tokens.tokenized(read, files)
+    assert table.slice(0, 0).schema == row_tokens.tokenized(read.slice(0, 0), files).schema
     clean = row_tables.clean_rows(table)
     assert row_tables.inputs_of(clean) == [TextInput("a", "great film"), TextInput("great great", "a")]
     numbers = {name: clean[name].to_pylist() for name in ("tokens", "first_tokens", "second_tokens")}

@@ -16,7 +16,8 @@ from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.privacy import Weights
 from textcls.settings.recipe import Recipe
 from textcls.training import checkpoint
-from textcls.training.loop import TrainingLoop, TrainOutcome
+from textcls.training.loop import TrainingLoop
+from textcls.training.loop_result import TrainOutcome
 from textcls.training.optimizer import row_losses
 from textcls.training.private.budget import Budget
 from textcls.training.private.clipping import RowClipper

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from textcls.data import row_tables
+from textcls.data import row_tables, row_tokens
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
 from textcls.data.spellings import Spellings
@@ -88,10 +88,10 @@ def test_placeholders_are_counted_by_split_whatever_the_chunks() -> None:
     for cut in range(len(rows) + 1):
         chunks = [pa.array(part, pa.list_(pa.int32())) for part in (rows[:cut], rows[cut:])]
         ids = pa.chunked_array(chunks, pa.list_(pa.int32()))
-        assert row_tables.placeholder_counts(ids, codes, (7, 8, 9)).tolist() == expected
-    assert row_tables.placeholder_counts(ids, codes, ()).shape == (3, 0)
-    assert row_tables.placeholder_counts(ids.slice(2), codes[2:], (7,)).tolist() == [[0], [1], [0]]
-    assert row_tables.placeholder_counts(ids.slice(0, 0), codes[:0], (7,)).tolist() == [[0], [0], [0]]
+        assert row_tokens.placeholder_counts(ids, codes, (7, 8, 9)).tolist() == expected
+    assert row_tokens.placeholder_counts(ids, codes, ()).shape == (3, 0)
+    assert row_tokens.placeholder_counts(ids.slice(2), codes[2:], (7,)).tolist() == [[0], [1], [0]]
+    assert row_tokens.placeholder_counts(ids.slice(0, 0), codes[:0], (7,)).tolist() == [[0], [0], [0]]
 
 
 def test_rows_that_hold_personal_data_are_counted_once_for_each_kind(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ import pytest
 from tests.unit.ordinal import ORDINAL, SETTINGS, STEPS, write_ratings
 from tests.unit.test_loop import OneProcess
 from textcls.bundle import load_bundle
-from textcls.data import row_tables
+from textcls.data import row_tables, row_tokens
 from textcls.data.csv_shards import plan_shards
 from textcls.data.input_files import expand
-from textcls.data.split_blocks import PreparedData, training_account
+from textcls.data.prepared_rows import PreparedData, training_account
 from textcls.data.summary import RowSummary
 from textcls.errors import BundleError
 from textcls.inference.classifier import Classifier
@@ -33,7 +33,8 @@ from textcls.slices.groups import FileGroup, SlicePlan
 from textcls.tasks import registry
 from textcls.text.tokenizer_files import prepare_tokenizer
 from textcls.training.export import export_bundle
-from textcls.training.loop import TrainingLoop, TrainOutcome
+from textcls.training.loop import TrainingLoop
+from textcls.training.loop_result import TrainOutcome
 from textcls.training.token_rows import TokenRows
 
 NO_SLICES = SlicePlan(FileGroup((), ()))
@@ -62,7 +63,7 @@ def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> T
 
     layouts, (shard,) = plan_shards(expand(recipe.data.csv), recipe.data)
     (table,) = row_tables.read_tables(shard, layouts[0], recipe.data, recipe.text, ORDINAL)
-    summary, rows = row_tables.summarize(table, ORDINAL), row_tables.clean_rows(row_tables.tokenized(table, tokenizer))
+    summary, rows = row_tables.summarize(table, ORDINAL), row_tables.clean_rows(row_tokens.tokenized(table, tokenizer))
     targets = row_tables.targets_of(rows["label"], ORDINAL, STEPS)
     tokens = pa.table({"input_ids": rows["input_ids"], "target": row_tables.target_column(targets)})
     data = {name: TokenRows([tokens.slice(part.start, part.stop - part.start)]) for name, part in SPLITS.items()}

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.conftest import save_tiny_bundle
-from textcls.data import checks, row_tables
+from textcls.data import checks, row_tokens
 from textcls.data.summary import RowSummary
 from textcls.inference.classifier import Classifier
 from textcls.settings.data import DataSpec
@@ -50,10 +50,10 @@ def test_what_the_vocabulary_lacks_is_counted_for_each_kind_of_vocabulary(files:
 def test_rows_and_scores_count_the_same_tokens(tiny_model_dir: Path, tmp_path: Path, on_long: str) -> None:
     bundle = str(save_tiny_bundle(tiny_model_dir, tmp_path / "bundle", on_long=on_long))
     files = TokenizerFiles.load(bundle)
-    rows = row_tables.tokenized(pa.table({"text": TEXTS}), files, on_long)["unknown"].to_pylist()
+    rows = row_tokens.tokenized(pa.table({"text": TEXTS}), files, on_long)["unknown"].to_pylist()
     scores = Classifier.load(bundle, precision="fp32").scores([*TEXTS, ""])
     assert (
-        row_tables.tokenized(pa.table({"text": pa.array([], pa.string())}), files, on_long)["unknown"].to_pylist() == []
+        row_tokens.tokenized(pa.table({"text": pa.array([], pa.string())}), files, on_long)["unknown"].to_pylist() == []
     )
     # A text that is cut counts what the model read; of windows, no token twice.
     assert rows == [0, 1, 2, 30 if on_long == "truncate" else 300]
@@ -64,7 +64,7 @@ def test_rows_and_scores_count_the_same_tokens(tiny_model_dir: Path, tmp_path: P
 def test_pairs_count_the_tokens_of_both_texts(tiny_model_dir: Path) -> None:
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=32), token_types=True)
     table = pa.table({"text": ["☃ film", "film"], "text_pair": ["☃", "film"]})
-    assert row_tables.tokenized(table, files)["unknown"].to_pylist() == [2, 0]
+    assert row_tokens.tokenized(table, files)["unknown"].to_pylist() == [2, 0]
 
 
 def test_the_share_is_of_the_tokens_that_are_kept() -> None:

@@ -43,9 +43,10 @@ from textcls.data.decisions import read_decisions, refuse_unmet, rows_decided
 from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import expand
 from textcls.data.masked_messages import masked_messages
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.row_tables import file_and_line
-from textcls.data.split_blocks import PreparedData, split_rows
+from textcls.data.split_blocks import split_rows
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError, RunDirError
 from textcls.inference.embeddings import Embedder

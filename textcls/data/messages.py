@@ -10,12 +10,12 @@ from textcls.data import checks
 from textcls.data.csv_layout import layout_notes
 from textcls.data.decisions import DROP, KEEP, RELABEL
 from textcls.data.label_columns import several_labels_warnings, together_warnings
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.read import ReadRows
 from textcls.data.remedies import remedy
 from textcls.data.row_tables import file_and_line
 from textcls.data.rows import Reason, shown
 from textcls.data.spellings import first_few
-from textcls.data.split_blocks import PreparedData
 from textcls.data.summary import RowSummary
 from textcls.data.token_limits import suggestion
 from textcls.reporting.terminal import SOME_UNKNOWN

@@ -22,7 +22,7 @@ import pyarrow as pa
 import ray
 import ray.data  # its first import sets the level of its log: before ray_session does
 
-from textcls.data import row_tables
+from textcls.data import row_tables, row_tokens
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
@@ -55,7 +55,7 @@ class ReadRows:
         labels: label names in id order: those of `data.labels`, or those of the rows and of the label columns.
         summary: counts over all rows.
         blocks: object references of tables of `row_tables.schema_of`, in row order. With a tokenizer they have the
-            columns of `row_tables.tokenized` as well.
+            columns of `row_tokens.tokenized` as well.
         keys: object references of `row_tables.keys` of each block.
         seconds: how long reading took.
         exclusion: of the files of `data.exclude`.
@@ -223,7 +223,7 @@ def _read_shard(
 
 def _tokenized(table: pa.Table, tokenizer: TokenizerFiles, text: TextSpec) -> pa.Table:
     with masked_errors(text):
-        return row_tables.tokenized(table, tokenizer, text.on_long)
+        return row_tokens.tokenized(table, tokenizer, text.on_long)
 
 
 @ray.remote(num_returns=2)

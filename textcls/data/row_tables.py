@@ -1,7 +1,8 @@
 """Tables of the rows of a CSV file: what a read task writes, and what is taken from its blocks later.
 
 In: the records of one shard; later, blocks of rows. Out: tables of `schema_of`, and from them the clean rows, the
-rejects and the summary of a block. Pure. Not here: what makes a row a reject (rows.py), Ray (read.py, split_blocks.py).
+rejects and the summary of a block. Pure. Not here: what makes a row a reject (rows.py), token ids (row_tokens.py), Ray
+(read.py, split_blocks.py).
 
 A table holds three kinds of rows, in file order. Exactly one of these columns is set:
 
@@ -15,7 +16,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,6 @@ from textcls.settings.recipe import TextSpec
 from textcls.tasks.task import Task
 from textcls.text.masks import masker_of
 from textcls.text.text_input import TextInput
-from textcls.text.tokenizer import tokenizer_of
-from textcls.text.tokenizer_files import TokenizerFiles
 
 # A table ends at whichever comes first. This bounds the memory of a task: Python objects become Arrow arrays early.
 _TABLE_ROWS = 20_000
@@ -54,9 +52,7 @@ _COUNT = pa.struct([("counted", pa.string()), ("column", pa.string()), ("cell", 
 
 # What the split depends on; about 36 bytes a row.
 _KEYS = ["row_id", "key_hi", "key_lo", "label"]
-# What training reads of `tokenized`, as far as a table has it.
-TOKEN_COLUMNS = ("input_ids", "windows", "second")
-# The numbers of tokens that a tokenized table has of its rows: of the whole input, and of each text of a pair.
+# The numbers of tokens that a table with token ids has of its rows: of the whole input, and of each text of a pair.
 _TOKENS = ("tokens", "unknown", "first_tokens", "second_tokens")
 
 
@@ -182,88 +178,6 @@ def _counts(outside_where: int, cleaner: RowCleaner) -> list[tuple[str, str | No
         *(("excluded", None, entry, rows) for entry, rows in cleaner.excluded.items()),
         *(("nearly_excluded", None, entry, rows) for entry, rows in cleaner.nearly_excluded.items()),
     ]
-
-
-def tokenized(table: pa.Table, tokenizer: TokenizerFiles, on_long: str = "truncate") -> pa.Table:
-    """The table with the columns that training reads.
-
-    Args:
-        table: a table of `schema_of`.
-        tokenizer: of the run.
-        on_long: `TextSpec.on_long`.
-
-    Returns:
-        `input_ids`: list<int32>, cut to the tokenizer's limit, not padded. `tokens`: int32, the number before the cut.
-        `unknown`: int32, how many of the input_ids stand for something that the vocabulary lacks.
-        Where long texts become windows, `input_ids` holds all windows of the row, one after another, and `windows`:
-        list<int32> the length of each.
-        For pairs also `first_tokens` and `second_tokens`: int32, the number of each text before the cut, without
-        special tokens; and `second`, int32, as `EncodedPairs.seconds`, if the model reads token types.
-    """
-    if "text_pair" in table.column_names:
-        return _tokenized_pairs(table, tokenizer)
-    encode = tokenizer_of(tokenizer, on_long) if on_long == "windows" else tokenizer_of(tokenizer)
-    ids: list[list[int]] = []
-    parts: list[list[list[int]]] = []
-    lengths = np.empty(0, np.int32)
-    # Rows without a text are encoded as empty strings: this keeps the columns aligned and costs next to nothing.
-    if table.num_rows and on_long == "windows":
-        parts, lengths = encode.windows(inputs_of(table))
-        ids = [list(chain.from_iterable(of_row)) for of_row in parts]
-    elif table.num_rows:
-        ids, lengths = encode(inputs_of(table))
-    column = pa.array(ids, pa.list_(pa.int32()))
-    unknown = _unknown(column, encode.unknown_id)
-    table = table.append_column("input_ids", column)
-    if on_long == "windows":
-        unknown = np.fromiter(map(encode.unknown, parts), np.int32, len(parts))
-        windows = [list(map(len, of_row)) for of_row in parts]
-        table = table.append_column("windows", pa.array(windows, pa.list_(pa.int32())))
-    table = table.append_column("tokens", pa.array(lengths, pa.int32()))
-    return table.append_column("unknown", pa.array(unknown, pa.int32()))
-
-
-def placeholder_counts(ids: pa.ChunkedArray, codes: np.ndarray, placeholders: Sequence[int]) -> np.ndarray:
-    """int64 [3, K]: how many of each placeholder the rows of each split hold.
-
-    Args:
-        ids: `input_ids` of N rows.
-        codes: int8 [N], split codes; other codes than 0, 1 and 2 are not counted.
-        placeholders: K token ids.
-    """
-    column = ids.combine_chunks()
-    values, lengths = column.flatten().to_numpy(), pc.list_value_length(column).to_numpy()
-    places = np.flatnonzero(np.isin(values, placeholders))
-    codes_of = codes[np.searchsorted(np.cumsum(lengths), places, side="right")]
-    found = [[np.count_nonzero(values[places[codes_of == code]] == one) for one in placeholders] for code in range(3)]
-    return np.array(found, np.int64).reshape(3, len(placeholders))
-
-
-def _unknown(ids: pa.ListArray, unknown_id: int | None) -> np.ndarray:
-    """int32 [N]: how many of the ids of each row are this one."""
-    if unknown_id is None:
-        return np.zeros(len(ids), np.int32)
-    places = np.flatnonzero(ids.values.to_numpy() == unknown_id)
-    before: np.ndarray = np.searchsorted(places, ids.offsets.to_numpy()).astype(np.int32)
-    return np.diff(before)
-
-
-def _tokenized_pairs(table: pa.Table, tokenizer: TokenizerFiles) -> pa.Table:
-    encode = tokenizer_of(tokenizer)
-    pairs = encode.pairs(inputs_of(table))
-    column = pa.array(pairs.ids, pa.list_(pa.int32()))
-    added = {
-        "unknown": _unknown(column, encode.unknown_id),
-        "tokens": pairs.counts,
-        "first_tokens": pairs.first_counts,
-        "second_tokens": pairs.second_counts,
-    }
-    if pairs.seconds is not None:
-        added["second"] = pairs.seconds
-    table = table.append_column("input_ids", column)
-    for name, numbers in added.items():
-        table = table.append_column(name, pa.array(numbers, pa.int32()))
-    return table
 
 
 def inputs_of(table: pa.Table) -> list[TextInput]:

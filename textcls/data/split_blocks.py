@@ -1,16 +1,15 @@
 """Blocks of rows -> blocks of each split, on Ray.
 
-In: `ReadRows` with token ids. Out: `PreparedData`: blocks of each split, with the counts and facts that training needs.
-Not here: which split a text belongs to (split.py, pure).
+In: `ReadRows` with token ids. Out: `PreparedData` (prepared_rows.py): blocks of each split, with the counts and facts
+that training needs. Not here: which split a text belongs to (split.py, pure).
 
     keys of each block ─▶ by hash range ─▶ tally each range ─▶ cut points ─▶ assign each range ─▶ split each block
 
 No process holds a stratum or a column; the text of a row stays on its node until its own block is split.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,92 +19,20 @@ import ray
 from textcls.data import split
 from textcls.data.conflicts import Resolved, resolve
 from textcls.data.folds import Fold, index_and_count
+from textcls.data.prepared_rows import PreparedData, training_account
 from textcls.data.read import ReadRows
 from textcls.data.row_findings import plan_slices
-from textcls.data.row_tables import (
-    TOKEN_COLUMNS,
-    clean_rows,
-    input_columns,
-    placeholder_counts,
-    target_column,
-    targets_of,
-)
-from textcls.data.rows import Reason
+from textcls.data.row_tables import clean_rows, input_columns, target_column, targets_of
+from textcls.data.row_tokens import TOKEN_COLUMNS, placeholder_counts
 from textcls.data.slice_columns import is_slice
-from textcls.data.summary import EXAMPLES, RowSummary
-from textcls.manifest import Excluded
-from textcls.output.account import Account
+from textcls.data.summary import EXAMPLES
 from textcls.settings.data import DataSpec
 from textcls.settings.recipe import SplitSpec
-from textcls.slices.groups import SlicePlan
 from textcls.tasks.shares import fold_offsets
 from textcls.tasks.task import Task
 
 # Rows of one hash range, handled by one process: about 300 MB while it sorts.
 _ROWS_PER_RANGE = 4_000_000
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """The rows of every split, tokenized, and what training needs to know of them.
-
-    Attributes:
-        task: what is predicted.
-        labels: label names in id order.
-        blocks: split name -> object references of tables (`row_tables.TOKEN_COLUMNS`, target: as the task encodes it;
-            of the test split also `row_id`, `tokens` and the cells of `report.slices`).
-        inputs: split name -> object references of tables for `row_tables.inputs_of`, rows as in `blocks`.
-        class_counts: split name -> rows that have each label name, in id order.
-        account: where every row went.
-        tokens: percentiles of token lengths, and the share of truncated rows.
-        conflicts: (number of texts that have several labels, FILE:LINE of the first few).
-        conflict_tables: object references of tables of `conflicts.SCHEMA`.
-        fingerprint: of the rows, see `ReadRows.fingerprint`.
-        files: URI of each CSV file, by index.
-        slices: the slices of the test split.
-        excluded: what `data.exclude` took out.
-    """
-
-    task: Task
-    labels: tuple[str, ...]
-    blocks: dict[str, list[Any]]
-    inputs: dict[str, list[Any]]
-    class_counts: dict[str, list[int]]
-    account: Account
-    tokens: dict[str, Any]
-    conflicts: tuple[int, list[str]]
-    conflict_tables: list[Any]
-    fingerprint: str
-    files: tuple[str, ...]
-    slices: SlicePlan
-    excluded: Excluded | None = None
-
-    def rows_by_label(self) -> dict[str, dict[str, int]]:
-        """Label name -> split name -> rows."""
-        return {
-            label: dict(zip(self.class_counts, rows, strict=True))
-            for label, *rows in zip(self.labels, *self.class_counts.values(), strict=True)
-        }
-
-
-def training_account(
-    summary: RowSummary,
-    rows_by_split: Sequence[int] = (0, 0, 0, 0, 0),
-    masked_rows: Mapping[str, int] | None = None,
-    placeholders: Mapping[str, Mapping[str, int]] | None = None,
-) -> Account:
-    """Where the rows of a training run went.
-
-    Args:
-        summary: counts of the rows that were read.
-        rows_by_split: rows by split code; all 0 before the rows are split.
-        masked_rows: as of `Account`.
-        placeholders: as of `Account`; None before the rows are split.
-    """
-    train, val, test, duplicates, rejects = map(int, rows_by_split)
-    reasons = summary.reasons + Counter({str(Reason.CONFLICTING_LABELS): rejects})
-    outcomes = {"train": train, "val": val, "test": test, "rejects": reasons.total(), "duplicates": duplicates}
-    return Account(summary.read, outcomes, summary.outside_where, dict(reasons), masked_rows or {}, placeholders or {})
 
 
 class _Keys(NamedTuple):

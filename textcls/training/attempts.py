@@ -26,7 +26,7 @@ from textcls.tracking.journal import Journal
 from textcls.training.coordinator import Coordinator
 from textcls.training.failures import final_error
 from textcls.training.inputs import TrainingInputs
-from textcls.training.loop import Stopped, TrainOutcome
+from textcls.training.loop_result import Stopped, TrainOutcome
 from textcls.training.private.budget import Budget
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import RescalePolicy, StopReason, TrainingWorkers, available_workers

@@ -11,8 +11,8 @@ import ray
 
 from textcls.bundle import load_bundle
 from textcls.data.masked_messages import masked_errors
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.row_tables import inputs_of, sample_mask
-from textcls.data.split_blocks import PreparedData
 from textcls.inference.classifier import Classifier
 from textcls.inference.explained_examples import with_words
 from textcls.inference.faithfulness import Faithfulness, faithfulness

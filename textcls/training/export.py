@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from textcls import storage
 from textcls.bundle import write_bundle
-from textcls.data.split_blocks import PreparedData
+from textcls.data.prepared_rows import PreparedData
 from textcls.manifest import Manifest, Privacy
 from textcls.modeling.build import fold_temperature
 from textcls.plain_text import json_text
 from textcls.settings.recipe import Recipe
 from textcls.text.tokenizer_files import TokenizerFiles
 from textcls.training import checkpoint
-from textcls.training.loop import TrainOutcome
+from textcls.training.loop_result import TrainOutcome
 
 
 def export_bundle(

@@ -19,9 +19,10 @@ from textcls.data.decisions import Decisions, read_decisions, refuse_unmet, rows
 from textcls.data.exclusion import Exclusion
 from textcls.data.exclusion_files import read_exclusion
 from textcls.data.input_files import InputFile, expand
+from textcls.data.prepared_rows import PreparedData, training_account
 from textcls.data.read import ReadRows, read_rows
 from textcls.data.slice_columns import with_slices
-from textcls.data.split_blocks import PreparedData, split_rows, training_account
+from textcls.data.split_blocks import split_rows
 from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import RecipeError
 from textcls.modeling.pretrained import Pretrained, find_model, has_token_types, most_tokens, read_config

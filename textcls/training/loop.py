@@ -1,6 +1,7 @@
 """The fine-tuning loop, as each worker runs it.
 
-In: a model, token rows, a recipe and a `WorkerContext`. Out: checkpoints, and a `TrainOutcome` or `Stopped`.
+In: a model, token rows, a recipe and a `WorkerContext`. Out: checkpoints, and a `TrainOutcome` or `Stopped`
+(loop_result.py).
 Not here: one step (step.py), the rows of a batch (batch_plan.py), the files of a checkpoint (checkpoint.py), building
 the model and starting workers (worker.py, attempts.py).
 
@@ -15,23 +16,21 @@ random numbers are those of a secret, which is drawn here and kept in checkpoint
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from textcls.manifest import Calibration
 from textcls.modeling.batching import tokens_at_once
 from textcls.modeling.precision import uses_bf16
 from textcls.progress import StepTimer
 from textcls.settings.recipe import Recipe
-from textcls.slices.findings import Studied
-from textcls.tasks.task import RowCounts, Task, selection_score
+from textcls.tasks.task import Task, selection_score
 from textcls.tracking.events import STEP_METRICS
 from textcls.training import batch_plan, checkpoint
 from textcls.training.context import UNSCORED, WorkerContext
+from textcls.training.loop_result import Stopped, TrainOutcome
 from textcls.training.optimizer import build_optimizer, class_weights
 from textcls.training.private.budget import Budget
 from textcls.training.private.poisson_plan import PoissonPlan
@@ -45,44 +44,6 @@ from textcls.training.token_rows import TokenRows
 _CURVE_POINTS = 200
 # How often several ranks agree on whether to stop; each time costs one all-reduce of two numbers.
 _AGREE_EVERY_S = 2.0
-
-
-@dataclass(frozen=True)
-class TrainOutcome:
-    """What a loop that came to the end of the recipe returns.
-
-    Attributes:
-        state: after the last step.
-        test: test counts of the best checkpoint, calibrated.
-        studied: slices and examples of the same rows; None if they were not asked for.
-        calibration: fitted on the validation split.
-        head: name of the layer that the temperature is folded into.
-        bf16: whether matrix products ran in bfloat16.
-        world_size: workers that finished the run.
-        device: "cpu" or the GPU's name.
-        first_step_at: Unix time at which this process had done its first optimizer step, or None.
-    """
-
-    state: checkpoint.TrainingState
-    test: RowCounts
-    calibration: Calibration
-    head: str
-    bf16: bool
-    world_size: int
-    device: str
-    first_step_at: float | None
-    studied: Studied | None = None
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """What a loop returns that was asked to stop.
-
-    Attributes:
-        step: of the checkpoint to resume from.
-    """
-
-    step: int
 
 
 class TrainingLoop:

@@ -18,9 +18,9 @@ import ray
 from textcls import storage
 from textcls.bundle import library_versions, stated_metrics
 from textcls.data.masked_messages import masked_errors
+from textcls.data.prepared_rows import PreparedData
 from textcls.data.row_findings import example_inputs, report_parts
 from textcls.data.row_tables import input_columns
-from textcls.data.split_blocks import PreparedData
 from textcls.errors import one_line
 from textcls.manifest import Privacy
 from textcls.output.json_files import write_json
@@ -49,7 +49,7 @@ from textcls.tracking.journal import Journal
 from textcls.training.explained_report import explained, source_blocks
 from textcls.training.export import export_bundle
 from textcls.training.inputs import TrainingInputs
-from textcls.training.loop import TrainOutcome
+from textcls.training.loop_result import TrainOutcome
 from textcls.training.run_dir import RunDir
 from textcls.training.scaling import TrainingWorkers
 

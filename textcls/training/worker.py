@@ -24,7 +24,8 @@ from textcls.slices.groups import SlicePlan
 from textcls.tasks.task import Task
 from textcls.text.tokenizer import tokenizer_of
 from textcls.text.tokenizer_files import TokenizerFiles
-from textcls.training.loop import Stopped, TrainingLoop, TrainOutcome
+from textcls.training.loop import TrainingLoop
+from textcls.training.loop_result import Stopped, TrainOutcome
 from textcls.training.model_files import model_here
 from textcls.training.private.budget import Budget, require_opacus
 from textcls.training.ray_context import RayContext
