@@ -101,7 +101,7 @@ def test_a_finished_audit_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_fold_of_other_rows_is_refused_until_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = SimpleNamespace(manifest=SimpleNamespace(data_fingerprint="a"))
     monkeypatch.setattr(run, "load_bundle", lambda uri: bundle)
-    monkeypatch.setattr(run, "judged_by_bundle", lambda fold, *others: fold.number)
+    monkeypatch.setattr(run, "scored_by_bundle", lambda fold, *others: fold.number)
 
     def judged(fingerprint: str) -> object:
         read = SimpleNamespace(fingerprint=fingerprint)
@@ -160,13 +160,13 @@ def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
 
 def test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not() -> None:
     memory = 16 * 10**9
-    with pytest.raises(InputError, match=r"1,000,000 rows with 600 MB of text take about 22\.3 GB") as refused:
-        refuse_too_large(1_000_000, 600_000_000, 384, memory)
+    with pytest.raises(InputError, match=r"1,000,000 rows with 600 MB of text take about 22\.4 GB") as refused:
+        refuse_too_large(1_000_000, 600_000_000, 384, 2, memory)
     parts = int(re.search(r"in (\d+) parts", refused.value.todo)[1])
-    refuse_too_large(1_000_000 // parts, 600_000_000 // parts, 384, memory)
+    refuse_too_large(1_000_000 // parts, 600_000_000 // parts, 384, 2, memory)
     with pytest.raises(InputError):
-        refuse_too_large(1_000_000 // (parts - 1), 600_000_000 // (parts - 1), 384, memory)
-    refuse_too_large(1_000_000, 600_000_000, 384, 64 * 10**9)
+        refuse_too_large(1_000_000 // (parts - 1), 600_000_000 // (parts - 1), 384, 2, memory)
+    refuse_too_large(1_000_000, 600_000_000, 384, 2, 64 * 10**9)
     assert 10**8 < memory_bytes() < 10**14
 
 

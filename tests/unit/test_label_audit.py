@@ -11,9 +11,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from textcls.audit.evidence import Copies, nearly_same, sheet_rows
-from textcls.audit.held_out import EmbeddedRows
-from textcls.audit.quick import quick_probabilities
-from textcls.audit.ranking import AuditedRows, agreement, audited, confused_pairs, ranked, suspect
+from textcls.audit.held_out import EmbeddedRows, ScoredRows, judged
+from textcls.audit.ranking import agreement, audited, confused_pairs, ranked, suspect
+from textcls.audit.regression import regression_probabilities
 from textcls.audit.run import _counted, _write_rows
 from textcls.commands.audit import weakness
 from textcls.data.row_tables import row_id
@@ -21,6 +21,7 @@ from textcls.settings.recipe import TextSpec
 from textcls.tasks.multi_label import MULTI_LABEL
 from textcls.tasks.single_label import SINGLE_LABEL
 from textcls.text.text_input import TextInput
+from textcls.training.baseline import word_vectorizer
 
 NAMES = ("bad", "good", "so so")
 
@@ -59,10 +60,8 @@ def test_models_that_know_nothing_of_the_labels_are_warned_of() -> None:
 
 
 def test_equal_losses_are_in_the_order_of_the_files() -> None:
-    both = AuditedRows.joined(
-        [rows_of([[0.5, 0.25, 0.25]] * 3, [1, 1, 1]).take(np.array([2, 0])), rows_of([[1, 0, 0]], [0])]
-    )
-    assert ranked(both).row_id.tolist() == [0, 2, 0]
+    rows = rows_of([[0.5, 0.25, 0.25]] * 3 + [[1, 0, 0]], [1, 1, 1, 0])
+    assert ranked(rows.take(np.array([3, 2, 0, 1]))).row_id.tolist() == [0, 1, 2, 3]
 
 
 def test_of_several_labels_a_set_is_judged_whole_and_another_set_suggested() -> None:
@@ -130,7 +129,7 @@ def test_the_quick_mode_ranks_wrong_labels_first(task) -> None:
     given[wrong] = (given[wrong] + 1) % 3
     targets = given.astype(np.int32) if task is SINGLE_LABEL else np.eye(3, dtype=np.float32)[given]
     folds = draw.integers(0, 5, 300)
-    p = quick_probabilities(embeddings, None, targets, folds, task, 3)
+    p = regression_probabilities(embeddings, None, targets, folds, task, 3)
     found = ranked(audited(task, NAMES, np.arange(300), p, targets, folds))
     assert wrong[found.row_id[:30]].mean() >= 0.85
 
@@ -141,8 +140,34 @@ def test_the_quick_mode_scores_no_row_with_a_model_that_has_seen_it() -> None:
     embeddings, targets = draw.normal(size=(200, 200)).astype(np.float32), draw.integers(0, 2, 200).astype(np.int32)
     folds = np.arange(200) % 5
     words = csr_matrix(np.arange(200)[:, None] == np.arange(200), dtype=np.float32)  # each row has a word of its own
-    p = quick_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
+    p = regression_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
     assert (p.argmax(axis=1) == targets).mean() < 0.65
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_with_runs_a_row_has_the_mean_of_what_its_bundle_says_and_what_the_words_of_other_folds_say(task) -> None:
+    draw = np.random.default_rng(0)
+    given = draw.integers(0, 2, 40)
+    targets = given.astype(np.int32) if task is SINGLE_LABEL else np.eye(2, dtype=np.float32)[given]
+    inputs = [TextInput(("dull", "great")[one] + " film") for one in draw.permutation(given)]
+    near = EmbeddedRows(
+        draw.permutation(40), np.arange(40, dtype=np.int16) % 4 + 1, targets, np.zeros((40, 2), np.float32), inputs
+    )
+    of_bundles = draw.uniform(0.01, 0.99, (40, 2))
+    order, unscored = draw.permutation(40), near.row_id[7]
+    scored = [
+        ScoredRows(near.row_id[part], of_bundles[part])
+        for part in np.array_split(order[near.row_id[order] != unscored], 3)
+    ]
+    found = judged(near, scored, task, NAMES[:2], TextSpec(), say=lambda line: None)
+
+    words = word_vectorizer(TextSpec(), rows=40, classes=2).fit_transform(inputs)
+    of_words = regression_probabilities(None, words, targets, near.fold, task, 2)
+    used = near.row_id != unscored
+    expected = task.row_losses(((of_words + of_bundles) / 2)[used], targets[used])
+    assert found.row_id.tolist() == near.row_id[used].tolist()
+    np.testing.assert_allclose(found.loss, expected, rtol=1e-12)
+    assert found.fold.tolist() == near.fold[used].tolist()
 
 
 def test_copies_of_a_text_are_told_from_texts_that_are_alike() -> None:
@@ -199,7 +224,7 @@ def test_words_add_to_what_embeddings_tell() -> None:
     targets = draw.integers(0, 2, 300).astype(np.int32)
     embeddings, folds = draw.normal(size=(300, 8)).astype(np.float32), draw.integers(0, 5, 300)
     words = csr_matrix(np.eye(2, dtype=np.float32)[targets])
-    p = quick_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
+    p = regression_probabilities(embeddings, words, targets, folds, SINGLE_LABEL, 2)
     assert (p.argmax(axis=1) == targets).mean() > 0.95
 
 

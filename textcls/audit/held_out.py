@@ -1,6 +1,6 @@
 """Rows that a fold holds out, and what a model that has not seen them says of their labels; on Ray.
 
-In: rows that were read, and folds. Out: `HeldOut` tables of each fold, and their `AuditedRows`, by the bundle of a run
+In: rows that were read, and folds. Out: `HeldOut` tables of each fold, and the `AuditedRows` of all, by bundles of runs
 on the other rows or by the quick mode. Not here: the runs (run.py), the order of the rows (ranking.py).
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from textcls.audit.quick import quick_probabilities
 from textcls.audit.ranking import AuditedRows, audited
+from textcls.audit.regression import regression_probabilities
 from textcls.batch.actor_pool import plan_pool, run_on_pool
 from textcls.bundle import Bundle
 from textcls.data.read import ReadRows
@@ -79,8 +79,21 @@ def _with_targets(inputs: pa.Table, tokens: pa.Table) -> pa.Table:
     return inputs.append_column("target", tokens["target"]).append_column("row_id", tokens["row_id"])
 
 
-def judged_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) -> AuditedRows:
-    """The verdicts of a bundle on the rows that its run has not seen; rows that it cannot score are left out.
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """Rows that a model could score.
+
+    Attributes:
+        row_id: int64 [N].
+        probabilities: float [N, C].
+    """
+
+    row_id: np.ndarray
+    probabilities: np.ndarray
+
+
+def scored_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) -> list[ScoredRows]:
+    """What a bundle says of the rows that its run has not seen; rows that it cannot score are left out.
 
     Args:
         fold: the rows.
@@ -95,31 +108,22 @@ def judged_by_bundle(fold: HeldOut, bundle: Bundle, scale: ScaleSpec, say: Say) 
         done += number
         board.post(RowProgress(done, rows, done / max(time.monotonic() - started, 1e-6), exact=True))
 
-    work, size = _Judge(bundle.task, bundle.manifest.labels, fold.number), plan_pool(scale, items=len(fold.tables))
+    size = plan_pool(scale, items=len(fold.tables))
     with progress_display(board.take, say, verb=f"scoring fold {fold.number}"):
-        by_table = dict(run_on_pool(work, fold.tables, size, bundle, on_rows=on_rows))
-    return AuditedRows.joined([by_table[i] for i in range(len(fold.tables))])
+        return [found for _, found in run_on_pool(_scored, fold.tables, size, bundle, on_rows=on_rows)]
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Scores a table of held-out rows."""
-
-    task: Task
-    labels: tuple[str, ...]
-    fold: int
-
-    def __call__(self, classifier: Classifier, table: pa.Table) -> Generator[int, None, AuditedRows]:
-        """Yields the number of rows scored, part by part; returns the verdicts."""
-        parts = []
-        for start in range(0, max(len(table), 1), _ROWS_AT_ONCE):
-            part = table.slice(start, _ROWS_AT_ONCE)
-            scores = classifier.scores(inputs_of(part))
-            scored = np.array([error is None for error in scores.errors], bool)
-            row_id, targets = part["row_id"].to_numpy()[scored], targets_in(part)[scored]
-            parts.append(audited(self.task, self.labels, row_id, scores.probabilities[scored], targets, self.fold))
-            yield len(part)
-        return AuditedRows.joined(parts)
+def _scored(classifier: Classifier, table: pa.Table) -> Generator[int, None, ScoredRows]:
+    """Yields the number of rows scored, part by part; returns the probabilities."""
+    row_id, probabilities = [], []
+    for start in range(0, max(len(table), 1), _ROWS_AT_ONCE):
+        part = table.slice(start, _ROWS_AT_ONCE)
+        scores = classifier.scores(inputs_of(part))
+        is_scored = np.array([error is None for error in scores.errors], bool)
+        row_id.append(part["row_id"].to_numpy()[is_scored])
+        probabilities.append(scores.probabilities[is_scored])
+        yield len(part)
+    return ScoredRows(np.concatenate(row_id), np.concatenate(probabilities))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +169,19 @@ def embedded(folds: Sequence[HeldOut], embedder: Embedder, say: Say) -> Embedded
     return EmbeddedRows(row_id[usable], number[usable], targets[usable], found[usable], texts)
 
 
-def judged_by_regression(
-    rows: EmbeddedRows, task: Task, labels: Sequence[str], text: TextSpec, say: Say
+def judged(
+    rows: EmbeddedRows,
+    scored: Sequence[ScoredRows] | None,
+    task: Task,
+    labels: Sequence[str],
+    text: TextSpec,
+    say: Say,
 ) -> AuditedRows:
-    """The verdicts of the quick mode.
+    """The verdicts on all rows.
 
     Args:
         rows: of all folds.
+        scored: by the bundles; rows that no bundle could score are left out. None: the quick mode.
         task: what is predicted.
         labels: label names in id order.
         text: text settings, whose normalizer words go through.
@@ -183,10 +193,24 @@ def judged_by_regression(
 
     say("  counting words")
     words = word_vectorizer(text, rows=len(rows.inputs), classes=len(labels)).fit_transform(rows.inputs)
-    probabilities = quick_probabilities(
-        rows.embeddings, words, rows.targets, rows.fold, task, len(labels), on_fold=on_fold
+    embeddings = rows.embeddings if scored is None else None
+    probabilities = regression_probabilities(
+        embeddings, words, rows.targets, rows.fold, task, len(labels), on_fold=on_fold
     )
-    return audited(task, labels, rows.row_id, probabilities, rows.targets, rows.fold)
+    usable = np.ones(len(rows.row_id), bool)
+    if scored is not None:
+        usable, by_bundle = _in_order(rows.row_id, scored)
+        probabilities = (probabilities[usable] + by_bundle) / 2
+    return audited(task, labels, rows.row_id[usable], probabilities, rows.targets[usable], rows.fold[usable])
+
+
+def _in_order(row_ids: np.ndarray, scored: Sequence[ScoredRows]) -> tuple[np.ndarray, np.ndarray]:
+    """(bool [N], which of the rows were scored; float [n, C], the probabilities of these in their order)."""
+    found = np.concatenate([one.row_id for one in scored])
+    order = np.argsort(found)
+    usable = np.isin(row_ids, found)
+    places = order[np.searchsorted(found[order], row_ids[usable])]
+    return usable, np.concatenate([one.probabilities for one in scored])[places]
 
 
 def targets_in(table: pa.Table) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How much memory an audit takes in the process that runs it, and whether the machine has so much.
 
 In: rows, bytes of text, size of an embedding. Out: nothing, or an error that says what to do. Pure but for
-`memory_bytes`. Not here: what takes the memory (held_out.py, evidence.py, quick.py).
+`memory_bytes`. Not here: what takes the memory (held_out.py, evidence.py, regression.py).
 
 An audit holds all texts and embeddings in one process: near-duplicates and neighbours are looked for among all rows. A
 million rows of 600 bytes with embeddings of 384 numbers take about 22 GB.
@@ -17,6 +17,8 @@ from textcls.errors import InputError
 _OF_A_TEXT_BYTE = 25
 # Four arrays of float32: the embeddings, and copies as they are joined, scaled and chosen from.
 _OF_A_NUMBER = 16
+# Probabilities by words, by runs and of both, as float64.
+_OF_A_PROBABILITY = 24
 # Ids, targets, verdicts, Python objects.
 _OF_A_ROW = 1_000
 _FIXED = 200_000_000
@@ -24,19 +26,20 @@ _FIXED = 200_000_000
 _SHARE = 0.6
 
 
-def refuse_too_large(rows: int, text_bytes: int, width: int, memory: int) -> None:
+def refuse_too_large(rows: int, text_bytes: int, width: int, classes: int, memory: int) -> None:
     """Refuses rows that would not fit into memory.
 
     Args:
         rows: to audit.
         text_bytes: of all their texts.
         width: E, numbers of an embedding.
+        classes: C, number of label names.
         memory: bytes of the machine, see `memory_bytes`.
 
     Raises:
         InputError: they would not.
     """
-    needed, most = bytes_needed(rows, text_bytes, width), int(_SHARE * memory)
+    needed, most = bytes_needed(rows, text_bytes, width, classes), int(_SHARE * memory)
     if needed <= most:
         return
     parts = -(-(needed - _FIXED) // max(most - _FIXED, 1))
@@ -51,9 +54,10 @@ def refuse_too_large(rows: int, text_bytes: int, width: int, memory: int) -> Non
     )
 
 
-def bytes_needed(rows: int, text_bytes: int, width: int) -> int:
+def bytes_needed(rows: int, text_bytes: int, width: int, classes: int) -> int:
     """An upper estimate; arguments as of `refuse_too_large`."""
-    return _FIXED + rows * (_OF_A_ROW + _OF_A_NUMBER * width) + _OF_A_TEXT_BYTE * text_bytes
+    of_a_row = _OF_A_ROW + _OF_A_NUMBER * width + _OF_A_PROBABILITY * classes
+    return _FIXED + rows * of_a_row + _OF_A_TEXT_BYTE * text_bytes
 
 
 def memory_bytes() -> int:

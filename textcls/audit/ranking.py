@@ -2,7 +2,7 @@
 
 In: for each row the probabilities of a model that has not seen it, and its target. Out: `AuditedRows`, the largest loss
 of the given label first, and what they say of the labels as a whole. Pure. Not here: where the probabilities come from
-(run.py, quick.py), files (sheet.py).
+(held_out.py, regression.py), files (sheet.py).
 
 Sorting by the out-of-sample loss of a fine-tuned model finds more label errors in text than confident learning
 (Chong, Hong, Manning 2022, "Detecting Label Errors by Using Pre-Trained Language Models").
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +59,6 @@ class AuditedRows:
     def take(self, rows: np.ndarray) -> "AuditedRows":
         """The rows at these places, or where a mask is true, in that order."""
         return AuditedRows(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> "AuditedRows":
-        """The rows of all parts."""
-        return AuditedRows(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 def audited(

@@ -28,10 +28,11 @@ from textcls import encryption, storage
 from textcls.audit.evidence import Copies, nearly_same, sheet_rows
 from textcls.audit.held_out import (
     HeldOut,
+    ScoredRows,
     embedded,
     held_out,
-    judged_by_bundle,
-    judged_by_regression,
+    judged,
+    scored_by_bundle,
     text_bytes,
 )
 from textcls.audit.memory import memory_bytes, refuse_too_large
@@ -219,7 +220,7 @@ def _read(recipe: Recipe, options: AuditOptions, say: Say) -> ReadRows:
     refuse_unmet(decisions, read.summary.decided, read.summary.labels, read.data, task)
     config = read_config(find_model(recipe.model).directory)
     width = int(config.get("hidden_size") or config.get("dim") or _WIDEST)
-    refuse_too_large(read.summary.rows, text_bytes(read), width, memory_bytes())
+    refuse_too_large(read.summary.rows, text_bytes(read), width, len(read.labels), memory_bytes())
     return read
 
 
@@ -230,11 +231,8 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
         find_model(recipe.model).directory, recipe.text, pairs=recipe.data.pair is not None
     )
     near = embedded(folds, embedder, say)
-    if options.quick:
-        rows = judged_by_regression(near, read.task, read.labels, recipe.text, say)
-    else:
-        rows = AuditedRows.joined([_by_bundle(fold, uri, read, recipe, say) for fold in folds])
-    rows = ranked(rows)
+    scored = None if options.quick else [one for fold in folds for one in _by_bundle(fold, uri, read, recipe, say)]
+    rows = ranked(judged(near, scored, read.task, read.labels, recipe.text, say))
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
     say("  comparing texts")
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
@@ -255,14 +253,14 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     return summary
 
 
-def _by_bundle(fold: HeldOut, uri: str, read: ReadRows, recipe: Recipe, say: Say) -> AuditedRows:
+def _by_bundle(fold: HeldOut, uri: str, read: ReadRows, recipe: Recipe, say: Say) -> list[ScoredRows]:
     bundle = load_bundle(storage.join(fold_directory(uri, fold.number), "bundle"))
     if bundle.manifest.data_fingerprint != read.fingerprint:
         raise RunDirError(
             f"the CSV files, or those of data.exclude, are not those of {fold_directory(uri, fold.number)}",
             todo="restore them and --resume, or name a new --out",
         )
-    return judged_by_bundle(fold, bundle, recipe.scale, say)
+    return scored_by_bundle(fold, bundle, recipe.scale, say)
 
 
 def _rows_listed(rows: int) -> int:
