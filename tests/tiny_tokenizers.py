@@ -1,10 +1,13 @@
-"""Tiny tokenizers of the kinds that pretrained models have."""
+"""Tiny tokenizers of the kinds that pretrained models have, and what transformers makes of a tokenizer's files."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from textcls.text.tokenizer_files import TokenizerFiles
 
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 _NAMES = {"bos_token": 0, "cls_token": 0, "pad_token": 1, "sep_token": 2, "eos_token": 2, "unk_token": 3}
@@ -55,3 +58,13 @@ def save_with_tokenizer(kind: str, tiny_model_dir: Path, target: Path) -> Path:
         names = {name: _SPECIAL[i] for name, i in _NAMES.items()}
         (target / "tokenizer_config.json").write_text(json.dumps(names))
     return target
+
+
+def by_transformers(files: TokenizerFiles, model: Path, target: Path) -> Any:
+    """The tokenizer as transformers loads it from a bundle, which has the files and the configuration of `model`."""
+    from transformers import AutoTokenizer
+
+    target.mkdir(exist_ok=True)
+    shutil.copy(model / "config.json", target)
+    files.save(str(target))
+    return AutoTokenizer.from_pretrained(target)

@@ -152,10 +152,7 @@ FOLLOWED = {
         f"{AUDIT}test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not"
     ],
     "audit.run._by_bundle": [f"{AUDIT}test_a_fold_of_other_rows_is_refused_until_they_are_back"],
-    "commands.audit._run": [
-        f"{AUDIT}test_a_recipe_of_one_fold_is_audited_without_it",
-        f"{AUDIT}test_a_private_recipe_is_audited_without_privacy",
-    ],
+    "commands.audit._run": [f"{AUDIT}test_a_recipe_of_one_fold_and_a_private_one_are_audited_without_it"] * 2,
     "batch.settings._check_inputs": [
         "unit/test_pairs.py::test_a_batch_job_reads_the_kind_of_input_that_its_bundle_scores"
     ]

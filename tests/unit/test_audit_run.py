@@ -18,6 +18,7 @@ from textcls.training.run_dir import IDENTITY
 
 RECIPE = parse_recipe("{}", ["data.csv=reviews.csv", "split.seed=7", "train.epochs=2"])
 
+ARGUMENTS = ["--recipe", "base", "--csv", "a.csv", "--out", "out"]
 FOUND = {
     "rows": {"audited": 100},
     "suspect": {"rows": 3, "share": 0.03},
@@ -113,28 +114,28 @@ def test_a_fold_of_other_rows_is_refused_until_they_are_back(monkeypatch: pytest
     assert judged("a") == 2
 
 
-def test_a_recipe_of_one_fold_is_audited_without_it(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    called = []
-    monkeypatch.setattr(run, "audit", lambda recipe, *others, **more: called.append(recipe.split.fold) or FOUND)
-    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", "out", "--set", "split.fold=1/5"]
-    assert main(arguments) == 2
-    assert "to do:    --set split.fold=null" in capsys.readouterr().err
-    assert main([*arguments, "--set", "split.fold=null"]) == 0
-    assert called == [None]
+@pytest.mark.parametrize(
+    ("setting", "without"), [("split.fold=1/5", "split.fold=null"), ("privacy.epsilon=8", "privacy.epsilon=null")]
+)
+def test_a_recipe_of_one_fold_and_a_private_one_are_audited_without_it(
+    setting: str, without: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    audited = []
+    monkeypatch.setattr(run, "audit", lambda recipe, *others, **more: audited.append(recipe) or FOUND)
+    assert main([*ARGUMENTS, "--set", setting]) == 2
+    assert audited == []
+    assert f"to do:    --set {without}" in capsys.readouterr().err
+    assert main([*ARGUMENTS, "--set", setting, "--set", without]) == 0
+    assert [(recipe.split.fold, recipe.privacy.epsilon) for recipe in audited] == [(None, None)]
+
+
+def test_the_end_of_an_audit_tells_what_is_suspect(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(run, "audit", lambda *others, **more: FOUND)
+    assert main(ARGUMENTS) == 0
     printed = capsys.readouterr().out
     assert "3 (3.0%) are suspect" in printed
     assert "warning: the models agree with 91.0% of the labels" in printed
     assert "'bad' and 'good' are hard to tell apart" in printed
-
-
-def test_a_private_recipe_is_audited_without_privacy(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    called = []
-    monkeypatch.setattr(run, "audit", lambda recipe, *others, **more: called.append(recipe.privacy.epsilon) or FOUND)
-    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", "out", "--set", "privacy.epsilon=8"]
-    assert main(arguments) == 2
-    assert "to do:    --set privacy.epsilon=null" in capsys.readouterr().err
-    assert main([*arguments, "--set", "privacy.epsilon=null"]) == 0
-    assert called == [None]
 
 
 def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
@@ -142,7 +143,7 @@ def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
 ) -> None:
     monkeypatch.setattr(run, "audit", lambda *others, **more: FOUND)
     out = tmp_path / "audit"
-    arguments = ["--recipe", "base", "--csv", "a.csv", "--out", str(out)]
+    arguments = [*ARGUMENTS[:-1], str(out)]
     assert main([*arguments, "--quick"]) == 0
     printed = capsys.readouterr().out
     assert "3 rows of the test split (15.0%) are nearly the same as a row of training or validation" in printed
@@ -187,4 +188,4 @@ def test_what_is_refused_is_refused_before_a_fold_is_trained(tmp_path: Path, mon
 
 @pytest.mark.parametrize("wrong", [["--folds", "1"], ["--rows", "0"]])
 def test_numbers_out_of_bounds_are_refused(wrong: list[str]) -> None:
-    assert main(["--recipe", "base", "--csv", "a.csv", "--out", "out", *wrong]) == 2
+    assert main([*ARGUMENTS, *wrong]) == 2

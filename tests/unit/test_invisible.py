@@ -5,7 +5,6 @@ import random
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import regex
@@ -21,7 +20,7 @@ from tests.masked_texts import (
     divided_texts,
     texts_with_identifiers,
 )
-from tests.tiny_tokenizers import TOKENIZERS, save_with_tokenizer
+from tests.tiny_tokenizers import TOKENIZERS, by_transformers, save_with_tokenizer
 from textcls.masking.pseudonyms import PseudonymKey
 from textcls.settings.pattern_tree import Chars, Look, Node, parsed, parts_of
 from textcls.settings.recipe import TextSpec
@@ -56,14 +55,6 @@ def directory(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_fac
 
 def ids_of(files: TokenizerFiles, texts: list[str]) -> list[list[int]]:
     return InputTokenizer(files)([TextInput(text) for text in texts])[0]
-
-
-def by_transformers(files: TokenizerFiles, texts: list[str], target: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    files.save(str(target))
-    (target / "config.json").write_text('{"model_type": "bert"}')
-    return AutoTokenizer.from_pretrained(target)(texts, truncation=True)["input_ids"]
 
 
 # --- which characters ------------------------------------------------------------------------------------------------
@@ -157,7 +148,7 @@ def test_a_divided_identifier_has_the_ids_of_its_placeholder_whatever_loads_the_
     files = prepare_tokenizer(str(directory), spec)
     ids = ids_of(files, DIVIDED)
     assert ids == ids_of(files, [one.typed for one in WRITTEN])
-    assert ids == by_transformers(files, DIVIDED, tmp_path)
+    assert ids == by_transformers(files, directory, tmp_path)(DIVIDED, truncation=True)["input_ids"]
     assert list(map(normalizer_of(spec), DIVIDED)) == [build_normalizer(spec).normalize_str(one) for one in DIVIDED]
     # Rows are duplicates with their placeholders.
     assert list(map(normalizer_of(spec), DIVIDED)) == [normalizer_of(spec)(one.typed) for one in WRITTEN]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
-from tests.tiny_tokenizers import TOKENIZERS, save_with_tokenizer
+from tests.tiny_tokenizers import TOKENIZERS, by_transformers, save_with_tokenizer
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.settings.recipe_file import parse_recipe
@@ -41,15 +41,6 @@ def directory(request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_fac
 
 def ids_of(encode: InputTokenizer, texts: list[str]) -> list[list[int]]:
     return encode([TextInput(text) for text in texts])[0]
-
-
-def by_transformers(files: TokenizerFiles, model: Path, target: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    target.mkdir(exist_ok=True)
-    shutil.copy(model / "config.json", target)
-    files.save(str(target))
-    return AutoTokenizer.from_pretrained(target)
 
 
 # --- token ids -------------------------------------------------------------------------------------------------------

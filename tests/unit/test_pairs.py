@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiny_tokenizers import by_transformers
 from textcls.batch.settings import UnlabelledSpec, evaluate_settings, predict_settings
 from textcls.bundle import load_bundle
 from textcls.data import row_tables, row_tokens
@@ -164,13 +165,19 @@ def test_tables_of_pairs_hold_the_tokens_of_both_texts(tmp_path: Path, tiny_mode
 # --- token ids -------------------------------------------------------------------------------------------------------
 
 
+# Whether token types are asked for -> the tokenizer as transformers loads it, which takes a while.
+_LOADED: dict[bool, Any] = {}
+
+
 @pytest.mark.parametrize("typed", [True, False])
 @given(texts=st.lists(st.tuples(WORDS, WORDS), max_size=6))
 def test_pairs_are_encoded_as_transformers_encodes_them(
     tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, typed: bool, texts: list[tuple[str, str]]
 ) -> None:
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=LIMIT), token_types=typed)
-    theirs, ours = _transformers(files, tmp_path_factory), InputTokenizer(files)
+    if typed not in _LOADED:
+        _LOADED[typed] = by_transformers(files, tiny_model_dir, tmp_path_factory.mktemp("tokenizer"))
+    theirs, ours = _LOADED[typed], InputTokenizer(files)
     found = ours.pairs([TextInput(*pair) for pair in texts])
     assert (found.seconds is not None) == typed
     for i, (one, other) in enumerate(texts):
@@ -183,20 +190,6 @@ def test_pairs_are_encoded_as_transformers_encodes_them(
         assert found.counts[i] == len(theirs(one, other)["input_ids"])
         lengths = [len(theirs(text, add_special_tokens=False)["input_ids"]) for text in (one, other)]
         assert [found.first_counts[i], found.second_counts[i]] == lengths
-
-
-_LOADED: dict[str, Any] = {}
-
-
-def _transformers(files: TokenizerFiles, folders: pytest.TempPathFactory) -> Any:
-    """The tokenizer as transformers loads it; once for each, since that takes a while."""
-    if files.config_json not in _LOADED:
-        from transformers import AutoTokenizer
-
-        folder = folders.mktemp("tokenizer")
-        files.save(str(folder))
-        _LOADED[files.config_json] = AutoTokenizer.from_pretrained(folder)
-    return _LOADED[files.config_json]
 
 
 def test_one_text_is_encoded_as_before_beside_pairs(files: TokenizerFiles) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.tiny_tokenizers import by_transformers
 from textcls.errors import ModelError
 from textcls.settings.recipe import TextSpec
 from textcls.text import tokenizer_files as files_module
@@ -64,16 +65,6 @@ def changed(source: Path, target: Path, change: Callable[[dict[str, Any]], None]
     return target
 
 
-def saved(files: TokenizerFiles, model_dir: Path, target: Path) -> Any:
-    """What transformers makes of the files in a model directory, as a bundle holds them."""
-    from transformers import AutoTokenizer
-
-    target.mkdir(exist_ok=True)
-    shutil.copy(model_dir / "config.json", target)
-    files.save(str(target))
-    return AutoTokenizer.from_pretrained(target)
-
-
 # --- token ids -------------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +73,7 @@ def test_the_saved_files_give_the_same_ids_through_transformers(
     spec: TextSpec, directory: Path, tmp_path: Path
 ) -> None:
     files = prepare_tokenizer(str(directory), spec)
-    ours, theirs = InputTokenizer(files), saved(files, directory, tmp_path / "saved")
+    ours, theirs = InputTokenizer(files), by_transformers(files, directory, tmp_path / "saved")
 
     @settings(max_examples=60, deadline=None)
     @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
@@ -101,7 +92,7 @@ def test_the_saved_files_give_the_same_ids_through_transformers(
 
 def test_padding_by_transformers_is_the_padding_id_on_the_right(tiny_model_dir: Path, tmp_path: Path) -> None:
     files = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=16))
-    theirs = saved(files, tiny_model_dir, tmp_path / "saved")
+    theirs = by_transformers(files, tiny_model_dir, tmp_path / "saved")
     short, long = theirs(["film", "the film was great"], padding=True)["input_ids"]
     assert short[3:] == [files.pad_id] * (len(long) - 3)
     assert theirs.pad_token_id == files.pad_id
@@ -257,7 +248,7 @@ def test_named_special_tokens_are_special_to_the_tokenizer_alone_as_to_transform
     texts = ["the film [SEP] was [PAD] great [MASK] [NOWHERE]", "[CLS]"]
     inputs = [TextInput(text) for text in texts]
     ours = InputTokenizer(files)(inputs)[0]
-    assert ours == saved(files, plain_specials, tmp_path / "saved")(texts)["input_ids"]
+    assert ours == by_transformers(files, plain_specials, tmp_path / "saved")(texts)["input_ids"]
     usual = prepare_tokenizer(str(tiny_model_dir), TextSpec(max_tokens=32))
     assert ours == InputTokenizer(usual)(inputs)[0]
 
