@@ -1,5 +1,7 @@
 """report.html and the page of explanations in a real browser: accessible, on a phone too, and without a network."""
 
+import base64
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,8 @@ import pytest
 
 from tests.unit.test_explanation_page import page as explanations_of
 from tests.unit.test_explanation_page import row
-from tests.unit.test_report_page import full_report, page_of, with_masks
-from tests.unit.test_reports import NASTY
+from tests.unit.test_report_page import full_report, page_of, slice_of, with_masks
+from tests.unit.test_reports import FIVE, MANY, NASTY
 
 LABELS = [*NASTY[:4], "好评", "إيجابي", "शिकायत", "x" * 200]
 PAGES = {
@@ -85,6 +87,48 @@ def test_a_phone_shows_what_a_table_is_about_without_scrolling_it(browser: Any, 
     ]
     assert max(end for _, end in columns) <= 0
     assert max(captions) <= 360
+
+
+def printed(browser: Any) -> list[int]:
+    """How many pages of A4 it has, and how many rows of its tables and of its notes on folded lists are on them."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    seen = "return [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility()).length"
+    counts = [browser.execute_script(seen, what) for what in ("tbody tr", ".on-paper")]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    pdf = base64.b64decode(
+        browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})["data"]
+    )
+    return [len(re.findall(rb"/Type\s*/Page\b", pdf)), *counts]
+
+
+def test_long_lists_that_are_folded_stay_folded_on_paper_until_a_reader_unfolds_them(
+    browser: Any, tmp_path: Path
+) -> None:
+    report, path = full_report(MANY), tmp_path / "page.html"
+    report["slices"]["slices"] += [slice_of(by, name, 0.8) for by in ("label", "predicted label") for name in MANY]
+    page = page_of(report)
+    path.write_text(page, encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.execute_script("return document.querySelector('.on-paper').checkVisibility()") is False
+    pages, rows, notes = printed(browser)
+    assert pages <= 9
+    hidden = [
+        int(count) for count in re.findall(r"(\d+) more [a-z]+ are not printed", path.read_text(encoding="utf-8"))
+    ]
+    assert notes == len(hidden) == 4
+    browser.execute_script("document.querySelectorAll('details.long').forEach(one => { one.open = true; })")
+    unfolded = printed(browser)
+    assert unfolded[1:] == [rows + sum(hidden), 0]
+    assert unfolded[0] > 2 * pages
+    # A short list is printed, though it is folded.
+    short = full_report(FIVE)
+    short["slices"]["slices"] += [slice_of("label", f"name {n}", 0.8) for n in range(20)]
+    path.write_text(page_of(short), encoding="utf-8")
+    browser.get(path.as_uri())
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    last = "return [...document.querySelectorAll('#slices ~ details tbody tr')].at(-1).checkVisibility()"
+    assert browser.execute_script(last) is True
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_a_script_on_a_page_does_not_run(opened: Any) -> None:

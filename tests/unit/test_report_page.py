@@ -288,6 +288,14 @@ def test_slices_of_a_group_of_many_unfold_after_the_others() -> None:
     assert "160 more slices are not shown here" in shown
 
 
+@pytest.mark.parametrize(("folded", "long"), [(20, False), (21, True)])
+def test_a_folded_list_of_more_than_20_rows_says_what_is_not_printed(folded: int, long: bool) -> None:
+    report = full_report(FIVE)
+    report["slices"]["slices"] += [slice_of("label", f"name {n}", 0.8) for n in range(folded)]
+    shown = page_of(report)
+    assert (f"{folded} more slices are not printed, since their list is folded" in shown) == long
+
+
 def test_the_head_names_the_model_and_the_data() -> None:
     report = full_report(TWO)
     report["recipe"]["data"]["csv"] = [f"mails <{n}>.csv" for n in range(5)]
