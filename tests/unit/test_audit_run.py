@@ -10,7 +10,7 @@ import pytest
 from textcls.audit import run
 from textcls.audit.memory import memory_bytes, refuse_too_large
 from textcls.audit.run import AuditOptions, _claim, fold_directory, of_fold, train_folds
-from textcls.commands.audit import main
+from textcls.commands.audit import harm, main
 from textcls.errors import InputError, RunDirError
 from textcls.output.json_files import write_json
 from textcls.settings.recipe_file import parse_recipe
@@ -31,6 +31,7 @@ FOUND = {
     },
     "listed": 50,
     "near_duplicates": {"rows": 8, "with_another_label": 1, "test_rows": 20, "test_rows_outside_test": 3},
+    "values": {"judged": 100, "hurt": 4, "known": 0.7},
     "confused_labels": [{"labels": ["bad", "good"], "hard_to_tell_apart": True, "confused": 0.4}],
 }
 
@@ -147,6 +148,7 @@ def test_the_end_of_an_audit_tells_of_leakage_and_of_what_the_runs_left_on_disk(
     assert main([*arguments, "--quick"]) == 0
     printed = capsys.readouterr().out
     assert "3 rows of the test split (15.0%) are nearly the same as a row of training or validation" in printed
+    assert f"4 rows hurt: each costs similar texts one right answer or more; column `value` of {out}/audit" in printed
     assert "the runs of the folds" not in printed
     model = Path(fold_directory(str(out), 2), "bundle", "model.safetensors")
     model.parent.mkdir(parents=True)
@@ -184,6 +186,12 @@ def test_what_is_refused_is_refused_before_a_fold_is_trained(tmp_path: Path, mon
     assert not Path(tmp_path, run.SETTINGS).exists()  # and the corrected audit may begin in the same place
     with pytest.raises(InputError, match="too many rows"):
         run.audit(RECIPE, str(tmp_path), AuditOptions(folds=7), resume=False, say=print, train_fold=trainer)
+
+
+@pytest.mark.parametrize("values", [{"hurt": 0, "known": 0.9}, {"hurt": 900, "known": 0.2}])
+def test_nothing_is_said_of_rows_that_hurt_where_there_are_none_or_near_rows_know_little(values) -> None:
+    assert list(harm(values, "out")) == []
+    assert len(list(harm({"hurt": 1, "known": 0.5}, "out"))) == 1
 
 
 @pytest.mark.parametrize("wrong", [["--folds", "1"], ["--rows", "0"]])

@@ -59,6 +59,13 @@ def test_models_that_know_nothing_of_the_labels_are_warned_of() -> None:
     assert not nothing["better_than_most_common"]
 
 
+def test_each_row_keeps_its_own_value_whatever_the_order() -> None:
+    rows = rows_of([[0.7, 0.2, 0.1], [0.9, 0.05, 0.05], [0.3, 0.3, 0.4]], [0, 1, 2])
+    assert np.isnan(rows.value).all()
+    found = ranked(rows.with_values(np.array([2, 7, 0, 1]), np.array([0.2, 0.7, 0.0, 0.1])))
+    assert (found.row_id / 10).tolist() == found.value.tolist() == [0.1, 0.2, 0.0]
+
+
 def test_equal_losses_are_in_the_order_of_the_files() -> None:
     rows = rows_of([[0.5, 0.25, 0.25]] * 3 + [[1, 0, 0]], [1, 1, 1, 0])
     assert ranked(rows.take(np.array([3, 2, 0, 1]))).row_id.tolist() == [0, 1, 2, 3]
@@ -231,9 +238,8 @@ def test_words_add_to_what_embeddings_tell() -> None:
 def test_a_line_of_the_sheet_has_the_row_its_place_and_what_speaks_for_another_label() -> None:
     texts = ["a fine film", "a fine, fine film", "dull", "a fine fllm"]
     ids = np.array([row_id(0, line) for line in (2, 3, 4, 5)])
-    rows = ranked(
-        audited(SINGLE_LABEL, NAMES, ids, np.eye(3)[[1, 1, 0, 1]] * 0.9 + 0.03, np.array([0, 1, 0, 1]), [1, 2, 1, 2])
-    )
+    rows = audited(SINGLE_LABEL, NAMES, ids, np.eye(3)[[1, 1, 0, 1]] * 0.9 + 0.03, np.array([0, 1, 0, 1]), [1, 2, 1, 2])
+    rows = ranked(rows.with_values(ids, np.array([-1.5, 0.5, 0.25, 1])))
     embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [1, 0.2]], np.float32)
     near = EmbeddedRows(ids, np.array([1, 2, 1, 2]), np.zeros(4), embeddings, [TextInput(text) for text in texts])
     read = SimpleNamespace(files=["reviews.csv"], location=lambda one: f"reviews.csv:{one}")
@@ -246,4 +252,4 @@ def test_a_line_of_the_sheet_has_the_row_its_place_and_what_speaks_for_another_l
     ]
     assert first.evidence["same_text"] == ""
     assert first.input.text == "a fine film"
-    assert first.numbers == pytest.approx([0.03, 0.93, -0.9, -np.log(0.03)])
+    assert first.numbers == pytest.approx([0.03, 0.93, -0.9, -np.log(0.03), -1.5])

@@ -23,6 +23,13 @@ def test_the_nearest_rows_are_those_of_a_comparison_with_every_row(block: int, m
     np.testing.assert_allclose(cosines, np.take_along_axis(every, found, 1), atol=1e-6)
 
 
+def test_of_many_equal_rows_the_first_are_taken_from_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_ROWS", 16)
+    rows = np.eye(5, dtype=np.float32)[np.random.default_rng(0).integers(0, 5, 100)]  # cosines of exactly 0 and 1
+    found, _ = nearest(rows[:20], rows, 13)
+    assert found.tolist() == np.argsort(-(rows[:20] @ rows.T), axis=1, kind="stable")[:, :13].tolist()
+
+
 def test_of_equal_rows_the_first_comes_first_and_what_has_no_embedding_has_no_neighbour() -> None:
     row, nothing = np.array([1.0, 2.0], np.float32), np.array([np.nan, np.nan], np.float32)
     found, cosines = nearest(np.stack([row, nothing]), np.stack([nothing, -row, row, 3 * row]), 4)

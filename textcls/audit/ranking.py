@@ -10,7 +10,7 @@ Sorting by the out-of-sample loss of a fine-tuned model finds more label errors 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -37,6 +37,7 @@ class AuditedRows:
         p_suggested: float64, probability of the suggested label.
         margin: float64, p_given less the probability of the best other label; below 0 if another is suggested.
         loss: float64, -ln p_given.
+        value: float64, right answers that the row brings to others, see value.py; NaN before `with_values`.
     """
 
     row_id: np.ndarray
@@ -47,6 +48,7 @@ class AuditedRows:
     p_suggested: np.ndarray
     margin: np.ndarray
     loss: np.ndarray
+    value: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row_id)
@@ -59,6 +61,11 @@ class AuditedRows:
     def take(self, rows: np.ndarray) -> "AuditedRows":
         """The rows at these places, or where a mask is true, in that order."""
         return AuditedRows(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def with_values(self, row_id: np.ndarray, value: np.ndarray) -> "AuditedRows":
+        """The rows with their values, which are given for at least these ids, in any order."""
+        order = np.argsort(row_id)
+        return replace(self, value=value[order[np.searchsorted(row_id[order], self.row_id)]])
 
 
 def audited(
@@ -82,7 +89,9 @@ def audited(
     margin = p_given - p_other
     suggested[margin >= 0] = label[margin >= 0]
     folds = np.broadcast_to(np.asarray(fold, np.int16), len(loss))
-    return AuditedRows(row_id, folds, label, suggested, p_given, np.maximum(p_given, p_other), margin, loss)
+    return AuditedRows(
+        row_id, folds, label, suggested, p_given, np.maximum(p_given, p_other), margin, loss, np.full(len(loss), np.nan)
+    )
 
 
 def ranked(rows: AuditedRows) -> AuditedRows:

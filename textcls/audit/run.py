@@ -38,6 +38,7 @@ from textcls.audit.held_out import (
 from textcls.audit.memory import memory_bytes, refuse_too_large
 from textcls.audit.ranking import AuditedRows, agreement, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
+from textcls.audit.value import row_values
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.data import messages
 from textcls.data.decisions import read_decisions, refuse_unmet, rows_decided
@@ -232,7 +233,10 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     )
     near = embedded(folds, embedder, say)
     scored = None if options.quick else [one for fold in folds for one in _by_bundle(fold, uri, read, recipe, say)]
-    rows = ranked(judged(near, scored, read.task, read.labels, recipe.text, say))
+    rows = judged(near, scored, read.task, read.labels, recipe.text, say)
+    say("  comparing embeddings")
+    worth = row_values(near.row_id, near.embeddings, read.task.baseline_targets(near.targets), near.fold)
+    rows = ranked(rows.with_values(near.row_id, worth.value))
     listed = rows.take(np.arange(min(len(rows), options.rows or _rows_listed(len(rows)))))
     say("  comparing texts")
     split = split_rows(read, recipe.split, max_tokens=recipe.text.max_tokens)
@@ -246,6 +250,7 @@ def _judged(recipe: Recipe, uri: str, options: AuditOptions, say: Say) -> dict[s
     _write_rows(uri, rows, read, across)
     summary = _summary(rows, folds, split, options) | {
         "near_duplicates": _counted(copies) | {"test_rows": len(in_test), "test_rows_outside_test": len(across)},
+        "values": worth.summary(),
         "listed": len(listed),
         "files": read.files,
     }

@@ -24,7 +24,7 @@ class SheetRow(NamedTuple):
         line: 1-based line of its record.
         label: the given label, as the task spells it.
         suggested: the label that the model finds most probable.
-        numbers: `p_given`, `p_suggested`, `margin`, `loss`.
+        numbers: of the columns `NUMBERS`.
         fold: which fold held the row out, from 1.
         evidence: name of a column -> what is known, such as rows of the same text with another label.
         input: what the model reads, masked.
@@ -42,7 +42,7 @@ class SheetRow(NamedTuple):
     mark: str
 
 
-NUMBERS = ("p_given", "p_suggested", "margin", "loss")
+NUMBERS = ("p_given", "p_suggested", "margin", "loss", "value")
 EVIDENCE = ("same_text", "nearly_same", "similar")
 
 

@@ -20,6 +20,8 @@ from textcls.settings.yaml_text import set_option
 
 # Folds of the quick mode cost next to nothing; those of the other a training run each.
 _FOLDS, _QUICK_FOLDS = 5, 10
+# Where near rows know less of each other's labels, a value says more of the embeddings than of the row.
+_NEIGHBOURS_KNOW = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +79,20 @@ def weakness(agreement: Mapping[str, Any], *, quick: bool) -> Iterator[str]:
         )
 
 
+def harm(values: Mapping[str, Any], out: str) -> Iterator[str]:
+    """How many rows hurt, if near rows usually have the same label, so that this says something about a row.
+
+    Args:
+        values: from audit.json.
+        out: --out.
+    """
+    if values["hurt"] and values["known"] >= _NEIGHBOURS_KNOW:
+        yield (
+            f"{values['hurt']:,} rows hurt: each costs similar texts one right answer or more; column `value` of "
+            f"{out}/audit.parquet is -1 or less"
+        )
+
+
 def _run(arguments: argparse.Namespace, started: float) -> None:
     recipe, keys = read_recipe(arguments, needs_out=True), keys_of(arguments)
     folds = arguments.folds or (_QUICK_FOLDS if arguments.quick else _FOLDS)
@@ -112,6 +128,8 @@ def _run(arguments: argparse.Namespace, started: float) -> None:
         if pair["hard_to_tell_apart"]:
             one, other = pair["labels"]
             say(f"  {one!r} and {other!r} are hard to tell apart: {pair['confused']:.0%} of the rows are confused")
+    for line in harm(found["values"], arguments.out):
+        say(f"  {line}")
     if seen := found["near_duplicates"]["test_rows_outside_test"]:
         share = seen / found["near_duplicates"]["test_rows"]
         say(

@@ -42,11 +42,23 @@ def nearest(queries_QE: np.ndarray, rows_NE: np.ndarray, k: int) -> tuple[np.nda
 def _keep_best(best_Sk: np.ndarray, cosines_Sk: np.ndarray, near_SR: np.ndarray, first: int) -> None:
     """Merges a block of cosines, whose first row is `first`, into the best so far, in place."""
     k = best_Sk.shape[1]
-    rows_SR = np.broadcast_to(np.arange(first, first + near_SR.shape[1]), near_SR.shape)
-    cosines = np.concatenate([cosines_Sk, near_SR], axis=1)
-    rows = np.concatenate([best_Sk, rows_SR], axis=1)
+    found_Sk = _nearest_of_block(near_SR, k)
+    cosines = np.concatenate([cosines_Sk, np.take_along_axis(near_SR, found_Sk, 1)], axis=1)
+    rows = np.concatenate([best_Sk, first + found_Sk], axis=1)
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]  # NaN last, after the places that are free
     best_Sk[:], cosines_Sk[:] = np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
+
+
+def _nearest_of_block(near_SR: np.ndarray, k: int) -> np.ndarray:
+    """int64 [S, at most k]: the places of the k largest cosines of a block, ascending; of equal ones the first."""
+    if near_SR.shape[1] <= k:
+        return np.broadcast_to(np.arange(near_SR.shape[1]), near_SR.shape)
+    away_SR = -near_SR
+    found_Sk = np.argpartition(away_SR, k - 1, axis=1)[:, :k]  # a twentieth of the time of sorting the block
+    last_S1 = np.take_along_axis(away_SR, found_Sk, 1).max(axis=1, keepdims=True)
+    tied = np.flatnonzero((away_SR <= last_S1).sum(axis=1) != k)  # of equal ones it may have taken any
+    found_Sk[tied] = np.argsort(away_SR[tied], axis=1, kind="stable")[:, :k]
+    return np.sort(found_Sk, axis=1)
 
 
 def unit_length(rows_NE: np.ndarray) -> np.ndarray:
