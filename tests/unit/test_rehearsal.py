@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from tests.masked_texts import ALL_KINDS, texts_with_identifiers
+from tests.unit.languages import CHINESE
 from textcls.bundle import make_bundle
 from textcls.errors import ModelError
 from textcls.inference.classifier import Classifier
@@ -408,6 +410,48 @@ def test_token_ids_beyond_the_embeddings_are_refused(tiny_model_dir: Path, tmp_p
     enlarged.resize_token_embeddings(highest + 2)
     enlarged.save_pretrained(model)
     assert rehearsed(model) == []
+
+
+def chinese_model(target: Path, **tokenizer_config: Any) -> Path:
+    """A directory of config.json, model.safetensors and vocab.txt: a token for each character, and two words."""
+    from transformers import BertConfig, BertModel
+
+    characters = sorted({char for line in CHINESE for char in line})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, "great", "Great"]
+    BertModel(BertConfig(**_SIZES | {"vocab_size": len(tokens)})).save_pretrained(target)
+    (target / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    if tokenizer_config:
+        (target / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), encoding="utf-8")
+    return target
+
+
+def test_a_chinese_model_with_vocab_txt_is_trained_and_served_with_a_token_for_each_character(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    model = chinese_model(tmp_path / "model")
+    assert rehearsed(model) == []
+    bundle = trained(model, tmp_path / "bundle", max_tokens=POSITIONS)
+    text = "这部电影真的很好看，Great"
+    encoded = Tokenizer.from_file(str(bundle / "tokenizer.json")).encode(text)
+    assert encoded.tokens == ["[CLS]", *"这部电影真的很好看，", "great", "[SEP]"]
+    scores = Classifier.load(str(bundle)).scores([text])
+    assert (scores.tokens[0], scores.unknown[0]) == (len(encoded.tokens), 0)
+    (theirs,) = pipeline("text-classification", model=str(bundle), top_k=None)([text])
+    found = {one["label"]: one["score"] for one in theirs}
+    np.testing.assert_allclose(scores.probabilities[0], [found[label] for label in LABELS], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "lowercase", "expected"),
+    [({}, False, "great"), ({"do_lower_case": False}, False, "Great"), ({"do_lower_case": False}, True, "great")],
+)
+def test_a_model_with_vocab_txt_keeps_case_if_neither_its_own_files_nor_the_recipe_lower_it(
+    config: dict[str, Any], lowercase: bool, expected: str, tmp_path: Path
+) -> None:
+    model = chinese_model(tmp_path / "model", **config)
+    recipe = recipe_of(model, lowercase=lowercase)
+    tokenizer = Tokenizer.from_str(tokenizer_of(model, recipe).tokenizer_json)
+    assert tokenizer.encode("Great").tokens == ["[CLS]", expected, "[SEP]"]
 
 
 def test_a_padding_token_named_as_advised_makes_a_decoder_work(directory: Callable[..., Path]) -> None:
