@@ -145,8 +145,10 @@ def test_a_dry_run_shows_how_text_columns_are_joined_and_the_lengths_of_a_pair(
     advised = told.partition("; if they are a pair: ")[2].replace("--set ", "").replace("'", "").split(" ", 1)
     assert parse_recipe("", [*joined, *advised]).data.pair == ("question", "answer")
     said.clear()
-    dry_run(small_recipe(tiny_model_dir, path, *SETTINGS), say=said.append, task=SINGLE_LABEL)
+    settings = [*SETTINGS, "train.rows_per_step=10000"]
+    dry_run(small_recipe(tiny_model_dir, path, *settings), say=said.append, task=SINGLE_LABEL)
     assert [line.strip().split(":")[0] for line in said if "tokens of" in line] == [
         "tokens of question",
         "tokens of answer",
     ]
+    assert [line for line in said if "warning: train.rows_per_step 10,000 is more than the " in line]

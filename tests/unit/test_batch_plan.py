@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.reading import options
 from textcls.modeling.batching import micro_batches
+from textcls.settings.recipe_file import parse_recipe
 from textcls.training.batch_plan import EpochPlan, epoch_batches, padding_ratio, share_of, steps_per_epoch
+from textcls.training.inputs import step_warnings
 
 
 def drawn(rows: int, seed: int) -> np.ndarray:
@@ -221,3 +224,25 @@ def test_a_step_outside_the_epoch_is_refused():
 def test_a_batch_cannot_be_changed_by_accident():
     with pytest.raises(ValueError, match="read-only"):
         epoch_batches(np.full(10, 5), 0, 0, 4)[0][0] = 1
+
+
+@pytest.mark.parametrize(("rows", "epochs", "others"), [(20, 3, ()), (31, 1, ()), (3, 2, ("scale.workers=[1,2]",))])
+def test_steps_of_more_rows_than_there_are_come_with_a_warning_whose_advice_gives_more_steps(
+    rows: int, epochs: int, others: tuple[str, ...]
+) -> None:
+    asked = [*others, f"train.epochs={epochs}"]
+    (warning,) = step_warnings(parse_recipe("", asked), rows)
+    found = f"train.rows_per_step 32 is more than the {rows} training rows: an epoch is one step, {epochs} in all; "
+    assert warning.startswith(found)
+    advised = parse_recipe("", [*asked, *options(warning)])
+    steps = steps_per_epoch(rows, advised.train.rows_per_step)
+    assert f"; {steps} steps an epoch with" in warning
+    assert steps > 1
+    assert step_warnings(advised, rows) == []
+
+
+def test_full_steps_and_private_ones_come_without_that_warning_and_few_rows_without_its_advice() -> None:
+    assert step_warnings(parse_recipe("", []), 32) == []
+    assert step_warnings(parse_recipe("", ["privacy.epsilon=8"]), 32) == []
+    (warning,) = step_warnings(parse_recipe("", ["scale.workers=8"]), 7)
+    assert warning.endswith("an epoch is one step, 3 in all")

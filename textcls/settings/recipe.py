@@ -137,7 +137,7 @@ class TrainSpec(Spec):
     """Passes over the training rows."""
     rows_per_step: int = Field(32, ge=1)
     """Rows of one optimizer step, over all workers together (the global batch size). 7,000 training rows: 219 steps an
-    epoch, with one worker or eight."""
+    epoch, with one worker or eight. If there are fewer training rows, an epoch is one step, and the run warns of it."""
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0)

@@ -29,6 +29,7 @@ from textcls.modeling.pretrained import Pretrained, find_model, has_token_types,
 from textcls.output.account import unused_patterns, write_account, write_conflicts, write_rejects
 from textcls.output.side_product import side_product
 from textcls.settings.recipe import Recipe
+from textcls.settings.yaml_text import set_option
 from textcls.tasks.task import Task
 from textcls.text.tokenizer_files import TokenizerFiles, prepare_tokenizer, read_tokenizer_config
 from textcls.training.rehearsal import begin_rehearsal
@@ -38,6 +39,8 @@ Say = Callable[[str], None]
 
 # RoBERTa's kind has some.
 _POSITIONS_NOT_FOR_TOKENS = 4
+# Steps of an epoch that are advised where the rows make only one.
+_STEPS_OF_FEW_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,29 @@ def read(
     most = most_tokens(read_config(model), read_tokenizer_config(model))
     for note in messages.limit_notes(rows, recipe.text, most):
         say(f"  {note}")
-    for warning in messages.warning_lines(rows, prepared):
+    for warning in (
+        *messages.warning_lines(rows, prepared),
+        *step_warnings(recipe, prepared.account.outcomes["train"]),
+    ):
         say(f"  warning: {warning}")
     if run is not None:
         run.bind_data(prepared.fingerprint)
     return TrainingInputs(sources.model, sources.tokenizer, prepared)
+
+
+def step_warnings(recipe: Recipe, rows: int) -> list[str]:
+    """What the user should know of steps with fewer rows than asked for; private training has a note of its own.
+
+    Args:
+        recipe: the resolved recipe.
+        rows: training rows.
+    """
+    train, fewer = recipe.train, max(rows // _STEPS_OF_FEW_ROWS, recipe.scale.max_workers or 1, 1)
+    if recipe.privacy.epsilon is not None or train.rows_per_step <= rows:
+        return []
+    found = f"train.rows_per_step {train.rows_per_step:,} is more than the {rows:,} training rows: an epoch is one step"
+    advice = f"; {-(-rows // fewer):,} steps an epoch with {set_option('train.rows_per_step', fewer)}"
+    return [f"{found}, {train.epochs:,} in all{advice if fewer < rows else ''}"]
 
 
 def _list_conflicts(uri: str, rows: ReadRows, prepared: PreparedData, keys: Keys) -> None:
