@@ -280,6 +280,24 @@ def test_micro_batches_add_up_to_the_whole_step(trains: Trains, tmp_path: Path) 
         np.testing.assert_allclose(value, weights(whole)[name], atol=2e-5, err_msg=name)
 
 
+def rates(loop: TrainingLoop) -> list[float]:
+    """Runs a loop; the learning rate with which each of its steps moves the weights."""
+    found: list[set[float]] = []
+    loop._optimizer.register_step_pre_hook(
+        lambda optimizer, *_: found.append({group["lr"] for group in optimizer.param_groups})
+    )
+    loop.run()
+    assert [len(of_groups) for of_groups in found] == [1] * len(found)
+    return [rate for of_groups in found for rate in of_groups]
+
+
+def test_each_step_has_the_rate_of_its_number_also_after_a_stop(trains: Trains, tmp_path: Path) -> None:
+    whole = rates(trains.loop(OneProcess(tmp_path / "whole")))
+    assert whole == pytest.approx([0.0005, 0.001, *(0.0001 * left for left in range(10, 0, -1))])
+    stopped = rates(trains.loop(OneProcess(tmp_path / "parts", stop_from=4)))
+    assert stopped + rates(trains.loop(OneProcess(tmp_path / "parts"))) == whole
+
+
 @of_each_kind
 def test_the_loss_curve_has_the_mean_loss_of_a_row_since_the_last_point(
     trains: Trains, tmp_path: Path, kind: Kind

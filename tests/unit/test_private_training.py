@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.unit.test_loop import KINDS, ONE_LABEL, ROWS, Kind, OneProcess, Trains, spy_on_steps, weights
+from tests.unit.test_loop import KINDS, ONE_LABEL, ROWS, Kind, OneProcess, Trains, rates, spy_on_steps, weights
 from textcls.modeling.build import freeze_untrained, logits_of
 from textcls.modeling.cpu_training import adapt_to_cpu
 from textcls.settings.privacy import Weights
@@ -283,6 +283,11 @@ def test_the_last_checkpoint_is_kept_whatever_its_validation(trains: TrainsPriva
         losses = [epoch["loss"] for epoch in outcome.state.history]
         others_were_better += losses[-1] > min(losses)
     assert others_were_better
+
+
+def test_each_private_step_has_the_rate_of_its_number(trains: TrainsPrivately, tmp_path: Path) -> None:
+    found = rates(trains.loop(OneProcess(tmp_path), "train.learning_rate=0.012"))
+    assert found == pytest.approx([0.001 * left for left in range(12, 0, -1)])
 
 
 def test_steps_without_a_row_take_place(
