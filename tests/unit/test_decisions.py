@@ -36,7 +36,7 @@ def sheet_row(text: str, label: str, suggested: str, line: int = 2) -> SheetRow:
         line,
         label,
         suggested,
-        (0.1, 0.9, -0.8, 2.3),
+        (0.1, 0.9, -0.8, 2.3, 0.4),
         1,
         {},
         TextInput(text),
@@ -171,11 +171,11 @@ def test_a_cell_is_never_a_formula_and_comes_back_as_it_was(cell: str) -> None:
 def test_a_text_that_is_a_formula_is_text_in_the_sheet() -> None:
     evil = '=HYPERLINK("http://evil.example","click")'
     row = SheetRow(
-        "-x.csv", 1, "@label", "+other", (0.1, 0.9, -0.8, 2.3), 1, {"similar": "=1"}, TextInput(evil), "row-0"
+        "-x.csv", 1, "@label", "+other", (0.1, 0.9, -0.8, 2.3, -1.5), 1, {"similar": "=1"}, TextInput(evil), "row-0"
     )
     header, cells = csv.reader(io.StringIO(sheet([row]).decode(), newline=""))
-    numbers = {"margin"}  # a negative number is a number
-    assert [name for name, cell in zip(header, cells, strict=True) if cell[:1] in "=+-@" and cell] == list(numbers)
+    numbers = ["margin", "value"]  # a negative number is a number
+    assert [name for name, cell in zip(header, cells, strict=True) if cell[:1] in "=+-@" and cell] == numbers
     assert dict(zip(header, cells, strict=True))["text"] == "'" + evil
     assert sheet([row], encoding="utf-8-sig").startswith(b"\xef\xbb\xbf")
 

@@ -60,7 +60,7 @@ def sheet(rows: Iterable[SheetRow], *, encoding: str = "utf-8", inputs: Sequence
         ["rank", FILE, LINE, LABEL, SUGGESTED, DECISION, *NUMBERS, "fold", *EVIDENCE, *inputs, ROW],
     )
     for rank, row in enumerate(rows, 1):
-        numbers = [f"{number:.4f}" for number in row.numbers]
+        numbers = [f"{number:.4f}" for _, number in zip(NUMBERS, row.numbers, strict=True)]
         evidence = [escaped(row.evidence.get(name, "")) for name in EVIDENCE]
         texts = [escaped(visible(text, _TEXT_CHARS)) for text in row.input.segments]
         shown = [escaped(cell) for cell in (row.label, row.suggested)]
