@@ -115,6 +115,10 @@ class TrainingError(TextclsError):
     """Training workers failed more often than `scale.max_failures` allows."""
 
 
+class NoRoomError(TrainingError):
+    """Training workers found no room on the cluster within `scale.start_timeout_s`."""
+
+
 class ScoringError(TextclsError):
     """Scoring workers died more often than `scale.max_failures` allows."""
 

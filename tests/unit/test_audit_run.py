@@ -42,7 +42,7 @@ class Trainer:
     def __init__(self, interrupted_in: int = 0) -> None:
         self.interrupted_in, self.calls = interrupted_in, []
 
-    def __call__(self, recipe, out, *, resume, say, verbose, **others):
+    def __call__(self, recipe, out, *, resume, say, verbose, keys):
         self.calls.append((recipe.split.fold, resume))
         write_json(out, IDENTITY, {})
         if recipe.split.fold == f"{self.interrupted_in}/3":
@@ -51,7 +51,9 @@ class Trainer:
 
 
 def folds_trained(uri: str, trainer: Trainer) -> list[tuple[str, bool]]:
-    train_folds(RECIPE, uri, 3, say=lambda line: None, verbose=False, train_fold=trainer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train", trainer)
+        train_folds(RECIPE, uri, AuditOptions(folds=3), 1, say=lambda line: None, verbose=False)
     return trainer.calls
 
 
@@ -178,14 +180,16 @@ def test_what_is_refused_is_refused_before_a_fold_is_trained(tmp_path: Path, mon
         raise InputError("too many rows")
 
     monkeypatch.setattr(run, "ray_session", lambda *, verbose: nullcontext())
+    monkeypatch.setattr(run, "runs_at_once", lambda scale, runs: (scale, 1))
     monkeypatch.setattr(run, "_read", refused)
     trainer = Trainer()
+    monkeypatch.setattr(run, "train", trainer)
     with pytest.raises(InputError, match="too many rows"):
-        run.audit(RECIPE, str(tmp_path), AuditOptions(), resume=False, say=print, train_fold=trainer)
+        run.audit(RECIPE, str(tmp_path), AuditOptions(), resume=False, say=print)
     assert trainer.calls == []
     assert not Path(tmp_path, run.SETTINGS).exists()  # and the corrected audit may begin in the same place
     with pytest.raises(InputError, match="too many rows"):
-        run.audit(RECIPE, str(tmp_path), AuditOptions(folds=7), resume=False, say=print, train_fold=trainer)
+        run.audit(RECIPE, str(tmp_path), AuditOptions(folds=7), resume=False, say=print)
 
 
 @pytest.mark.parametrize("values", [{"hurt": 0, "known": 0.9}, {"hurt": 900, "known": 0.2}])

@@ -9,14 +9,13 @@ the verdicts on single rows (held_out.py), decisions read back (data/decisions.p
     OUT/audit.csv       the rows most worth a look, with an empty column `decision`; with recipients audit.csv.age
     OUT/audit.json      counts; written last: an audit that has it is finished
 
-The runs follow one another, also where a cluster has room for several; each resumes where it was interrupted. Two in
-one process would share Ray Train's timeouts, which are environment variables, and Ctrl-C would interrupt only one. Two
-processes would both plan for the whole cluster: `scale` says how large a run is, not which part of it is left.
+As many runs train side by side as the cluster has room for (side_by_side.py); each resumes where it was interrupted.
+What a run learns does not depend on the others. Where there is room for one, the runs train in this process, one after
+another.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from textcls.audit.held_out import (
 from textcls.audit.memory import memory_bytes, refuse_too_large
 from textcls.audit.ranking import AuditedRows, agreement, confused_pairs, ranked, suspect
 from textcls.audit.sheet import NUMBERS, sheet
+from textcls.audit.side_by_side import TrainFold, run_side_by_side
 from textcls.audit.value import row_values
 from textcls.bundle import MANIFEST, load_bundle
 from textcls.data import messages
@@ -53,7 +53,7 @@ from textcls.encryption import NO_KEYS, Keys
 from textcls.errors import InputError, RunDirError
 from textcls.inference.embeddings import Embedder
 from textcls.modeling.pretrained import find_model, read_config
-from textcls.on_ray.session import ray_session
+from textcls.on_ray.session import own_address, ray_session
 from textcls.output.claim import OutKind, claim, difference
 from textcls.output.json_files import read_json, write_json
 from textcls.output.lock import locked
@@ -61,10 +61,9 @@ from textcls.settings.recipe import OF_NO_LEARNING, Recipe
 from textcls.tasks.registry import task_of
 from textcls.training.run import train
 from textcls.training.run_dir import IDENTITY
+from textcls.training.scaling import runs_at_once
 
 Say = Callable[[str], None]
-TrainFold = Callable[..., Any]
-"""`training.run.train`, or what stands for it."""
 
 SETTINGS = "settings.json"
 FOLDS = "folds"
@@ -74,6 +73,10 @@ _FORMAT = 1
 _AUDIT = OutKind(name="audit", finished_name="a finished audit", last_file=SUMMARY, first_file=SETTINGS)
 # Rows of audit.csv if no number is asked for: a tenth of all, within these bounds.
 _ROWS_SHARE, _FEWEST_ROWS, _MOST_ROWS = 0.1, 100, 5_000
+
+# What the process of a run side by side takes: torch, Ray, a pretrained model and the rows of the TF-IDF baseline. The
+# rest of the memory is for Ray's object store and workers.
+_PROCESS_BYTES, _SHARE_OF_PROCESSES = 2 * 10**9, 0.5
 
 # Numbers of an embedding of a model that does not tell.
 _WIDEST = 1_024
@@ -107,7 +110,6 @@ def audit(
     resume: bool,
     say: Say,
     verbose: bool = False,
-    train_fold: TrainFold = train,
 ) -> dict[str, Any]:
     """Ranks the labelled rows of a recipe by the loss of their labels; returns the content of audit.json.
 
@@ -118,7 +120,6 @@ def audit(
         resume: continue an interrupted audit; folds whose run is finished are not trained again.
         say: shows one line to the user.
         verbose: show Ray's own log lines as well.
-        train_fold: trains a run.
 
     Raises:
         InputError: recipe, rows, model or directory cannot be used.
@@ -129,9 +130,10 @@ def audit(
         try:
             with ray_session(verbose=verbose):
                 if not options.quick:
+                    scale, at_once = runs_at_once(recipe.scale, options.folds)
                     _read(recipe, options, say)  # what is to be refused is refused before the runs, not after them
-                    train_fold = partial(train_fold, keys=options.keys)
-                    train_folds(recipe, uri, options.folds, say=say, verbose=verbose, train_fold=train_fold)
+                    of_a_run = recipe.model_copy(update={"scale": scale})
+                    train_folds(of_a_run, uri, options, min(at_once, _processes()), say=say, verbose=verbose)
                 return _judged(recipe, uri, options, say)
         except InputError:
             if not resume and not storage.exists(storage.join(uri, FOLDS)):
@@ -176,25 +178,36 @@ def of_fold(recipe: Recipe, number: int, folds: int) -> Recipe:
     return recipe.model_copy(update={"split": recipe.split.model_copy(update={"fold": f"{number}/{folds}"})})
 
 
-def train_folds(recipe: Recipe, uri: str, folds: int, *, say: Say, verbose: bool, train_fold: TrainFold) -> None:
-    """Trains a run for each fold, one after another, except those that are finished.
+def train_folds(recipe: Recipe, uri: str, options: AuditOptions, at_once: int, *, say: Say, verbose: bool) -> None:
+    """Trains a run for each fold, except those that are finished.
 
     Args:
-        recipe: the resolved recipe.
+        recipe: the resolved recipe, with the `scale` of one run.
         uri: of the claimed directory.
-        folds: their number.
+        options: how to audit.
+        at_once: how many runs train side by side.
         say: shows one line to the user.
         verbose: show Ray's own log lines as well.
-        train_fold: trains a run.
     """
-    for number in range(1, folds + 1):
-        directory = fold_directory(uri, number)
-        if storage.exists(storage.join(directory, "bundle", MANIFEST)):
-            say(f"fold {number} of {folds}: finished before")
-            continue
-        say(f"fold {number} of {folds}")
-        begun = storage.exists(storage.join(directory, IDENTITY))
-        train_fold(of_fold(recipe, number, folds), directory, resume=begun, say=say, verbose=verbose)
+    recipes = {number: of_fold(recipe, number, options.folds) for number in range(1, options.folds + 1)}
+    directories = {number: fold_directory(uri, number) for number in recipes}
+    waiting = [n for n in recipes if not storage.exists(storage.join(directories[n], "bundle", MANIFEST))]
+    for number in [n for n in recipes if n not in waiting]:
+        say(f"fold {number} of {options.folds}: finished before")
+    if at_once > 1 and len(waiting) > 1:
+        say(f"training {min(at_once, len(waiting))} of {options.folds} folds at once")
+        work = TrainFold(own_address(), recipes, directories, options.keys, verbose)
+        run_side_by_side(work, waiting, at_once, say, verbose=verbose)
+        return
+    for number in waiting:
+        say(f"fold {number} of {options.folds}")
+        begun = storage.exists(storage.join(directories[number], IDENTITY))
+        train(recipes[number], directories[number], resume=begun, say=say, verbose=verbose, keys=options.keys)
+
+
+def _processes() -> int:
+    """How many processes of runs the memory of this machine may be divided among."""
+    return max(1, int(_SHARE_OF_PROCESSES * memory_bytes()) // _PROCESS_BYTES)
 
 
 def fold_directory(uri: str, number: int) -> str:

@@ -24,11 +24,12 @@ _STARTS = 3
 
 
 @contextmanager
-def ray_session(*, verbose: bool = False) -> Iterator[None]:
+def ray_session(*, verbose: bool = False, address: str = "") -> Iterator[None]:
     """Joins the cluster that RAY_ADDRESS names, or starts a local Ray of all CPUs that ends with the block.
 
     Args:
         verbose: show Ray's own log lines, its workers' included. They are in Ray's session directory in any case.
+        address: `own_address` of the process that started this one, to join its Ray as another driver.
 
     Raises:
         InputError: the cluster cannot be joined.
@@ -44,8 +45,11 @@ def ray_session(*, verbose: bool = False) -> Iterator[None]:
     internals.set_driver_defaults()
     level = logging.INFO if verbose else logging.ERROR
     logging.getLogger("ray").setLevel(level)
-    if attached():
-        where: dict[str, Any] = {"address": answering_head()}
+    if address:
+        internals.enable_existing_token()
+        where: dict[str, Any] = {"address": address}
+    elif attached():
+        where = {"address": answering_head()}
     else:
         ensure_own_token()
         where = {"address": "local", "include_dashboard": False}
@@ -70,6 +74,13 @@ def own_node() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
+
+
+def own_address() -> str:
+    """HOST:PORT of the head of the Ray that this process is connected to, a local one included."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _start(init: Callable[[], object]) -> None:

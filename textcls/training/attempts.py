@@ -16,7 +16,7 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from textcls.errors import InputError, TextclsError, TrainingError, own_error
+from textcls.errors import InputError, NoRoomError, TextclsError, TrainingError, own_error
 from textcls.on_ray import internals
 from textcls.on_ray.session import own_node
 from textcls.progress import Progress, progress_display
@@ -155,7 +155,7 @@ class _Attempts:
         )
         self._recomputes_left -= 1
         if not recomputed:
-            raise TrainingError(
+            raise NoRoomError(
                 f"tokens were lost with their node, and could not be recomputed within {timeout_s:g} s",
                 todo="--resume when the cluster has CPUs to spare, or raise scale.start_timeout_s",
             )
@@ -260,9 +260,9 @@ class _FailureReporter(ray.train.UserCallback):  # type: ignore[misc]
         self._left = left
 
 
-def _no_room(workers: TrainingWorkers, waited_s: float) -> TrainingError:
+def _no_room(workers: TrainingWorkers, waited_s: float) -> NoRoomError:
     free = ray.available_resources()
-    return TrainingError(
+    return NoRoomError(
         f"no room for {workers} within {waited_s:g} s: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are "
         "free on the cluster",
         todo="--resume when other jobs have ended or nodes have come (back), or raise scale.start_timeout_s",

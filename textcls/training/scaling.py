@@ -94,6 +94,28 @@ def plan_training_workers(scale: ScaleSpec) -> TrainingWorkers:
     return workers
 
 
+def runs_at_once(scale: ScaleSpec, runs: int) -> tuple[ScaleSpec, int]:
+    """How several runs of the same size share the cluster: the `scale` of each, and how many fit side by side.
+
+    `scale.workers: auto` would give every run all GPUs. Of several GPUs each run gets an equal part instead, since runs
+    side by side exchange no gradients: 5 runs on 4 or on 8 GPUs have one each, 2 runs on 8 GPUs have four each. The
+    number depends on all runs, not on those that are left, so that a resumed run has the same.
+
+    Args:
+        scale: of each run alone.
+        runs: their number.
+
+    Raises:
+        RecipeError: see `plan_training_workers`.
+    """
+    workers = plan_training_workers(scale)
+    if scale.workers == "auto" and workers.count > 1:
+        scale = scale.model_copy(update={"workers": max(1, workers.count // runs)})
+        workers = plan_training_workers(scale)
+    fitting = sum(_fitting(workers, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return scale, max(1, min(runs, fitting // workers.count))
+
+
 def refuse_unsupported_precision(precision: str, workers: TrainingWorkers) -> None:
     """Refuses bf16 before any row is read, if a node that may hold a CPU worker cannot multiply it.
 
