@@ -12,6 +12,7 @@ Ray's processes and has an exit status. Not here: our own bugs, which are `asser
     │   └── BundleError              a bundle: no manifest, wrong hash, unknown version
     ├── StorageError             1   a disk is full, a path cannot be written, remote storage fails
     ├── TrainingError            1   workers failed more often than allowed
+    │   └── NoRoomError              workers found no room in time
     ├── ScoringError             1   the same, for workers that score
     ├── ServeError               1   the service did not start
     └── RayStartError            1   a local Ray did not start

@@ -19,6 +19,7 @@ PRIVATE = "unit/test_private_budget.py::"
 BUILD = "unit/test_build.py::"
 PLACEHOLDERS = "unit/test_masked_tokens.py::"
 AUDIT = "unit/test_audit_run.py::"
+FOLDS = "unit/test_side_by_side.py::"
 EXCLUSION = "unit/test_exclusion.py::"
 MASKED = "unit/test_masked_rows.py::"
 DECISIONS = "unit/test_decisions.py::"
@@ -151,6 +152,7 @@ FOLLOWED = {
     "audit.memory.refuse_too_large": [
         f"{AUDIT}test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not"
     ],
+    "audit.side_by_side._Fold._death": [f"{FOLDS}test_a_process_that_dies_ends_the_others_and_all_can_go_on"] * 2,
     "audit.run._by_bundle": [f"{AUDIT}test_a_fold_of_other_rows_is_refused_until_they_are_back"],
     "commands.audit._run": [f"{AUDIT}test_a_recipe_of_one_fold_and_a_private_one_are_audited_without_it"] * 2,
     "batch.settings._check_inputs": [
