@@ -24,7 +24,7 @@ from textcls.batch.explanation_rows import Explaining
 from textcls.batch.prediction_rows import Columns, RowBlock, prediction_table
 from textcls.batch.to_label import candidates
 from textcls.commands import predict as predict_command
-from textcls.data import checks, read, row_tables
+from textcls.data import checks, read, row_tokens
 from textcls.data.csv_layout import Layout
 from textcls.data.csv_records import Shard
 from textcls.data.csv_shards import plan_shards
@@ -270,7 +270,7 @@ def test_an_error_in_a_task_of_ray_is_masked_before_ray_can_log_it(
     (tmp_path / "a.csv").write_text("id,text,label\nlabel,text,x@example.com\n")
     reordered = Layout(",", 3, (1, 2), 1, header=("id", "text", "label"))
     shard: Any = ({"id": np.array([0])}, [Shard(str(tmp_path / "a.csv"), 0)], [reordered], DataSpec(), EVERY)
-    monkeypatch.setattr(row_tables, "tokenized", lambda *_: next(fails()))
+    monkeypatch.setattr(row_tokens, "tokenized", lambda *_: next(fails()))
     for task in (
         lambda: list(actor.run(fails, None)),
         lambda: read._tokenized(pa.table({}), cast(TokenizerFiles, None), EVERY),
