@@ -175,6 +175,25 @@ def test_rows_that_do_not_fit_into_memory_are_refused_and_their_parts_are_not() 
     assert 10**8 < memory_bytes() < 10**14
 
 
+@pytest.mark.parametrize(("memory", "at_once"), [(3 * 10**9, 1), (16 * 10**9, 4), (10**12, 5)])
+def test_no_more_folds_train_at_once_than_fit_into_cluster_and_memory(
+    memory: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[object, int]] = []
+    of_a_run = RECIPE.scale.model_copy(update={"workers": 1})
+    monkeypatch.setattr(run, "ray_session", lambda *, verbose: nullcontext())
+    monkeypatch.setattr(run, "runs_at_once", lambda scale, runs: (of_a_run, runs))
+    monkeypatch.setattr(run, "memory_bytes", lambda: memory)
+    monkeypatch.setattr(run, "_read", lambda *arguments: None)
+    monkeypatch.setattr(run, "_judged", lambda recipe, *others: {"workers": recipe.scale.workers})
+    monkeypatch.setattr(
+        run, "train_folds", lambda recipe, uri, options, at_once, **more: found.append((recipe, at_once))
+    )
+    judged = run.audit(RECIPE, str(tmp_path), AuditOptions(folds=5), resume=False, say=print)
+    assert found == [(RECIPE.model_copy(update={"scale": of_a_run}), at_once)]
+    assert judged == {"workers": "auto"}  # all of the cluster scores the rows
+
+
 def test_what_is_refused_is_refused_before_a_fold_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: object) -> None:
         raise InputError("too many rows")

@@ -113,6 +113,8 @@ def audit(
 ) -> dict[str, Any]:
     """Ranks the labelled rows of a recipe by the loss of their labels; returns the content of audit.json.
 
+    It may start processes: a script that calls it begins with `if __name__ == "__main__":`, as `multiprocessing` asks.
+
     Args:
         recipe: the resolved recipe.
         out: URI of a new directory, or of an interrupted audit's with `resume`.
