@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from textcls.audit.ranking import AuditedRows, audited
+from textcls.audit.ranking import AuditedRows, audited, places_of
 from textcls.audit.regression import regression_probabilities
 from textcls.batch.actor_pool import plan_pool, run_on_pool
 from textcls.bundle import Bundle
@@ -207,10 +207,8 @@ def judged(
 def _in_order(row_ids: np.ndarray, scored: Sequence[ScoredRows]) -> tuple[np.ndarray, np.ndarray]:
     """(bool [N], which of the rows were scored; float [n, C], the probabilities of these in their order)."""
     found = np.concatenate([one.row_id for one in scored])
-    order = np.argsort(found)
     usable = np.isin(row_ids, found)
-    places = order[np.searchsorted(found[order], row_ids[usable])]
-    return usable, np.concatenate([one.probabilities for one in scored])[places]
+    return usable, np.concatenate([one.probabilities for one in scored])[places_of(row_ids[usable], found)]
 
 
 def targets_in(table: pa.Table) -> np.ndarray:

@@ -64,8 +64,14 @@ class AuditedRows:
 
     def with_values(self, row_id: np.ndarray, value: np.ndarray) -> "AuditedRows":
         """The rows with their values, which are given for at least these ids, in any order."""
-        order = np.argsort(row_id)
-        return replace(self, value=value[order[np.searchsorted(row_id[order], self.row_id)]])
+        return replace(self, value=value[places_of(self.row_id, row_id)])
+
+
+def places_of(wanted: np.ndarray, row_id: np.ndarray) -> np.ndarray:
+    """int64 [N]: where each of N wanted ids is in `row_id`, which holds all of them, each once, in any order."""
+    order = np.argsort(row_id)
+    found: np.ndarray = order[np.searchsorted(row_id[order], wanted)]
+    return found
 
 
 def audited(
